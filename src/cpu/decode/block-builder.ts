@@ -1,0 +1,349 @@
+/**
+ * Straight-line runs of guest code to records (cpu-engine.md 3.2): one block starts at a looked-up address and goes on, past
+ * conditional jumps, to a jump, the end of the page or MAX_INSTRUCTIONS. Records hold no virtual address, so a block belongs
+ * to a physical address and a mode.
+ */
+import { type Form, fusedForm, lookupForm, specialForm, withoutFlags } from "../isa/forms.js";
+import { System } from "../isa/rows-integer.js";
+import { rows } from "../isa/table.js";
+import { Head, type MemoryLayout, ModeKey, Rec, REC_BYTES, SegIndex, Vp } from "../layout.js";
+import { Decoder, type Instruction } from "./decode.js";
+
+const MAX_INSTRUCTIONS = 48;
+/** Most arena bytes that one block can take: header, alias header, records with their address micro-operations. */
+export const MAX_BLOCK_BYTES = (MAX_INSTRUCTIONS * 3 + 8) * REC_BYTES;
+
+/** Bits of Rec.link in a procedure's record, above the operand width. */
+export const ProcedureFlag = { memory: 0x100, rep: 0x200, repne: 0x400, lock: 0x800, address32: 0x1000, address16: 0x2000 } as const;
+
+export interface BlockSource {
+  /** Guest-physical address (RAM offset) of the page that follows `rip`'s page in linear space, -1 = fault recorded. */
+  secondPage(): number;
+}
+
+export class BlockBuilder {
+  readonly #bytes: Uint8Array;
+  readonly #view: DataView;
+  readonly #vp: number;
+  readonly #ram: number;
+  readonly #decoder = new Decoder();
+  readonly #window = new Uint8Array(64);
+  /** Forms of the records of the block being built, for the passes after it. */
+  readonly #forms: (Form | undefined)[] = [];
+  readonly #address: Form;
+  readonly #addressX: Form;
+  readonly #address32: Form;
+  readonly #address16: Form;
+  readonly #absolute: Form;
+  readonly #bitAddress: Form;
+  readonly #system: Form;
+  readonly #jmp: Form;
+  readonly redispatchHandler: number;
+  #first = 0;
+  #at = 0;
+  #count = 0;
+  /** Handlers for one instruction at a time: no fusing, all flags. */
+  #single = false;
+
+  constructor(memory: ArrayBufferLike, layout: MemoryLayout, vp: number) {
+    this.#bytes = new Uint8Array(memory);
+    this.#view = new DataView(memory);
+    this.#vp = layout.vps[vp]!.base;
+    this.#ram = layout.ram;
+    this.#address = specialForm("enlighten.address");
+    this.#addressX = specialForm("enlighten.addressX");
+    this.#address32 = specialForm("enlighten.address32");
+    this.#address16 = specialForm("enlighten.address16");
+    this.#absolute = specialForm("enlighten.absolute");
+    this.#bitAddress = specialForm("enlighten.bitAddress");
+    this.#system = specialForm("system");
+    this.#jmp = lookupForm(rows.find((r) => r.mnemonic === "jmp" && r.opcode === 0xeb)!, 64, "r");
+    this.redispatchHandler = specialForm("enlighten.redispatch").id;
+  }
+
+  /**
+   * Builds the block at RAM offset `physical` into the arena.
+   * @param mode ModeKey bits
+   * @returns address of its header, 0 = the second page's fetch faulted (recorded)
+   */
+  build(physical: number, mode: number, source: BlockSource): number {
+    const v = this.#view;
+    const header = v.getUint32(this.#vp + Vp.arenaNext, true);
+    const page = physical & ~0xfff;
+    const offset = physical & 0xfff;
+    const code = (mode & ModeKey.codeMask) === ModeKey.code64 ? 64 : (mode & ModeKey.codeMask) === ModeKey.code32 ? 32 : 16;
+    this.#single = (mode & ModeKey.single) !== 0;
+    this.#first = header + REC_BYTES;
+    this.#at = this.#first;
+    this.#count = 0;
+    this.#forms.length = 0;
+    const pageBase = this.#ram + page;
+    let at = offset;
+    let alias = 0;
+    let ended = false;
+    const limit = this.#single ? 1 : MAX_INSTRUCTIONS;
+    while (!ended && this.#count < limit) {
+      let bytes = this.#bytes;
+      let start = pageBase + at;
+      let result = this.#decoder.decode(bytes, start, pageBase + 4096, code);
+      if (result === "more") {
+        if (this.#count > 0) break; // it gets a block of its own
+        const second = source.secondPage();
+        if (second < 0) return 0;
+        const here = 4096 - at;
+        this.#window.set(bytes.subarray(start, pageBase + 4096), 0);
+        this.#window.set(bytes.subarray(this.#ram + second, this.#ram + second + 16), here);
+        bytes = this.#window;
+        start = 0;
+        result = this.#decoder.decode(bytes, 0, here + 16, code);
+        alias = second | 1;
+        this.#procedure(System.checkSecondPage, at, 0);
+        v.setUint32(this.#at - REC_BYTES + Rec.imm, second, true);
+      }
+      const out = this.#decoder.out;
+      this.#count++;
+      if (result === "undefined") {
+        this.#procedure(System.ud, at, 0);
+        this.#forms[this.#forms.length - 1] = undefined;
+        ended = true;
+        at += Math.max(1, out.length);
+        break;
+      }
+      this.#emit(out, at, mode, code);
+      at += out.length;
+      ended = out.row.options.ends === true;
+      if (at >= 4096) break;
+    }
+    if (!ended) this.#continueAt(at);
+    if (!this.#single) this.#dropDeadFlags();
+    const records = (this.#at - this.#first) / REC_BYTES;
+    v.setUint32(header + Head.page, page, true);
+    v.setUint32(header + Head.start, physical, true);
+    v.setUint32(header + Head.end, page + Math.min(at, 4096), true);
+    v.setUint32(header + Head.records, records, true);
+    v.setUint32(header + Head.mode, mode, true);
+    v.setUint32(header + Head.owner, header, true);
+    if (alias !== 0) {
+      const second = alias & ~1;
+      const extra = this.#at;
+      this.#at += REC_BYTES;
+      v.setUint32(extra + Head.page, second, true);
+      v.setUint32(extra + Head.start, second, true);
+      v.setUint32(extra + Head.end, second + (at - 4096), true);
+      v.setUint32(extra + Head.records, 0, true);
+      v.setUint32(extra + Head.owner, header, true);
+      v.setUint32(this.#vp + Vp.blockAlias, extra, true);
+    } else v.setUint32(this.#vp + Vp.blockAlias, 0, true);
+    v.setUint32(this.#vp + Vp.arenaNext, this.#at, true);
+    return header;
+  }
+
+  #clear(form: Form, at: number, length: number): number {
+    const rec = this.#at;
+    const v = this.#view;
+    this.#at += REC_BYTES;
+    v.setFloat64(rec, 0);
+    v.setFloat64(rec + 8, 0);
+    v.setFloat64(rec + 16, 0);
+    v.setFloat64(rec + 24, 0);
+    v.setUint16(rec + Rec.handler, form.id, true);
+    v.setUint8(rec + Rec.count, this.#count);
+    v.setUint16(rec + Rec.base, Vp.zero, true);
+    v.setUint16(rec + Rec.index, Vp.zero, true);
+    v.setUint16(rec + Rec.src, Vp.zero, true);
+    v.setUint16(rec + Rec.pageOffset, at, true);
+    v.setUint8(rec + Rec.length, length);
+    this.#forms.push(form);
+    return rec;
+  }
+  #procedure(selector: number, at: number, length: number): number {
+    const rec = this.#clear(this.#system, at, length);
+    this.#view.setUint8(rec + Rec.src2, selector);
+    return rec;
+  }
+  #continueAt(at: number): void {
+    const rec = this.#clear(this.#jmp, Math.min(at, 4095), 0);
+    this.#view.setInt32(rec + Rec.imm, at, true);
+  }
+  #register(n: number, width: number, rex: number): number {
+    if (width === 8 && rex === 0 && n >= 4 && n < 8) return Vp.gpr + (n - 4) * 8 + 1;
+    return Vp.gpr + n * 8;
+  }
+
+  #emit(o: Instruction, at: number, mode: number, code: number): void {
+    const v = this.#view;
+    const { row } = o;
+    const { options } = row;
+    if ((options.sse && mode & ModeKey.noSse) || ((options.sse || options.fpu) && mode & ModeKey.noFpu)) {
+      this.#procedure(options.sse && mode & ModeKey.noSse ? System.ud : System.noFpu, at, o.length);
+      return;
+    }
+    let base: number = o.base === 16 ? Vp.ripPage : o.base < 0 ? Vp.zero : Vp.gpr + o.base * 8;
+    let index: number = o.index < 0 ? Vp.zero : Vp.gpr + o.index * 8;
+    let { scale, disp } = o;
+    if (o.memory) {
+      if (o.base === 16) disp += at + o.length;
+      // POP [RSP + d] sees RSP after the pop
+      if (row.form === "pop" && o.base === 4) disp += o.width / 8;
+      const segment = row.form === "lea" ? -1 : o.segment >= 0 ? o.segment : o.base === 4 || o.base === 5 ? SegIndex.ss : SegIndex.ds;
+      const segBase =
+        segment < 0 || (code === 64 ? segment < SegIndex.fs : segment < SegIndex.fs && (mode & ModeKey.flat) !== 0)
+          ? Vp.zero
+          : Vp.segBase + segment * 8;
+      let made = false;
+      const far = disp !== (disp | 0) || (o.dispHigh !== 0 && o.dispHigh !== -1) || (o.dispHigh === -1) !== (o.disp < 0);
+      if (far) {
+        const rec = this.#clear(this.#absolute, at, o.length);
+        v.setInt32(rec + Rec.imm, o.disp, true);
+        v.setInt32(rec + Rec.imm + 4, o.dispHigh, true);
+        v.setUint16(rec + Rec.src, segBase, true);
+        made = true;
+      } else if (o.addressWidth !== 64) {
+        const form = o.addressWidth === 32 ? this.#address32 : this.#address16;
+        this.#addressRecord(form, at, o.length, base, index, scale, disp, segBase);
+        made = true;
+      } else if (segBase !== Vp.zero) {
+        if (base === Vp.zero) base = segBase;
+        else if (index === Vp.zero) index = segBase;
+        else {
+          this.#addressRecord(this.#addressX, at, o.length, base, index, scale, disp, segBase);
+          made = true;
+        }
+      }
+      if (made) {
+        base = Vp.tempAddress;
+        index = Vp.zero;
+        scale = 0;
+        disp = 0;
+      }
+      if (options.bitString) {
+        const reg = ((o.modrm >> 3) & 7) | ((o.rex & 4) << 1);
+        const rec = this.#addressRecord(this.#bitAddress, at, o.length, base, index, scale, disp, Vp.gpr + reg * 8);
+        v.setInt32(rec + Rec.imm, o.width, true);
+        base = Vp.tempAddress;
+        index = Vp.zero;
+        scale = 0;
+        disp = 0;
+      }
+    }
+    if (options.cc !== undefined && this.#fuse(o, at, options.cc)) return;
+    const shape = !o.memory ? "r" : index === Vp.zero ? "m" : "x";
+    const form = lookupForm(row, o.width, shape);
+    const rec = this.#clear(form, at, o.length);
+    v.setUint16(rec + Rec.base, base, true);
+    v.setUint16(rec + Rec.index, index, true);
+    v.setUint8(rec + Rec.scale, scale);
+    v.setInt32(rec + Rec.disp, disp, true);
+    v.setInt32(rec + Rec.imm, o.immLow, true);
+    v.setInt32(rec + Rec.imm + 4, o.immHigh, true);
+    let field: number = Rec.dst;
+    const put = (offset: number): void => {
+      if (field <= Rec.src) v.setUint16(rec + field, offset, true);
+      else v.setUint8(rec + Rec.src2, (offset - Vp.gpr) >> 3);
+      field += 2;
+    };
+    for (const operand of row.operands) {
+      const kind = operand[0]!;
+      const reg = ((o.modrm >> 3) & 7) | ((o.rex & 4) << 1);
+      const rm = (o.modrm & 7) | ((o.rex & 1) << 3);
+      if (operand === "AL" || operand === "rAX") put(Vp.gpr);
+      else if (operand === "DX" || operand === "CL" || operand === "Ap") continue;
+      else if (kind === "E" && !o.memory) put(this.#register(rm, row.options.selector === undefined ? sizeOf(operand, o.width) : operand[1] === "b" ? 8 : 64, o.rex));
+      else if (kind === "G") put(this.#register(reg, sizeOf(operand, o.width), o.rex));
+      else if (kind === "Z") put(this.#register(o.opcodeRegister, sizeOf(operand, o.width), o.rex));
+      else if (kind === "R") put(Vp.gpr + rm * 8);
+      else if (kind === "C" || kind === "D" || kind === "S") put(reg);
+      else if (kind === "V") put(Vp.xmm + reg * 16);
+      else if (kind === "W" && !o.memory) put(Vp.xmm + rm * 16);
+      else if (kind === "P") put(Vp.x87 + (reg & 7) * 16);
+      else if (kind === "Q" && !o.memory) put(Vp.x87 + (rm & 7) * 16);
+      else if (kind === "J") {
+        const target = at + o.length + o.immLow;
+        v.setInt32(rec + Rec.imm, target, true);
+        v.setInt32(rec + Rec.imm + 4, target < 0 ? -1 : 0, true);
+        if (target !== (target | 0)) v.setBigInt64(rec + Rec.imm, BigInt(target), true);
+      }
+    }
+    if (options.selector !== undefined) {
+      v.setUint8(rec + Rec.src2, options.selector);
+      let bits: number = o.width;
+      if (o.memory) bits |= ProcedureFlag.memory;
+      if (o.repeat === 0xf3) bits |= ProcedureFlag.rep;
+      if (o.repeat === 0xf2) bits |= ProcedureFlag.repne;
+      if (o.lock) bits |= ProcedureFlag.lock;
+      if (o.addressWidth === 32) bits |= ProcedureFlag.address32;
+      if (o.addressWidth === 16) bits |= ProcedureFlag.address16;
+      bits |= o.row.opcode << 16;
+      bits |= o.modrm << 24;
+      v.setInt32(rec + Rec.link, bits, true);
+      if (options.string) {
+        // the source's segment base; ES is the destination's
+        const seg = o.segment >= 0 ? o.segment : SegIndex.ds;
+        v.setUint16(rec + Rec.base, code === 64 && seg < SegIndex.fs ? Vp.zero : Vp.segBase + seg * 8, true);
+        v.setUint16(rec + Rec.index, code === 64 ? Vp.zero : Vp.segBase + SegIndex.es * 8, true);
+      }
+      if (row.mnemonic === "enter" || row.operands[0] === "Ap") v.setUint16(rec + Rec.dst, o.imm2, true);
+    }
+  }
+  #addressRecord(form: Form, at: number, length: number, base: number, index: number, scale: number, disp: number, src: number): number {
+    const v = this.#view;
+    const rec = this.#clear(form, at, length);
+    v.setUint16(rec + Rec.base, base, true);
+    v.setUint16(rec + Rec.index, index, true);
+    v.setUint8(rec + Rec.scale, scale);
+    v.setInt32(rec + Rec.disp, disp, true);
+    v.setUint16(rec + Rec.src, src, true);
+    return rec;
+  }
+
+  /** Turns a compare record and the Jcc `o` into one. */
+  #fuse(o: Instruction, at: number, cc: number): boolean {
+    if (this.#single || this.#forms.length === 0) return false;
+    const before = this.#forms.at(-1);
+    if (before === undefined || before.operands.length !== 2) return false;
+    const kinds = before.operands[0]!.kind + before.operands[1]!.kind;
+    if (kinds !== "rr" && kinds !== "ri") return false;
+    const compare = before.name.startsWith("cmp/") ? "cmp" : before.name.startsWith("test/") ? "test" : undefined;
+    if (compare === undefined) return false;
+    const form = fusedForm(compare, cc, before.width, kinds);
+    const target = at + o.length + o.immLow;
+    if (form === undefined || target !== (target | 0)) return false;
+    const rec = this.#at - REC_BYTES;
+    const v = this.#view;
+    v.setUint16(rec + Rec.handler, form.id, true);
+    v.setUint8(rec + Rec.count, this.#count);
+    v.setInt32(rec + Rec.imm + 4, target, true);
+    this.#forms[this.#forms.length - 1] = form;
+    return true;
+  }
+
+  /** Flags that the next instructions overwrite before anything can look at them need not be kept. */
+  #dropDeadFlags(): void {
+    let dead = false;
+    for (let i = this.#forms.length - 1; i >= 0; i--) {
+      const form = this.#forms[i];
+      if (form === undefined) {
+        dead = false;
+        continue;
+      }
+      const { facts } = form;
+      if (dead && facts.writesFlags) {
+        const other = withoutFlags(form);
+        if (other !== undefined) this.#view.setUint16(this.#first + i * REC_BYTES + Rec.handler, other.id, true);
+      }
+      if (facts.readsFlags || facts.canFault || facts.canLeave) dead = false;
+      else if (facts.writesFlags) dead = true;
+    }
+  }
+}
+
+function sizeOf(operand: string, width: number): number {
+  switch (operand[1]) {
+    case "b": return 8;
+    case "w": return 16;
+    case "d": return 32;
+    case "q": return 64;
+    case "y": return width === 64 ? 64 : 32;
+    default: return width;
+  }
+}

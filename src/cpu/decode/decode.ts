@@ -1,0 +1,270 @@
+/**
+ * Bytes to one decoded instruction: prefixes, opcode, ModRM, SIB, displacement, immediate, and the row of the table.
+ * Intel SDM vol. 2, chapter 2 ("Instruction Format"). Used by the block builder, the disassembler and the tests.
+ */
+import { type Row, rows } from "../isa/table.js";
+import { forms, operationWidths, sizeBits } from "../isa/forms.js";
+import type { Width } from "../isa/sem.js";
+
+/** A decoded instruction. One object is reused by a decoder; copy what has to stay. */
+export interface Instruction {
+  row: Row;
+  length: number;
+  width: Width;
+  /** 16, 32 or 64. */
+  addressWidth: number;
+  lock: boolean;
+  /** 0, 0xF2 or 0xF3: the last one, where it is not a mandatory prefix. */
+  repeat: number;
+  /** Segment override: index in SegIndex order (ES CS SS DS FS GS), -1 = none. */
+  segment: number;
+  rex: number;
+  modrm: number;
+  /** Memory operand: register numbers, -1 = absent; base 16 = RIP. */
+  memory: boolean;
+  base: number;
+  index: number;
+  scale: number;
+  /** Displacement, or absolute offset (low half) of an O operand. */
+  disp: number;
+  dispHigh: number;
+  /** Immediate, sign-extended to the operation's width: low and high words. */
+  immLow: number;
+  immHigh: number;
+  /** Second immediate (ENTER) or selector of a far pointer. */
+  imm2: number;
+  /** Register number in the opcode's low three bits (with REX.B). */
+  opcodeRegister: number;
+}
+
+export type DecodeResult = "ok" | "undefined" | "more";
+
+const candidates: (Row[] | undefined)[] = [];
+function prepare(): void {
+  forms();
+  for (const row of rows) {
+    const k = row.map * 256 + row.opcode;
+    (candidates[k] ??= []).push(row);
+  }
+  // rows with a mandatory prefix are looked at first, so that "f3 0f bc" wins over "0f bc"
+  for (const list of candidates) list?.sort((a, b) => rank(b) - rank(a));
+}
+const rank = (r: Row): number => (r.prefix === undefined ? 0 : r.prefix === 0 ? 1 : 2) * 4 + (r.rm !== undefined ? 2 : 0) + (r.mod !== undefined ? 1 : 0);
+
+export class Decoder {
+  readonly out: Instruction = {
+    row: undefined as unknown as Row, length: 0, width: 32, addressWidth: 64, lock: false, repeat: 0, segment: -1, rex: 0, modrm: 0,
+    memory: false, base: -1, index: -1, scale: 0, disp: 0, dispHigh: 0, immLow: 0, immHigh: 0, imm2: 0, opcodeRegister: 0,
+  };
+
+  constructor() {
+    if (candidates.length === 0) prepare();
+  }
+
+  /**
+   * @param code 16, 32 or 64
+   * @param end  first byte that may not be read
+   * @returns "more" when the instruction goes on past `end`; "undefined" is #UD (out.length tells how much was read)
+   */
+  decode(bytes: Uint8Array, start: number, end: number, code: number): DecodeResult {
+    const o = this.out;
+    let at = start;
+    const limit = Math.min(end, start + 15);
+    const short = (): DecodeResult => (end < start + 15 ? "more" : "undefined");
+    o.lock = false;
+    o.repeat = 0;
+    o.segment = -1;
+    o.rex = 0;
+    let opsize = false;
+    let adsize = false;
+    let b: number;
+    for (;;) {
+      if (at >= limit) return short();
+      b = bytes[at++]!;
+      if (b === 0x66) opsize = true;
+      else if (b === 0x67) adsize = true;
+      else if (b === 0xf0) o.lock = true;
+      else if (b === 0xf2 || b === 0xf3) o.repeat = b;
+      else if (b === 0x26 || b === 0x2e || b === 0x36 || b === 0x3e) {
+        if (code !== 64) o.segment = (b >> 3) & 3;
+      } else if (b === 0x64) o.segment = 4;
+      else if (b === 0x65) o.segment = 5;
+      else if (code === 64 && b >= 0x40 && b <= 0x4f) {
+        o.rex = b; // only the last one, right before the opcode, counts
+        continue;
+      } else break;
+      o.rex = 0;
+    }
+    const rex = o.rex;
+    let map = 0;
+    if (b === 0x0f) {
+      if (at >= limit) return short();
+      b = bytes[at++]!;
+      map = 1;
+      if (b === 0x38 || b === 0x3a) {
+        map = b === 0x38 ? 2 : 3;
+        if (at >= limit) return short();
+        b = bytes[at++]!;
+      }
+    }
+    const list = candidates[map * 256 + b];
+    if (list === undefined) {
+      o.length = at - start;
+      return "undefined";
+    }
+    const hasModrm = list[0]!.modrm;
+    let modrm = 0;
+    if (hasModrm) {
+      if (at >= limit) return short();
+      modrm = bytes[at]!;
+    }
+    const mod = modrm >> 6;
+    const reg = (modrm >> 3) & 7;
+    let row: Row | undefined;
+    for (let i = 0; i < list.length; i++) {
+      const r = list[i]!;
+      if (r.prefix !== undefined) {
+        if (r.prefix === 0 ? opsize || o.repeat !== 0 : r.prefix === 0x66 ? !opsize || o.repeat !== 0 : o.repeat !== r.prefix) continue;
+      }
+      if (r.reg !== undefined && r.reg !== reg) continue;
+      if (r.mod !== undefined && (r.mod === 3) !== (mod === 3)) continue;
+      if (r.rm !== undefined && r.rm !== (modrm & 7)) continue;
+      const { only64, not64 } = r.options;
+      if (code === 64 ? not64 : only64) continue;
+      row = r;
+      break;
+    }
+    if (row === undefined) {
+      o.length = at - start + (hasModrm ? 1 : 0);
+      return "undefined";
+    }
+    o.row = row;
+    // 90 with REX.B is XCHG r8, rAX
+    if (map === 0 && b === 0x90 && (rex & 1) !== 0) o.row = row = candidates[0x91]!.find((r) => r.operands.length === 2)!;
+    if (row.prefix === 0xf2 || row.prefix === 0xf3) o.repeat = 0;
+    const mandatory66 = row.prefix === 0x66;
+    const { options } = row;
+    // operation width
+    let width: Width;
+    if (options.width !== undefined) width = options.width;
+    else {
+      const normal: Width =
+        (rex & 8) !== 0 ? 64 : code === 16 ? (opsize ? 32 : 16) : opsize && !(mandatory66 && row.map === 2 && b !== 0xf0 && b !== 0xf1) ? 16 : options.d64 && code === 64 ? 64 : 32;
+      width = normal;
+      const allowed = operationWidths(row);
+      if (!allowed.includes(width)) width = allowed.length === 1 ? allowed[0]! : width === 32 && allowed.includes(64) ? 64 : allowed[0]!;
+    }
+    o.width = width;
+    o.addressWidth = code === 64 ? (adsize ? 32 : 64) : (code === 32) !== adsize ? 32 : 16;
+    o.modrm = modrm;
+    o.memory = false;
+    o.base = -1;
+    o.index = -1;
+    o.scale = 0;
+    o.disp = 0;
+    o.dispHigh = 0;
+    o.immLow = 0;
+    o.immHigh = 0;
+    o.imm2 = 0;
+    o.opcodeRegister = (b & 7) | ((rex & 1) << 3);
+
+    if (row.modrm) {
+      at++;
+      // control and debug register moves ignore mod
+      const registerForm = mod === 3 || row.operands.some((x) => x[0] === "R");
+      if (!registerForm) {
+        o.memory = true;
+        let size = mod === 1 ? 1 : mod === 2 ? (o.addressWidth === 16 ? 2 : 4) : 0;
+        const rm = modrm & 7;
+        if (o.addressWidth === 16) {
+          o.base = [3, 3, 5, 5, 6, 7, 5, 3][rm]!;
+          o.index = [6, 7, 6, 7, -1, -1, -1, -1][rm]!;
+          if (mod === 0 && rm === 6) {
+            o.base = -1;
+            size = 2;
+          }
+        } else if (rm === 4) {
+          if (at >= limit) return short();
+          const sib = bytes[at++]!;
+          o.base = (sib & 7) | ((rex & 1) << 3);
+          o.index = ((sib >> 3) & 7) | ((rex & 2) << 2);
+          o.scale = sib >> 6;
+          if (o.index === 4) {
+            o.index = -1;
+            o.scale = 0;
+          }
+          if ((sib & 7) === 5 && mod === 0) {
+            o.base = -1;
+            size = 4;
+          }
+        } else {
+          o.base = rm | ((rex & 1) << 3);
+          if (rm === 5 && mod === 0) {
+            o.base = code === 64 ? 16 : -1;
+            size = 4;
+          }
+        }
+        if (at + size > limit) return short();
+        if (size === 1) o.disp = (bytes[at]! << 24) >> 24;
+        else if (size === 2) o.disp = ((bytes[at]! | (bytes[at + 1]! << 8)) << 16) >> 16;
+        else if (size === 4) o.disp = bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24);
+        o.dispHigh = o.disp < 0 ? -1 : 0;
+        at += size;
+      }
+    }
+    for (const operand of row.operands) {
+      let size = 0;
+      let signBytes = 0;
+      switch (operand) {
+        case "Ib": size = 1; signBytes = 1; break;
+        case "Ibs": size = 1; signBytes = 1; break;
+        case "Iw": size = 2; break;
+        case "Iz": case "Jz": size = width === 16 && !(code === 64 && operand === "Jz") ? 2 : 4; signBytes = size; break;
+        case "Iv": size = width / 8; signBytes = Math.min(4, size); break;
+        case "Jb": size = 1; signBytes = 1; break;
+        case "Ob": case "Ov": size = o.addressWidth / 8; break;
+        case "Ap": size = width === 16 ? 4 : 6; break;
+        case "1": o.immLow = 1; continue;
+        default: continue;
+      }
+      // E9 with a 16-bit operand size outside 64-bit mode has a 16-bit distance: its width is forced to 64 above
+      if (operand === "Jz" && code !== 64 && options.width === 64) {
+        size = (code === 16) !== opsize ? 2 : 4;
+        signBytes = size;
+      }
+      if (at + size > limit) return short();
+      let low = 0;
+      let high = 0;
+      for (let i = 0; i < Math.min(4, size); i++) low |= bytes[at + i]! << (8 * i);
+      for (let i = 4; i < size; i++) high |= bytes[at + i]! << (8 * (i - 4));
+      at += size;
+      if (operand[0] === "O") {
+        o.memory = true;
+        o.disp = low;
+        o.dispHigh = size === 8 ? high : 0;
+        continue;
+      }
+      if (operand === "Ap") {
+        o.immLow = width === 16 ? low & 0xffff : low;
+        o.imm2 = width === 16 ? low >>> 16 : high & 0xffff;
+        continue;
+      }
+      if (size < 4 && signBytes > 0) low = (low << (32 - 8 * size)) >> (32 - 8 * size);
+      if (size < 8) high = signBytes > 0 && low < 0 ? -1 : 0;
+      o.immLow = low;
+      o.immHigh = high;
+    }
+    if (row.mnemonic === "enter") {
+      if (at >= limit) return short();
+      o.imm2 = bytes[at++]!;
+    }
+    if (o.lock && !(options.lock && o.memory)) {
+      o.length = at - start;
+      return "undefined";
+    }
+    o.length = at - start;
+    return "ok";
+  }
+}
+
+export { sizeBits };

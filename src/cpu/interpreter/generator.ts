@@ -1,0 +1,286 @@
+/**
+ * Build of the interpreter: every instruction form's definition, run with operands bound to a decoded record, becomes one
+ * arm of the dispatch loop (hot forms) or one function behind a table (all others). See cpu-engine.md 3.1 and 3.2.
+ *
+ * The loop keeps the record pointer, the instruction budget and the TLB's base in locals, all else in the processor's block.
+ */
+import { Helper, type HelperName } from "../isa/helpers.js";
+import { type Form, forms } from "../isa/forms.js";
+import { Exit, FlagKind, JUMP_CACHE_ENTRIES, type MemoryLayout, Rec, REC_BYTES, Status, Vp } from "../layout.js";
+import { FunctionBuilder, ModuleBuilder } from "../wasm/assembler.js";
+import { InterpreterSem, type LoopContext } from "./interpreter-sem.js";
+
+export interface InterpreterModule {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly hot: number;
+  readonly cold: number;
+}
+
+/** @param vp index of the virtual processor whose block the module is made for */
+export function generateInterpreter(layout: MemoryLayout, vp: number, shared: boolean): InterpreterModule {
+  const module = new ModuleBuilder({ pages: layout.pages, shared });
+  const base = layout.vps[vp]!.base;
+  const helpers = new Map<HelperName, number>();
+  for (const name of Object.keys(Helper) as HelperName[]) {
+    const { params, result } = Helper[name];
+    helpers.set(name, module.importFunction({ module: "runtime", name, params, results: result === undefined ? [] : [result] }));
+  }
+  const all = forms();
+  const hot = all.filter((f) => f.hot);
+  const cold = all.filter((f) => !f.hot);
+
+  const coldType = module.typeIndex(["i32", "i32"], ["i32"]);
+  const coldFunctions = cold.map((form) => module.add(coldFunction(form, base, helpers)));
+  module.add(loop(hot, base, helpers, coldType), "run");
+  module.table(coldFunctions);
+  return { bytes: module.finish(), hot: hot.length, cold: cold.length };
+}
+
+/** (record, tlb) -> Status */
+function coldFunction(form: Form, base: number, helpers: ReadonlyMap<HelperName, number>): FunctionBuilder {
+  const f = new FunctionBuilder(["i32", "i32"], ["i32"]);
+  const fault = f.block();
+  const context: LoopContext = {
+    pc: 0, tlb: 1, base, helpers,
+    target: -1, budget: -1,
+    fault: () => fault,
+    direct: -1, indirect: -1, next: -1,
+    cold: true,
+  };
+  const sem = new InterpreterSem(f, form, context);
+  form.define(sem);
+  if (!sem.ended) {
+    f.i32(Status.next);
+    f.op("return");
+  }
+  f.end();
+  f.i32(Status.fault);
+  return f;
+}
+
+function loop(hot: readonly Form[], base: number, helpers: ReadonlyMap<HelperName, number>, coldType: number): FunctionBuilder {
+  const f = new FunctionBuilder(["i32"], ["i32"]);
+  const budget = 0;
+  const pc = f.local("i32");
+  const tlb = f.local("i32");
+  const target = f.local("i64");
+  const status = f.local("i32");
+  const entry = f.local("i32");
+
+  const leave = (reason: number): void => {
+    f.i32(0);
+    f.get(target);
+    f.mem("i64_store", base + Vp.rip, 3);
+    f.i32(0);
+    f.get(budget);
+    f.mem("i32_store", base + Vp.budget, 2);
+    f.i32(reason);
+    f.op("return");
+  };
+  const spend = (): void => {
+    f.get(budget);
+    f.get(pc);
+    f.mem("i32_load8_u", Rec.count);
+    f.op("i32_sub");
+    f.set(budget);
+  };
+  const loadState = (): void => {
+    f.i32(0);
+    f.mem("i32_load", base + Vp.tlb, 2);
+    f.set(tlb);
+    f.i32(0);
+    f.mem("i64_load", base + Vp.rip, 3);
+    f.set(target);
+  };
+  /** entry = the jump-cache slot of `target`; leaves "hit" on the stack. */
+  const probe = (): void => {
+    f.get(target);
+    f.op("i32_wrap_i64");
+    f.get(target);
+    f.i64(12);
+    f.op("i64_shr_u");
+    f.op("i32_wrap_i64");
+    f.i32(5);
+    f.op("i32_mul");
+    f.op("i32_xor");
+    f.i32(JUMP_CACHE_ENTRIES - 1);
+    f.op("i32_and");
+    f.i32(4);
+    f.op("i32_shl");
+    f.tee(entry);
+    f.mem("i64_load", base + Vp.jumpCache, 3);
+    f.get(target);
+    f.i32(0);
+    f.mem("i64_load", base + Vp.jumpTag, 3);
+    f.op("i64_xor");
+    f.op("i64_eq");
+  };
+  const takeHit = (): void => {
+    f.get(entry);
+    f.mem("i32_load", base + Vp.jumpCache + 8, 2);
+    f.set(pc);
+  };
+  const setPage = (): void => {
+    f.i32(0);
+    f.get(target);
+    f.i64(-4096);
+    f.op("i64_and");
+    f.mem("i64_store", base + Vp.ripPage, 3);
+  };
+
+  loadState();
+  const redispatch = f.loop();
+  // a record for `target`: the jump cache, else the runtime (which may have to decode, or records a fault)
+  probe();
+  f.if();
+  takeHit();
+  setPage();
+  f.else();
+  f.get(target);
+  f.call(helpers.get("lookup")!);
+  f.tee(pc);
+  f.op("i32_eqz");
+  f.if();
+  // the fetch itself faulted: RIP is `target`, no record runs
+  f.i32(0);
+  f.call(helpers.get("deliverFault")!);
+  f.set(status);
+  loadState();
+  f.get(status);
+  f.if();
+  leave(Exit.tripleFault);
+  f.end();
+  f.br(redispatch);
+  f.end();
+  f.end();
+
+  const next = f.loop();
+  const fault = f.block();
+  const direct = f.block();
+  const indirect = f.block();
+  const coldLabel = f.block();
+  const labels: number[] = [];
+  for (let i = hot.length - 1; i >= 0; i--) labels[i] = f.block();
+  f.get(pc);
+  f.mem("i32_load16_u", Rec.handler, 1);
+  f.brTable(labels, coldLabel);
+  const scratch = new InterpreterSem.Scratch(f);
+  for (const form of hot) {
+    f.end();
+    scratch.reset();
+    const context: LoopContext = {
+      pc, tlb, base, helpers, target, budget, fault: () => fault, direct, indirect, next, cold: false, scratch,
+    };
+    const sem = new InterpreterSem(f, form, context);
+    form.define(sem);
+    if (!sem.ended) sem.advance();
+  }
+  f.end(); // cold
+  f.get(pc);
+  f.get(tlb);
+  f.get(pc);
+  f.mem("i32_load16_u", Rec.handler, 1);
+  f.i32(hot.length);
+  f.op("i32_sub");
+  f.callIndirect(coldType);
+  f.tee(status);
+  f.op("i32_eqz");
+  f.if();
+  f.get(pc);
+  f.i32(REC_BYTES);
+  f.op("i32_add");
+  f.set(pc);
+  f.br(next);
+  f.end();
+  f.get(status);
+  f.i32(Status.fault);
+  f.op("i32_eq");
+  f.brIf(fault);
+  // redispatch or exit: state is in the block
+  spend();
+  loadState();
+  f.get(status);
+  f.i32(Status.exit);
+  f.op("i32_eq");
+  f.if();
+  f.i32(0);
+  f.get(budget);
+  f.mem("i32_store", base + Vp.budget, 2);
+  f.i32(0);
+  f.mem("i32_load", base + Vp.exitReason, 2);
+  f.op("return");
+  f.end();
+  f.i32(0);
+  f.mem("i32_load", base + Vp.pending, 2);
+  f.if();
+  leave(Exit.event);
+  f.end();
+  f.get(budget);
+  f.i32(0);
+  f.op("i32_lt_s");
+  f.if();
+  leave(Exit.slice);
+  f.end();
+  f.br(redispatch);
+
+  f.end(); // indirect: `target` is set
+  spend();
+  f.get(budget);
+  f.i32(0);
+  f.op("i32_lt_s");
+  f.if();
+  leave(Exit.slice);
+  f.end();
+  f.br(redispatch);
+
+  f.end(); // direct: `target` is set, the budget is spent, the record has no link or the budget is used up
+  f.get(budget);
+  f.i32(0);
+  f.op("i32_lt_s");
+  f.if();
+  leave(Exit.slice);
+  f.end();
+  probe();
+  f.if();
+  // a target in the same page is linked: both records stand for the same physical page
+  f.get(target);
+  f.i32(0);
+  f.mem("i64_load", base + Vp.ripPage, 3);
+  f.op("i64_xor");
+  f.i64(4096);
+  f.op("i64_lt_u");
+  f.if();
+  f.get(pc);
+  f.get(entry);
+  f.mem("i32_load", base + Vp.jumpCache + 8, 2);
+  f.mem("i32_store", Rec.link, 2);
+  f.end();
+  takeHit();
+  setPage();
+  f.br(next);
+  f.end();
+  f.br(redispatch);
+
+  f.end(); // fault: recorded in the block, the record is the faulting one
+  spend();
+  f.get(pc);
+  f.call(helpers.get("deliverFault")!);
+  f.set(status);
+  loadState();
+  f.get(status);
+  f.if();
+  leave(Exit.tripleFault);
+  f.end();
+  f.get(budget);
+  f.i32(0);
+  f.op("i32_lt_s");
+  f.if();
+  leave(Exit.slice);
+  f.end();
+  f.br(redispatch);
+  f.end(); // next
+  f.end(); // redispatch
+  f.op("unreachable");
+  void FlagKind;
+  return f;
+}

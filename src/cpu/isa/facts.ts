@@ -1,0 +1,141 @@
+/** A back end that runs a definition for nothing but to note what it reads, writes and may fault on. */
+import { Helper, type HelperName } from "./helpers.js";
+import type { Facts, Form } from "./forms.js";
+import type { FlagName, Sem, Value, ValueType, Width } from "./sem.js";
+
+const value = (type: ValueType): Value => ({ type });
+const I32 = value("i32");
+const I64 = value("i64");
+const V128 = value("v128");
+
+class FactSem implements Sem {
+  readsFlags = false;
+  writesFlags = false;
+  canFault = false;
+  canLeave = false;
+  #depth = 0;
+  readonly #form: Pick<Form, "width" | "operands">;
+  constructor(form: Pick<Form, "width" | "operands">) {
+    this.#form = form;
+  }
+  get width(): Width {
+    return this.#form.width;
+  }
+  operandWidth(i: number): number {
+    return this.#form.operands[i]!.width;
+  }
+  isMemory(i: number): boolean {
+    const kind = this.#form.operands[i]!.kind;
+    return kind === "m" || kind === "x";
+  }
+  #operand(i: number): Value {
+    const { kind, width } = this.#form.operands[i]!;
+    if (this.isMemory(i)) this.canFault = true;
+    return (kind === "i" ? this.width : width) === 64 ? I64 : I32;
+  }
+  #touch(i: number): void {
+    if (this.isMemory(i)) this.canFault = true;
+  }
+  const32 = (): Value => I32;
+  const64 = (): Value => I64;
+  constW = (): Value => (this.width === 64 ? I64 : I32);
+  read = (i: number): Value => this.#operand(i);
+  readU = (i: number): Value => this.#operand(i);
+  readWrite = (i: number): Value => this.#operand(i);
+  probeWrite = (i: number): void => this.#touch(i);
+  write = (i: number): void => this.#touch(i);
+  address = (): Value => I64;
+  readV = (i: number): Value => {
+    this.#touch(i);
+    return V128;
+  };
+  writeV = (i: number): void => this.#touch(i);
+  readF32 = (i: number): Value => {
+    this.#touch(i);
+    return value("f32");
+  };
+  readF64 = (i: number): Value => {
+    this.#touch(i);
+    return value("f64");
+  };
+  writeF32 = (i: number): void => this.#touch(i);
+  writeF64 = (i: number): void => this.#touch(i);
+  readLow = (i: number, width: 32 | 64): Value => {
+    this.#touch(i);
+    return width === 64 ? I64 : I32;
+  };
+  writeLow = (i: number): void => this.#touch(i);
+  slot = (_o: number, width: Width): Value => (width === 64 ? I64 : I32);
+  setSlot(): void {}
+  load = (_a: Value, width: Width): Value => {
+    this.canFault = true;
+    return width === 64 ? I64 : I32;
+  };
+  store = (): void => {
+    this.canFault = true;
+  };
+  bin = (_op: string, a: Value): Value => a;
+  cmp = (): Value => I32;
+  eqz = (): Value => I32;
+  clz = (a: Value): Value => a;
+  ctz = (a: Value): Value => a;
+  popcnt = (a: Value): Value => a;
+  select = (_c: Value, a: Value): Value => a;
+  wrap = (): Value => I32;
+  extendS = (): Value => I64;
+  extendU = (): Value => I64;
+  norm = (a: Value): Value => a;
+  zext = (a: Value): Value => a;
+  wasm = (_op: string, type: ValueType): Value => value(type);
+  simd = (_op: number, type: ValueType): Value => value(type);
+  shuffle = (): Value => V128;
+  constV = (): Value => V128;
+  flags(_kind: FlagName): void {
+    if (this.#depth === 0) this.writesFlags = true;
+  }
+  #flag(): Value {
+    this.readsFlags = true;
+    return I32;
+  }
+  carry = (): Value => this.#flag();
+  condition = (): Value => this.#flag();
+  packedFlags = (): Value => this.#flag();
+  call(name: string): Value {
+    const helper = Helper[name as HelperName];
+    if ("faults" in helper) this.canFault = true;
+    return helper.result === undefined ? I32 : value(helper.result);
+  }
+  faultUnless(): void {
+    this.canFault = true;
+  }
+  raise(): void {
+    this.canFault = true;
+  }
+  if(_condition: Value, then: () => void, otherwise?: () => void): void {
+    this.#depth++;
+    then();
+    otherwise?.();
+    this.#depth--;
+  }
+  slotRip = (): Value => I64;
+  nextRip = (): Value => I64;
+  fieldRegister = (): Value => I64;
+  jump = (): void => this.#leave();
+  jumpIf = (): void => this.#leave();
+  jumpTo = (): void => this.#leave();
+  leave = (): void => this.#leave();
+  #leave(): void {
+    this.canLeave = true;
+    // whoever runs next may look at the flags
+    this.readsFlags = true;
+  }
+  record = (): Value => I32;
+  immediate = (): Value => I64;
+}
+
+export function recordFacts(form: Omit<Form, "facts" | "id" | "hot">): Facts {
+  const sem = new FactSem(form);
+  form.define(sem);
+  const { readsFlags, writesFlags, canFault, canLeave } = sem;
+  return { readsFlags, writesFlags, canFault, canLeave };
+}

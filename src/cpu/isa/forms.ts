@@ -1,0 +1,225 @@
+/**
+ * The interpreter's forms: (semantics, width, operand kinds), numbered. Made from the table, the same at every start, so that
+ * the decoder's numbers and the generated module agree without a file between them.
+ */
+import "./rows-integer.js";
+import "./rows-vector.js";
+import { cmpJcc, FUSED_CONDITIONS } from "./integer.js";
+import { recordFacts } from "./facts.js";
+import type { Definition, Width } from "./sem.js";
+import { type Row, rows } from "./table.js";
+import { special } from "./special.js";
+
+/** r = register, m = base + displacement, x = base + index * scale + displacement, i = immediate, c = CL. */
+export type OperandKind = "r" | "m" | "x" | "i" | "c";
+export interface FormOperand {
+  readonly kind: OperandKind;
+  readonly width: number;
+}
+export interface Form {
+  readonly name: string;
+  readonly width: Width;
+  readonly operands: readonly FormOperand[];
+  readonly define: Definition;
+  readonly hot: boolean;
+  /** Variant that leaves the flags alone: they are overwritten before anything can see them. */
+  readonly noFlags: boolean;
+  /** A compare with its jump: the jump's distance is in the upper half of the immediate. */
+  readonly fused: boolean;
+  readonly facts: Facts;
+  id: number;
+}
+/** What a definition does, for the decoder's flag liveness. */
+export interface Facts {
+  readonly readsFlags: boolean;
+  /** Writes all six arithmetic flags whatever happens. */
+  readonly writesFlags: boolean;
+  readonly canFault: boolean;
+  readonly canLeave: boolean;
+}
+
+const byKey = new Map<string, Form>();
+let list: Form[] | undefined;
+
+export const sizeBits = (letter: string, width: Width): number => {
+  switch (letter) {
+    case "b": return 8;
+    case "w": return 16;
+    case "d": return 32;
+    case "q": return 64;
+    case "x": return 128;
+    case "y": return width === 64 ? 64 : 32;
+    default: return width;
+  }
+};
+
+/** Kinds of the row's operands, E and W as `shape`. Undefined = the operand has no place in the form. */
+export function formOperands(row: Row, width: Width, shape: "r" | "m" | "x"): FormOperand[] {
+  const out: FormOperand[] = [];
+  for (const o of row.operands) {
+    const w = sizeBits(o[1] ?? "v", width);
+    if (o === "AL") out.push({ kind: "r", width: 8 });
+    else if (o === "rAX") out.push({ kind: "r", width });
+    else if (o === "CL") out.push({ kind: "c", width: 8 });
+    else if (o === "1") out.push({ kind: "i", width });
+    else if (o === "DX" || o === "Ap") continue;
+    else
+      switch (o[0]) {
+        case "E": case "W": case "Q":
+          out.push({ kind: shape, width: w });
+          break;
+        case "M": case "O":
+          out.push({ kind: shape === "r" ? "m" : shape, width: w });
+          break;
+        case "I":
+          out.push({ kind: "i", width });
+          break;
+        case "J":
+          break;
+        default:
+          out.push({ kind: "r", width: w });
+      }
+  }
+  return out;
+}
+
+export function operationWidths(row: Row): readonly Width[] {
+  if (row.options.width !== undefined) return [row.options.width];
+  const first = row.operands.find((o) => !/^(DX|Ib|Ibs|Iw|CL|1)$/.test(o)) ?? "v";
+  if (first === "AL") return [8];
+  const size = first === "rAX" || first === "M" ? "v" : (first[1] ?? "v");
+  switch (size) {
+    case "b": return row.operands.some((o) => /^(M|G|E)b$/.test(o)) && row.form === "system" ? [16, 32, 64] : [8];
+    case "w": return [16, 32, 64].includes(16) && row.form === "system" ? [16, 32, 64] : [16];
+    case "d": return [32];
+    case "q": return [64];
+    case "x": return [64];
+    default: return row.options.d64 && row.options.only64 ? [16, 64] : [16, 32, 64];
+  }
+}
+
+function key(name: string, width: number, operands: readonly FormOperand[], noFlags: boolean): string {
+  return `${name}/${width}/${operands.map((o) => o.kind + o.width).join()}${noFlags ? "/nf" : ""}`;
+}
+
+function addForm(name: string, width: Width, operands: readonly FormOperand[], define: Definition, noFlags = false, fused = false): Form {
+  const k = key(name, width, operands, noFlags);
+  const known = byKey.get(k);
+  if (known !== undefined) return known;
+  const draft = { name: k, width, operands, define, noFlags, fused, hot: false, id: -1 };
+  const facts = recordFacts(draft);
+  const form: Form = { ...draft, facts, hot: isHot(name, width, operands, noFlags, fused) };
+  byKey.set(k, form);
+  list!.push(form);
+  return form;
+}
+
+const HOT_RR = new Set(["add", "sub", "and", "or", "xor", "cmp", "test", "mov", "imul2", "movzx", "movsx", "adc", "sbb"]);
+const HOT_SHIFT = new Set(["shl", "shr", "sar", "rol", "ror"]);
+function isHot(name: string, width: number, operands: readonly FormOperand[], noFlags: boolean, fused: boolean): boolean {
+  const kinds = operands.map((o) => o.kind).join("");
+  if (fused) return true;
+  if (["jmp", "call", "ret", "callIndirect", "jmpIndirect", "nop", "enlighten.redispatch", "enlighten.address"].includes(name) && width === 64)
+    return kinds !== "x";
+  if (/^j[a-z]+$/.test(name) && operands.length === 0) return true;
+  if ((name === "push" || name === "pop") && width === 64 && kinds === "r") return true;
+  if (width === 16) return false;
+  const wide = width >= 32;
+  switch (kinds) {
+    case "rr":
+      if (HOT_RR.has(name)) return wide || !noFlags;
+      return wide && /^cmov(z|nz|b|ae|a|be|l|ge|s|ns|g|le)$/.test(name);
+    case "ri":
+      return (HOT_RR.has(name) || (wide && HOT_SHIFT.has(name))) && (wide || !noFlags);
+    case "rm":
+      return HOT_RR.has(name) || (name === "lea" && wide);
+    case "rx":
+      return ["mov", "lea", "movzx", "movsx"].includes(name) || (["add", "cmp", "xor"].includes(name) && wide);
+    case "mr":
+      return ["mov", "cmp"].includes(name) || (name === "add" && wide);
+    case "xr":
+      return name === "mov";
+    case "mi":
+      return ["mov", "cmp", "test"].includes(name) || (name === "add" && wide);
+    case "r":
+      return ["inc", "dec", "neg", "not"].includes(name) && wide || (/^set(z|nz|b|a|ae|be|l|g)$/.test(name));
+    case "":
+      return name === "cwd" || name === "cbw";
+    case "m":
+      return false;
+    default:
+      return false;
+  }
+}
+
+/** All forms; hot ones have the ids 0..hot-1, in order. */
+export function forms(): readonly Form[] {
+  if (list !== undefined) return list;
+  list = [];
+  for (const row of rows) {
+    for (const width of operationWidths(row)) {
+      for (const shape of shapes(row)) formOf(row, width, shape, false);
+    }
+  }
+  for (const compare of ["cmp", "test"] as const)
+    for (const cc of FUSED_CONDITIONS)
+      for (const width of [8, 32, 64] as const)
+        for (const kinds of ["rr", "ri"]) {
+          if (compare === "test" && (cc === 2 || cc === 3 || cc === 6 || cc === 7)) continue;
+          const operands = [...kinds].map((kind) => ({ kind: kind as OperandKind, width }));
+          addForm(`${compare}.j${cc}`, width, operands, cmpJcc(compare, cc), false, true);
+        }
+  for (const s of special) addForm(s.name, s.width, s.operands, s.define);
+  const ordered = [...list.filter((f) => f.hot), ...list.filter((f) => !f.hot)];
+  ordered.forEach((f, id) => {
+    f.id = id;
+  });
+  list = ordered;
+  return list;
+}
+
+export function shapes(row: Row): readonly ("r" | "m" | "x")[] {
+  const hasE = row.operands.some((o) => /^[EWQ]/.test(o));
+  const hasM = row.operands.some((o) => o[0] === "M" || o[0] === "O");
+  if (hasM) return ["m", "x"];
+  if (!hasE) return ["r"];
+  return row.mod === 3 ? ["r"] : row.mod === 0 ? ["m", "x"] : ["r", "m", "x"];
+}
+
+/** Procedures of the runtime read the record themselves: one form for all their operands. */
+const isProcedure = (row: Row): boolean => row.options.selector !== undefined;
+
+function formOf(row: Row, width: Width, shape: "r" | "m" | "x", noFlags: boolean): Form {
+  if (isProcedure(row)) return addForm(row.form, 64, [], row.define);
+  const form = addForm(row.form, width, formOperands(row, width, shape), row.define);
+  if (form.facts.writesFlags && !form.facts.readsFlags && form.hot) addForm(row.form, width, formOperands(row, width, shape), row.define, true);
+  if (!noFlags) return form;
+  return byKey.get(key(row.form, width, form.operands, true)) ?? form;
+}
+
+const cache = new Map<number, Form>();
+/** The form of a decoded instruction. */
+export function lookupForm(row: Row, width: Width, shape: "r" | "m" | "x"): Form {
+  const k = row.index * 16 + (width >> 4) * 3 + (shape === "r" ? 0 : shape === "m" ? 1 : 2);
+  let form = cache.get(k);
+  if (form === undefined) {
+    forms();
+    form = isProcedure(row) ? byKey.get(key(row.form, 64, [], false)) : byKey.get(key(row.form, width, formOperands(row, width, shape), false));
+    if (form === undefined) throw new Error(`no form for ${row.mnemonic} ${width} ${shape}`);
+    cache.set(k, form);
+  }
+  return form;
+}
+const noFlagsOf = new Map<Form, Form | undefined>();
+export function withoutFlags(form: Form): Form | undefined {
+  if (!noFlagsOf.has(form)) noFlagsOf.set(form, byKey.get(`${form.name}/nf`));
+  return noFlagsOf.get(form);
+}
+export function fusedForm(compare: "cmp" | "test", cc: number, width: number, kinds: string): Form | undefined {
+  return byKey.get(`${compare}.j${cc}/${width}/${[...kinds].map((k) => k + width).join()}`);
+}
+export function specialForm(name: string): Form {
+  forms();
+  const s = special.find((x) => x.name === name)!;
+  return byKey.get(key(s.name, s.width, s.operands, false))!;
+}

@@ -1,0 +1,2 @@
+/** Rows of the SSE instructions. */
+export {};

@@ -1,0 +1,255 @@
+/**
+ * The one map of the engine's WebAssembly memory: where everything is, for TypeScript, for generated code, and (through
+ * scripts/generate-layout.ts) for the AssemblyScript runtime.
+ *
+ * Low to high: null guard, runtime statics, code-line masks (one u64 a guest page), the blocks of the virtual processors,
+ * guest RAM. A block is always reached by its base, never by address 0. Untouched pages cost nothing.
+ */
+
+/** Offsets inside a virtual processor's block, in bytes. */
+export const Vp = {
+  /** RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8..R15: 16 x u64. */
+  gpr: 0x000,
+  /** Always 0: stands for an absent base or index register. */
+  zero: 0x080,
+  /** Linear address of the page that runs: the base of RIP-relative operands. */
+  ripPage: 0x088,
+  /** Effective addresses that an address micro-operation made. */
+  tempAddress: 0x090,
+  tempAddress2: 0x098,
+  /** Bases of ES, CS, SS, DS, FS, GS: 6 x u64. */
+  segBase: 0x0a0,
+  /** Lazy flags: operands and result, each sign-extended to 64 bits, and their kind (FlagKind). */
+  flagA: 0x0d0,
+  flagB: 0x0d8,
+  flagR: 0x0e0,
+  flagKind: 0x0e8,
+  /** RFLAGS without CF, PF, AF, ZF, SF, OF. */
+  rflags: 0x0ec,
+  /** RIP; true only outside a running block. */
+  rip: 0x0f0,
+  xmm: 0x100,
+  /** Upper halves of YMM0..15: laid out, not used yet. */
+  ymmHigh: 0x200,
+  /** x87 registers R0..R7 by physical number: u64 significand, u16 sign and exponent, 6 bytes of padding. */
+  x87: 0x300,
+  fcw: 0x380,
+  fsw: 0x382,
+  /** Tag word in the abridged form of FXSAVE: bit set = not empty, by physical register. */
+  ftw: 0x384,
+  fop: 0x386,
+  fip: 0x388,
+  fdp: 0x390,
+  mxcsr: 0x398,
+  /** Segment registers ES, CS, SS, DS, FS, GS, LDTR, TR: selector u16, attributes u16 (SegAttr), limit u32, base u64. */
+  seg: 0x400,
+  gdtrBase: 0x480,
+  gdtrLimit: 0x488,
+  idtrBase: 0x490,
+  idtrLimit: 0x498,
+  cr0: 0x500,
+  cr2: 0x508,
+  cr3: 0x510,
+  cr4: 0x518,
+  efer: 0x520,
+  xcr0: 0x528,
+  /** DR0..DR7. */
+  dr: 0x530,
+  star: 0x580,
+  lstar: 0x588,
+  cstar: 0x590,
+  sfmask: 0x598,
+  kernelGsBase: 0x5a0,
+  sysenterCs: 0x5a8,
+  sysenterEsp: 0x5b0,
+  sysenterEip: 0x5b8,
+  tscAux: 0x5c0,
+  pat: 0x5c8,
+  apicBase: 0x5d0,
+  /** Features that change what an instruction does: CpuFeature bits, set from CPUID when the processor is made. */
+  features: 0x5d8,
+  cpl: 0x600,
+  /** Bits of ModeKey: what decoding depends on. */
+  mode: 0x604,
+  /** First byte of the TLB pair (read, write) of the current privilege level: an address in the memory. */
+  tlb: 0x608,
+  /** What a jump-cache tag is xor-ed with: mode, privilege level, generation, in the bits above 47. */
+  jumpTag: 0x610,
+  jumpGeneration: 0x618,
+  /** Atomic word: something wants the processor's attention (Pending bits). */
+  pending: 0x620,
+  /** 1 while interrupts are held off for one instruction (STI, MOV SS). */
+  shadow: 0x624,
+  /** Record that was running at a fault or an exit. */
+  pc: 0x628,
+  exitReason: 0x62c,
+  exitValue: 0x630,
+  /** Vector of the exception to be delivered, -1 = none. */
+  faultVector: 0x638,
+  faultError: 0x63c,
+  faultHasError: 0x640,
+  faultAddress: 0x648,
+  /** Set while an exception is being delivered (double-fault rules): vector + 1. */
+  delivering: 0x650,
+  /** NMI blocked until IRET. */
+  nmiBlocked: 0x654,
+  /** Instructions retired: u64. */
+  retired: 0x658,
+  /** Loop-local budget is spilled here at exits. */
+  budget: 0x660,
+  /** A read-modify-write in the bounce buffer waits for its completion: size in bytes, address. */
+  rmwSize: 0x668,
+  rmwAddress: 0x670,
+  /** RAM offset of the part of a read-modify-write that lies in the next page. */
+  rmwSecond: 0x698,
+  /** u16: handler number of the redispatch micro-operation. */
+  redispatch: 0x6a0,
+  /** Next free byte of the record arena; end of the arena. */
+  arenaNext: 0x678,
+  tlbLogLength: 0x680,
+  /** 1 once a 2 MiB or 1 GiB page has been split into the TLB since the last flush. */
+  tlbHasLarge: 0x684,
+  execLogLength: 0x688,
+  /** Generation of the record arena: grows at each whole flush. */
+  arenaGeneration: 0x68c,
+  /** 1: every block has one instruction (single step, lockstep). */
+  singleStep: 0x690,
+  /** Header of the second-page entry of the block just built, 0 = none. */
+  blockAlias: 0x694,
+  /** Scratch of string instructions and helpers. */
+  bounce: 0x700,
+  bounce2: 0x780,
+  bounceEnd: 0x800,
+  /** Image of FXSAVE and XSAVE while it is made. */
+  scratch: 0xa00,
+  /** Counters (Stat), u64 each. */
+  stats: 0x800,
+  /** Local APIC register page, in the layout of the xAPIC page. */
+  apic: 0x1000,
+  /** Interrupt requests from any thread, and later the SynIC. */
+  apicRequests: 0x2000,
+  synic: 0x3000,
+  tlbSupervisor: 0x10000,
+  tlbUser: 0x30000,
+  jumpCache: 0x50000,
+  execTlb: 0x60000,
+  tlbLog: 0x62000,
+  blockHash: 0x70000,
+  arena: 0xb0000,
+} as const;
+
+export const TLB_ENTRIES = 4096;
+/** A TLB entry: u64 tag, u32 addend, u32 flags (TlbFlag). Read entries first, the write entries of the same set follow. */
+export const TLB_WRITE = TLB_ENTRIES * 16;
+export const TLB_LOG_ENTRIES = 0x3800;
+export const JUMP_CACHE_ENTRIES = 4096;
+export const EXEC_TLB_ENTRIES = 512;
+export const BLOCK_HASH_ENTRIES = 0x10000;
+export const ARENA_BYTES = 32 << 20;
+/** Room a block may need: checked before one is built. */
+export const MAX_BLOCK = 8192;
+export const VP_BLOCK_BYTES = Vp.arena + ARENA_BYTES;
+
+export const TlbFlag = { global: 1, large: 2 } as const;
+
+/** Counters at Vp.stats, by index. */
+export const Stat = {
+  tlbMisses: 0, walks: 1, jumpMisses: 2, decodedBlocks: 3, decodedInstructions: 4, invalidations: 5, mmio: 6, slices: 7,
+  exceptions: 8, interrupts: 9, tlbFlushes: 10, arenaFlushes: 11, coldOps: 12, storesToCode: 13,
+} as const;
+
+export const Pending = { interrupt: 1, nmi: 2, stop: 4, other: 8 } as const;
+
+/** Why the interpreter came back. */
+export const Exit = { slice: 0, event: 1, halt: 2, tripleFault: 3, hostCall: 4, shutdown: 5 } as const;
+
+/** What a cold operation tells the loop. */
+export const Status = { next: 0, fault: 1, redispatch: 2, exit: 3 } as const;
+
+/**
+ * How the lazy flags are meant. ZF is always `r == 0`. A is the first operand, B the second, R the result.
+ * Operands are sign-extended, so no formula needs the width: CF of SUB is `a <u b` at any of them.
+ */
+export const FlagKind = {
+  /** a - b = r, and every logical operation as r - 0. */
+  sub: 0,
+  /** a - b - carry. */
+  sbb: 1,
+  /** a + b or a + b + carry. */
+  add: 2,
+  /** CF is in bit 0 of b. */
+  inc: 3,
+  dec: 4,
+  /** CF, AF, OF in b at their places in RFLAGS; SF and PF from r. */
+  explicit: 5,
+  /** All but ZF in b at their places. */
+  packed: 6,
+} as const;
+
+/** Fields of a decoded record (32 bytes), by offset. */
+export const Rec = {
+  handler: 0, // u16
+  count: 2, // u8: instructions of the block up to and with this one
+  scale: 3, // u8
+  dst: 4, // u16: offset in the block of a register
+  src: 6,
+  base: 8,
+  index: 10,
+  disp: 12, // i32
+  imm: 16, // i64; of a jump: target relative to ripPage
+  pageOffset: 24, // u16: of the instruction in its page
+  length: 26, // u8
+  src2: 27, // u8: index of a third register operand, or a selector of the operation
+  link: 28, // u32: direct jump: record of the target, 0 = not known; cold operation: its number
+} as const;
+export const REC_BYTES = 32;
+/** A block's header record: guest page frame, first byte, last byte, next block of the page, number of records. */
+export const Head = { page: 0, start: 4, end: 8, next: 12, records: 16, hashNext: 20, mode: 24, owner: 28 } as const;
+
+/** What decoding depends on besides the bytes. */
+export const ModeKey = {
+  /** Bits 0..1: 0 = 16-bit, 1 = 32-bit, 2 = 64-bit code. */
+  code16: 0, code32: 1, code64: 2, codeMask: 3,
+  /** SS.B: the stack pointer is ESP. Meaningful outside 64-bit code. */
+  stack32: 4,
+  /** Segment bases of ES, CS, SS, DS are 0 and limits are 4 GiB. */
+  flat: 8,
+  /** CR0.TS or CR0.EM: x87 and SSE instructions fault. */
+  noFpu: 16,
+  noSse: 32,
+  single: 64,
+  real: 128,
+} as const;
+
+export const SegIndex = { es: 0, cs: 1, ss: 2, ds: 3, fs: 4, gs: 5, ldtr: 6, tr: 7 } as const;
+export const SEG_BYTES = 16;
+/** attributes: bits 0..7 = access byte (type, S, DPL, P), bits 12..15 = AVL, L, D/B, G; bit 8 = unusable (null). */
+export const SegAttr = { unusable: 0x100, avl: 0x1000, long: 0x2000, big: 0x4000, granular: 0x8000 } as const;
+
+/** Addresses of one memory's areas. */
+export interface MemoryLayout {
+  readonly pages: number;
+  readonly lineMasks: number;
+  /** Per virtual processor: base of its block and of its table of blocks by guest page (u32 a page). */
+  readonly vps: readonly { readonly base: number; readonly pageBlocks: number }[];
+  readonly ram: number;
+  readonly ramBytes: number;
+}
+
+const align = (value: number, to: number): number => Math.ceil(value / to) * to;
+
+/** @param ramBytes guest RAM, a multiple of 4096; @param vps number of blocks (at least two are laid out) */
+export function layoutMemory(ramBytes: number, vps: number): MemoryLayout {
+  const guestPages = ramBytes >>> 12;
+  const lineMasks = 0x40000; // below: null guard (64 KiB) and the runtime's statics and stack
+  let at = align(lineMasks + guestPages * 8, 0x10000);
+  const blocks: { base: number; pageBlocks: number }[] = [];
+  for (let i = 0; i < Math.max(2, vps); i++) {
+    const pageBlocks = at + VP_BLOCK_BYTES;
+    blocks.push({ base: at, pageBlocks });
+    at = align(pageBlocks + guestPages * 4, 0x10000);
+  }
+  const end = align(at + ramBytes + 0x1000, 0x10000);
+  if (end > 0xffff0000) throw new RangeError(`guest memory of ${ramBytes} bytes does not fit`);
+  return { pages: end / 0x10000, lineMasks, vps: blocks, ram: at, ramBytes };
+}

@@ -1,0 +1,168 @@
+/** FXSAVE, FXRSTOR, XSAVE, XRSTOR (Intel SDM vol. 1, chapters 10.5 and 13). x87 registers are kept by physical number; the images by stack position. */
+import { VP } from "./env";
+import * as L from "./layout";
+import { readable, writeBytes } from "./mmu";
+import { ea } from "./system";
+import { code64, cpl, get16, get32, get64, gp, gpr, set16, set32, set64, ud } from "./state";
+
+const IMAGE: i32 = L.Vp_scratch;
+
+function x87ToImage(to: i32): void {
+  const top = (get16(L.Vp_fsw) >> 11) & 7;
+  store<u16>(to, <u16>get16(L.Vp_fcw));
+  store<u16>(to, <u16>get16(L.Vp_fsw), 2);
+  store<u8>(to, <u8>get16(L.Vp_ftw), 4);
+  store<u8>(to, 0, 5);
+  store<u16>(to, <u16>get16(L.Vp_fop), 6);
+  store<u64>(to, get64(L.Vp_fip), 8);
+  store<u64>(to, get64(L.Vp_fdp), 16);
+  for (let i: u32 = 0; i < 8; i++) {
+    const from = VP + L.Vp_x87 + i32((top + i) & 7) * 16;
+    store<u64>(to + 32 + i32(i) * 16, load<u64>(from));
+    store<u64>(to + 32 + i32(i) * 16, u64(load<u16>(from, 8)), 8);
+  }
+}
+function x87FromImage(from: i32): void {
+  set16(L.Vp_fcw, load<u16>(from) | 0x40);
+  set16(L.Vp_fsw, load<u16>(from, 2));
+  set16(L.Vp_ftw, load<u8>(from, 4));
+  set16(L.Vp_fop, load<u16>(from, 6) & 0x7ff);
+  set64(L.Vp_fip, load<u64>(from, 8));
+  set64(L.Vp_fdp, load<u64>(from, 16));
+  const top = (load<u16>(from, 2) >> 11) & 7;
+  for (let i: u32 = 0; i < 8; i++) {
+    const to = VP + L.Vp_x87 + i32((top + i) & 7) * 16;
+    store<u64>(to, load<u64>(from + 32 + i32(i) * 16));
+    store<u16>(to, load<u16>(from + 32 + i32(i) * 16, 8), 8);
+  }
+}
+function x87Init(): void {
+  set16(L.Vp_fcw, 0x37f);
+  set16(L.Vp_fsw, 0);
+  set16(L.Vp_ftw, 0);
+  set16(L.Vp_fop, 0);
+  set64(L.Vp_fip, 0);
+  set64(L.Vp_fdp, 0);
+  memory.fill(VP + L.Vp_x87, 0, 128);
+}
+
+export function fxsave(r: i32): i32 {
+  const va = ea(r);
+  if ((va & 15) != 0) {
+    gp(0);
+    return L.Status_fault;
+  }
+  const image = VP + IMAGE;
+  x87ToImage(image);
+  store<u32>(image, get32(L.Vp_mxcsr), 24);
+  store<u32>(image, 0xffff, 28);
+  const n = code64() ? 16 : 8;
+  memory.copy(image + 160, VP + L.Vp_xmm, n * 16);
+  // bytes 416..511 (288.. outside 64-bit mode) are not written
+  return writeBytes(va, 160 + n * 16, image) ? L.Status_next : L.Status_fault;
+}
+/** Copies a guest structure of up to 1 KiB to the scratch area. */
+function fetch(va: u64, size: i32): i32 {
+  for (let done = 0; done < size; done += 16) {
+    const at = readable(va + u64(done), 16);
+    if (at == 0) return 0;
+    memory.copy(VP + IMAGE + done, at, 16);
+  }
+  return 1;
+}
+export function fxrstor(r: i32): i32 {
+  const va = ea(r);
+  if ((va & 15) != 0) {
+    gp(0);
+    return L.Status_fault;
+  }
+  if (!fetch(va, 512)) return L.Status_fault;
+  const image = VP + IMAGE;
+  const mxcsr = load<u32>(image, 24);
+  if ((mxcsr & 0xffff0000) != 0) {
+    gp(0);
+    return L.Status_fault;
+  }
+  x87FromImage(image);
+  set32(L.Vp_mxcsr, mxcsr);
+  memory.copy(VP + L.Vp_xmm, image + 160, (code64() ? 16 : 8) * 16);
+  return L.Status_next;
+}
+
+/** @param compact XSAVEC: the header says so; with x87 and SSE alone the layout is the same */
+export function xsave(r: i32, compact: bool): i32 {
+  if ((get64(L.Vp_cr4) & 0x40000) == 0) {
+    ud();
+    return L.Status_fault;
+  }
+  const va = ea(r);
+  if ((va & 63) != 0) {
+    gp(0);
+    return L.Status_fault;
+  }
+  const mask = ((gpr(0) & 0xffffffff) | (gpr(2) << 32)) & get64(L.Vp_xcr0);
+  const image = VP + IMAGE;
+  if ((mask & 1) != 0) {
+    x87ToImage(image);
+    if (!writeBytes(va, 24, image)) return L.Status_fault;
+    if (!writeBytes(va + 32, 128, image + 32)) return L.Status_fault;
+  }
+  if ((mask & 2) != 0) {
+    store<u32>(image, get32(L.Vp_mxcsr), 24);
+    store<u32>(image, 0xffff, 28);
+    if (!writeBytes(va + 24, 8, image + 24)) return L.Status_fault;
+    if (!writeBytes(va + 160, (code64() ? 16 : 8) * 16, VP + L.Vp_xmm)) return L.Status_fault;
+  }
+  const at = readable(va + 512, 8);
+  if (at == 0) return L.Status_fault;
+  store<u64>(image, compact ? mask : (load<u64>(at) & ~mask) | mask);
+  store<u64>(image, compact ? mask | (u64(1) << 63) : 0, 8);
+  return writeBytes(va + 512, compact ? 16 : 8, image) ? L.Status_next : L.Status_fault;
+}
+export function xrstor(r: i32): i32 {
+  if ((get64(L.Vp_cr4) & 0x40000) == 0) {
+    ud();
+    return L.Status_fault;
+  }
+  const va = ea(r);
+  if ((va & 63) != 0) {
+    gp(0);
+    return L.Status_fault;
+  }
+  if (!fetch(va, 576)) return L.Status_fault;
+  const image = VP + IMAGE;
+  const present = load<u64>(image, 512), compact = load<u64>(image, 520);
+  const xcr0 = get64(L.Vp_xcr0);
+  if ((present & ~xcr0) != 0 || ((compact >> 63) != 0 ? (compact & ~(u64(1) << 63) & ~xcr0) != 0 || (present & ~compact) != 0 : compact != 0)) {
+    gp(0);
+    return L.Status_fault;
+  }
+  const mask = ((gpr(0) & 0xffffffff) | (gpr(2) << 32)) & xcr0;
+  if ((mask & 2) != 0) {
+    const mxcsr = load<u32>(image, 24);
+    if ((mxcsr & 0xffff0000) != 0) {
+      gp(0);
+      return L.Status_fault;
+    }
+    if ((present & 2) != 0) {
+      set32(L.Vp_mxcsr, mxcsr);
+      memory.copy(VP + L.Vp_xmm, image + 160, (code64() ? 16 : 8) * 16);
+    } else {
+      set32(L.Vp_mxcsr, (compact >> 63) != 0 ? 0x1f80 : mxcsr);
+      memory.fill(VP + L.Vp_xmm, 0, (code64() ? 16 : 8) * 16);
+    }
+  }
+  if ((mask & 1) != 0) {
+    if ((present & 1) != 0) x87FromImage(image);
+    else x87Init();
+  }
+  return L.Status_next;
+}
+export function fninit(): void {
+  set16(L.Vp_fcw, 0x37f);
+  set16(L.Vp_fsw, 0);
+  set16(L.Vp_ftw, 0);
+  set16(L.Vp_fop, 0);
+  set64(L.Vp_fip, 0);
+  set64(L.Vp_fdp, 0);
+}

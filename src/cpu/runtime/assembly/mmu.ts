@@ -1,0 +1,567 @@
+/**
+ * Paging: the walker, the software TLB and what memory accesses do when they miss it (Intel SDM vol. 3, "Paging").
+ * TLB entries stand for RAM pages that need nothing special; MMIO, clean pages and pages with decoded code never enter.
+ */
+import { hostDecode, hostMmioRead, hostMmioWrite, LINE_MASKS, PAGE_BLOCKS, RAM, RAM_BYTES, VP } from "./env";
+import * as L from "./layout";
+import { count, cpl, fault, flushJumps, get32, get64, gp, set32, set64, longMode, AC } from "./state";
+
+export const READ: i32 = 0, WRITE: i32 = 1, EXEC: i32 = 2;
+const P: u64 = 1, RW: u64 = 2, US: u64 = 4, A: u64 = 32, D: u64 = 64, PS: u64 = 128, G: u64 = 256, NX: u64 = 1 << 63;
+const FRAME: u64 = 0x000ffffffffff000;
+/** Physical addresses have 40 bits (CPUID 80000008): the bits above are reserved. */
+const RESERVED: u64 = 0x000fff0000000000;
+const BAD_TAG: u64 = 0x8000000000001000;
+
+let walkGlobal: bool = false;
+let walkLarge: bool = false;
+let walkDirty: bool = false;
+
+function pte(physical: u64): u64 {
+  return physical < u64(RAM_BYTES) ? load<u64>(RAM + u32(physical)) : 0;
+}
+function setPte(physical: u64, v: u64): void {
+  if (physical < u64(RAM_BYTES)) {
+    store<u64>(RAM + u32(physical), v);
+    dirtyCode(physical, 8);
+  }
+}
+
+function pageFault(va: u64, access: i32, user: bool, present: bool, reserved: bool): u64 {
+  let e = 0;
+  if (present) e |= 1;
+  if (access == WRITE) e |= 2;
+  if (user) e |= 4;
+  if (reserved) e |= 8;
+  if (access == EXEC && ((get64(L.Vp_efer) & 0x800) != 0 || (get64(L.Vp_cr4) & (1 << 20)) != 0)) e |= 16;
+  set64(L.Vp_faultAddress, va);
+  fault(14, e);
+  return u64.MAX_VALUE;
+}
+
+/** @returns the physical address, or all ones with #PF recorded */
+export function walk(va: u64, access: i32, user: bool): u64 {
+  const cr0 = get64(L.Vp_cr0);
+  walkGlobal = false;
+  walkLarge = false;
+  walkDirty = true;
+  if ((cr0 & 0x80000000) == 0) return va & 0xffffffff;
+  count(L.Stat_walks);
+  const cr4 = get64(L.Vp_cr4);
+  const nxe = (get64(L.Vp_efer) & 0x800) != 0;
+  let rights: u64 = RW | US;
+  let noExec = false;
+  let table: u64, entry: u64 = 0, at: u64 = 0;
+  let level: i32, size: u64 = 12;
+  if ((cr4 & 0x20) == 0) {
+    // two levels of 4-byte entries
+    at = (get64(L.Vp_cr3) & 0xfffff000) + ((va >> 22) & 0x3ff) * 4;
+    entry = at < u64(RAM_BYTES) ? load<u32>(RAM + u32(at)) : 0;
+    if ((entry & P) == 0) return pageFault(va, access, user, false, false);
+    let wide = false;
+    if ((entry & PS) != 0 && (cr4 & 0x10) != 0) {
+      rights &= entry;
+      wide = true;
+      size = 22;
+    } else {
+      if ((entry & A) == 0) store<u32>(RAM + u32(at), u32(entry | A));
+      rights &= entry;
+      at = (entry & 0xfffff000) + ((va >> 12) & 0x3ff) * 4;
+      entry = at < u64(RAM_BYTES) ? load<u32>(RAM + u32(at)) : 0;
+      if ((entry & P) == 0) return pageFault(va, access, user, false, false);
+      rights &= entry;
+    }
+    if (!allowed(access, user, rights, false, cr0, cr4)) return pageFault(va, access, user, true, false);
+    const want = entry | A | (access == WRITE ? D : 0);
+    if (want != entry) store<u32>(RAM + u32(at), u32(want));
+    walkDirty = (want & D) != 0;
+    walkGlobal = (entry & G) != 0 && (cr4 & 0x80) != 0;
+    walkLarge = wide;
+    const base = wide ? (entry & 0xffc00000) | ((entry & 0x1fe000) << 19) : entry & 0xfffff000;
+    return base | (va & ((u64(1) << size) - 1));
+  }
+  if (longMode()) {
+    table = get64(L.Vp_cr3) & FRAME;
+    level = 4;
+  } else {
+    // PAE: four pointers of 64 bits; they have no rights
+    entry = pte((get64(L.Vp_cr3) & 0xffffffe0) + ((va >> 30) & 3) * 8);
+    if ((entry & P) == 0) return pageFault(va, access, user, false, false);
+    table = entry & FRAME;
+    level = 2;
+  }
+  const reservedBits = RESERVED | (nxe ? 0 : NX);
+  for (;;) {
+    const shift = u64(level * 9 + 3);
+    at = table + ((va >> shift) & 0x1ff) * 8;
+    entry = pte(at);
+    if ((entry & P) == 0) return pageFault(va, access, user, false, false);
+    if ((entry & reservedBits) != 0) return pageFault(va, access, user, true, true);
+    rights &= entry;
+    if ((entry & NX) != 0) noExec = true;
+    if (level == 1) break;
+    if ((entry & PS) != 0) {
+      if (level == 4) return pageFault(va, access, user, true, true);
+      size = shift;
+      // the address bits under a large page's frame are reserved, bit 12 is PAT
+      if ((entry & (((u64(1) << shift) - 1) & FRAME & ~u64(0x1000))) != 0) return pageFault(va, access, user, true, true);
+      walkLarge = true;
+      break;
+    }
+    if ((entry & A) == 0) setPte(at, entry | A);
+    table = entry & FRAME;
+    level--;
+  }
+  if (!allowed(access, user, rights, noExec, cr0, cr4)) return pageFault(va, access, user, true, false);
+  const want = entry | A | (access == WRITE ? D : 0);
+  if (want != entry) setPte(at, want);
+  walkDirty = (want & D) != 0;
+  walkGlobal = (entry & G) != 0 && (cr4 & 0x80) != 0;
+  const mask = (u64(1) << size) - 1;
+  return (entry & FRAME & ~mask) | (va & mask);
+}
+
+function allowed(access: i32, user: bool, rights: u64, noExec: bool, cr0: u64, cr4: u64): bool {
+  if (user) {
+    if ((rights & US) == 0) return false;
+    if (access == WRITE && (rights & RW) == 0) return false;
+  } else {
+    if (access == WRITE && (rights & RW) == 0 && (cr0 & 0x10000) != 0) return false;
+    if ((rights & US) != 0) {
+      if (access == EXEC && (cr4 & (1 << 20)) != 0) return false; // SMEP
+      if (access != EXEC && (cr4 & (1 << 21)) != 0 && (get32(L.Vp_rflags) & AC) == 0) return false; // SMAP
+    }
+  }
+  return !(access == EXEC && noExec);
+}
+
+// ---- TLB --------------------------------------------------------------------------------------------------------------------
+
+@inline function slotOf(set: i32, va: u64): i32 {
+  return set + i32((u32(va >> 12) & (L.TLB_ENTRIES - 1)) << 4);
+}
+function logFill(slot: i32): void {
+  const n = get32(L.Vp_tlbLogLength);
+  if (n < u32(L.TLB_LOG_ENTRIES)) store<u32>(VP + L.Vp_tlbLog + i32(n) * 4, slot);
+  set32(L.Vp_tlbLogLength, n + 1);
+}
+function fill(slot: i32, va: u64, physical: u64): void {
+  if (load<u64>(slot) >> 60 == 8) logFill(slot);
+  store<u64>(slot, va & ~u64(0xfff));
+  store<u32>(slot, RAM + u32(physical & ~u64(0xfff)) - u32(va & ~u64(0xfff)), 8);
+  store<u32>(slot, (walkGlobal ? L.TlbFlag_global : 0) | (walkLarge ? L.TlbFlag_large : 0), 12);
+  if (walkLarge) set32(L.Vp_tlbHasLarge, 1);
+}
+@inline function drop(slot: i32): void {
+  // a tag that its own slot can never match
+  store<u64>(slot, ((slot >> 4) & (L.TLB_ENTRIES - 1)) == 1 ? BAD_TAG + 0x1000 : BAD_TAG);
+}
+function dropAll(): void {
+  for (let set = L.Vp_tlbSupervisor; set < L.Vp_tlbUser + 2 * L.TLB_WRITE; set += 16) drop(VP + set);
+  set32(L.Vp_tlbLogLength, 0);
+  set32(L.Vp_tlbHasLarge, 0);
+}
+/** @param all global pages too */
+export function flushTlb(all: bool): void {
+  count(L.Stat_tlbFlushes);
+  const n = get32(L.Vp_tlbLogLength);
+  if (n > u32(L.TLB_LOG_ENTRIES)) dropAll();
+  else {
+    let kept: u32 = 0;
+    for (let i: u32 = 0; i < n; i++) {
+      const slot = load<i32>(VP + L.Vp_tlbLog + i32(i) * 4);
+      if (!all && (load<u32>(slot, 12) & L.TlbFlag_global) != 0) {
+        store<i32>(VP + L.Vp_tlbLog + i32(kept) * 4, slot);
+        kept++;
+      } else drop(slot);
+    }
+    set32(L.Vp_tlbLogLength, kept);
+    if (all) set32(L.Vp_tlbHasLarge, 0);
+  }
+  flushExec();
+}
+function flushExec(): void {
+  memory.fill(VP + L.Vp_execTlb, 0xff, L.EXEC_TLB_ENTRIES * 16);
+  flushJumps();
+}
+export function invalidatePage(va: u64): void {
+  if (get32(L.Vp_tlbHasLarge) != 0) {
+    // the page may be a piece of a large one: its pieces are not known by address
+    const n = min<u32>(get32(L.Vp_tlbLogLength), L.TLB_LOG_ENTRIES);
+    if (get32(L.Vp_tlbLogLength) > u32(L.TLB_LOG_ENTRIES)) dropAll();
+    else
+      for (let i: u32 = 0; i < n; i++) {
+        const slot = load<i32>(VP + L.Vp_tlbLog + i32(i) * 4);
+        const tag = load<u64>(slot);
+        if ((tag >> 12) == (va >> 12) || ((load<u32>(slot, 12) & L.TlbFlag_large) != 0 && (tag >> 30) == (va >> 30))) {
+          drop(slot);
+        }
+      }
+  } else {
+    for (let set = L.Vp_tlbSupervisor; set <= L.Vp_tlbUser + L.TLB_WRITE; set += L.TLB_WRITE) {
+      const slot = slotOf(VP + set, va);
+      if ((load<u64>(slot) >> 12) == (va >> 12)) drop(slot);
+    }
+  }
+  flushExec();
+}
+export function resetTlb(): void {
+  dropAll();
+  flushExec();
+}
+
+@inline function canonical(va: u64): bool {
+  return u64((i64(va) << 16) >> 16) == va;
+}
+
+// ---- translation with the permissions of the current or of the supervisor level ---------------------------------------------
+
+function translate(va: u64, access: i32, user: bool): u64 {
+  if (longMode() && !canonical(va)) {
+    gp(0);
+    return u64.MAX_VALUE;
+  }
+  return walk(va, access, user);
+}
+@inline function inRam(physical: u64): bool {
+  return physical < u64(RAM_BYTES);
+}
+@inline function hasCode(physical: u64): bool {
+  return load<u64>(LINE_MASKS + i32(physical >> 12) * 8) != 0;
+}
+const MISSED: u64 = u64.MAX_VALUE;
+
+/** Translates for a data access of the current level and fills the TLB where it may. */
+function access(va: u64, kind: i32): u64 {
+  const user = cpl() == 3;
+  const physical = translate(va, kind, user);
+  if (physical == MISSED) return MISSED;
+  if (inRam(physical)) {
+    const set = i32(get32(L.Vp_tlb));
+    fill(slotOf(set, va), va, physical);
+    if (walkDirty && !hasCode(physical) && (kind == WRITE)) fill(slotOf(set + L.TLB_WRITE, va), va, physical);
+  }
+  return physical;
+}
+
+function readPhysical(physical: u64, size: i32, to: i32): void {
+  if (inRam(physical)) memory.copy(to, RAM + u32(physical), size);
+  else {
+    count(L.Stat_mmio);
+    hostMmioRead(f64(physical), size, to);
+  }
+}
+function writePhysical(physical: u64, size: i32, from: i32): void {
+  if (inRam(physical)) {
+    memory.copy(RAM + u32(physical), from, size);
+    dirtyCode(physical, size);
+  } else {
+    count(L.Stat_mmio);
+    hostMmioWrite(f64(physical), size, from);
+  }
+}
+
+export function readSlow(va: u64, size: i32, pc: i32): i32 {
+  count(L.Stat_tlbMisses);
+  const first = 4096 - i32(va & 0xfff);
+  const a = access(va, READ);
+  if (a == MISSED) return 0;
+  if (first >= size) {
+    if (inRam(a)) return RAM + u32(a);
+    readPhysical(a, size, VP + L.Vp_bounce);
+    return VP + L.Vp_bounce;
+  }
+  const b = access(va + u64(first), READ);
+  if (b == MISSED) return 0;
+  readPhysical(a, first, VP + L.Vp_bounce);
+  readPhysical(b, size - first, VP + L.Vp_bounce + first);
+  return VP + L.Vp_bounce;
+}
+
+function writeFrom(va: u64, size: i32, from: i32): i32 {
+  count(L.Stat_tlbMisses);
+  const first = 4096 - i32(va & 0xfff);
+  const a = access(va, WRITE);
+  if (a == MISSED) return 0;
+  if (first >= size) {
+    writePhysical(a, size, from);
+    return 1;
+  }
+  const b = access(va + u64(first), WRITE);
+  if (b == MISSED) return 0;
+  writePhysical(a, first, from);
+  writePhysical(b, size - first, from + first);
+  return 1;
+}
+export function writeSlow(va: u64, size: i32, value: u64, pc: i32): i32 {
+  store<u64>(VP + L.Vp_bounce2, value);
+  return writeFrom(va, size, VP + L.Vp_bounce2);
+}
+export function writeSlowV(va: u64, low: u64, high: u64, pc: i32): i32 {
+  store<u64>(VP + L.Vp_bounce2, low);
+  store<u64>(VP + L.Vp_bounce2, high, 8);
+  return writeFrom(va, 16, VP + L.Vp_bounce2);
+}
+/** Memory that is read and then written: an address in RAM, or the bounce buffer that rmwDone writes back. */
+export function rmwSlow(va: u64, size: i32, pc: i32): i32 {
+  count(L.Stat_tlbMisses);
+  const first = 4096 - i32(va & 0xfff);
+  const a = access(va, WRITE);
+  if (a == MISSED) return 0;
+  if (first >= size && inRam(a) && !hasCode(a)) return RAM + u32(a);
+  const b = first >= size ? 0 : access(va + u64(first), WRITE);
+  if (b == MISSED) return 0;
+  set32(L.Vp_rmwSize, size);
+  set64(L.Vp_rmwAddress, a);
+  set64(L.Vp_rmwSecond, b);
+  const here = min(first, size);
+  readPhysical(a, here, VP + L.Vp_bounce);
+  if (here < size) readPhysical(b, size - here, VP + L.Vp_bounce + here);
+  return VP + L.Vp_bounce;
+}
+export function rmwDone(pc: i32): void {
+  const size = i32(get32(L.Vp_rmwSize));
+  const a = get64(L.Vp_rmwAddress);
+  const here = min(4096 - i32(a & 0xfff), size);
+  writePhysical(a, here, VP + L.Vp_bounce);
+  if (here < size) writePhysical(get64(L.Vp_rmwSecond), size - here, VP + L.Vp_bounce + here);
+}
+
+/** Accesses of procedures, at the current privilege level. Address in the memory of `size` readable bytes, 0 = fault. */
+export function readable(va: u64, size: i32): i32 {
+  const slot = slotOf(i32(get32(L.Vp_tlb)), va);
+  if ((load<u64>(slot) ^ va) <= u64(4096 - size)) return i32(u32(va)) + load<i32>(slot, 8);
+  return readSlow(va, size, 0);
+}
+/** Like `readable`, for at most one page, for writing in place; 0 = fault, 1 = not plain RAM. */
+export function plainWritable(va: u64, size: i32): i32 {
+  const slot = slotOf(i32(get32(L.Vp_tlb)) + L.TLB_WRITE, va);
+  if ((load<u64>(slot) ^ va) <= u64(4096 - size)) return i32(u32(va)) + load<i32>(slot, 8);
+  const a = access(va, WRITE);
+  if (a == MISSED) return 0;
+  if (!inRam(a) || hasCode(a)) return 1;
+  return RAM + u32(a);
+}
+export function plainReadable(va: u64): i32 {
+  const slot = slotOf(i32(get32(L.Vp_tlb)), va);
+  if ((load<u64>(slot) ^ va) <= 4095) return i32(u32(va)) + load<i32>(slot, 8);
+  const a = access(va, READ);
+  if (a == MISSED) return 0;
+  return inRam(a) ? RAM + u32(a) : 1;
+}
+export function writeBytes(va: u64, size: i32, from: i32): i32 {
+  return writeFrom(va, size, from);
+}
+export function write(va: u64, size: i32, value: u64): i32 {
+  const slot = slotOf(i32(get32(L.Vp_tlb)) + L.TLB_WRITE, va);
+  if ((load<u64>(slot) ^ va) <= u64(4096 - size)) {
+    const at = i32(u32(va)) + load<i32>(slot, 8);
+    switch (size) {
+      case 1: store<u8>(at, <u8>value); break;
+      case 2: store<u16>(at, <u16>value); break;
+      case 4: store<u32>(at, <u32>value); break;
+      default: store<u64>(at, value);
+    }
+    return 1;
+  }
+  return writeSlow(va, size, value, 0);
+}
+
+/** Accesses to descriptor tables, TSS and interrupt stacks: supervisor rights whatever the CPL. */
+export function systemRead(va: u64, size: i32): i32 {
+  if (cpl() != 3) return readable(va, size);
+  const level = cpl();
+  set32(L.Vp_cpl, 0);
+  set32(L.Vp_tlb, VP + L.Vp_tlbSupervisor);
+  const at = readable(va, size);
+  set32(L.Vp_cpl, level);
+  set32(L.Vp_tlb, VP + L.Vp_tlbUser);
+  return at;
+}
+export function systemWrite(va: u64, size: i32, value: u64): i32 {
+  if (cpl() != 3) return write(va, size, value);
+  const level = cpl();
+  set32(L.Vp_cpl, 0);
+  set32(L.Vp_tlb, VP + L.Vp_tlbSupervisor);
+  const ok = write(va, size, value);
+  set32(L.Vp_cpl, level);
+  set32(L.Vp_tlb, VP + L.Vp_tlbUser);
+  return ok;
+}
+
+// ---- decoded code -------------------------------------------------------------------------------------------------------------
+
+/** Physical address of an instruction fetch, all ones = fault recorded. */
+export function fetchAddress(rip: u64): u64 {
+  const tag = (rip & ~u64(0xfff)) | u64(cpl() == 3);
+  const slot = VP + L.Vp_execTlb + i32((u32(rip >> 12) & (L.EXEC_TLB_ENTRIES - 1)) << 4);
+  if (load<u64>(slot) == tag) return load<u64>(slot, 8) | (rip & 0xfff);
+  const physical = translate(rip, EXEC, cpl() == 3);
+  if (physical == MISSED) return MISSED;
+  store<u64>(slot, tag);
+  store<u64>(slot, physical & ~u64(0xfff), 8);
+  return physical;
+}
+/** For the decoder: RAM offset of the page after the one of RIP, -1 = fault recorded. */
+export function secondPage(): i32 {
+  const p = fetchAddress((get64(L.Vp_rip) & ~u64(0xfff)) + 4096);
+  if (p == MISSED) return -1;
+  if (!inRam(p)) {
+    gp(0);
+    return -1;
+  }
+  return i32(p);
+}
+
+@inline function bucket(physical: u32, mode: u32): i32 {
+  return VP + L.Vp_blockHash + i32(((physical * 0x9e3779b1) >> 16 ^ mode) & (L.BLOCK_HASH_ENTRIES - 1)) * 4;
+}
+function insertPage(header: i32): void {
+  const page = load<u32>(header, L.Head_page) >> 12;
+  const list = PAGE_BLOCKS + i32(page) * 4;
+  store<i32>(header, load<i32>(list), L.Head_next);
+  store<i32>(list, header);
+  const mask = LINE_MASKS + i32(page) * 8;
+  const had = load<u64>(mask);
+  store<u64>(mask, had | linesOf(load<u32>(header, L.Head_start), load<u32>(header, L.Head_end)));
+  if (had == 0) protect(page);
+}
+@inline function linesOf(start: u32, end: u32): u64 {
+  const first = (start & 0xfff) >> 6;
+  const last = ((end - 1) & 0xfff) >> 6;
+  return (u64.MAX_VALUE << u64(first)) & (u64.MAX_VALUE >> u64(63 - last));
+}
+/** Takes the write entries of a page out of the TLBs: from now on its stores are looked at. */
+function protect(page: u32): void {
+  const host = RAM + (page << 12);
+  for (let set = L.Vp_tlbSupervisor + L.TLB_WRITE; set <= L.Vp_tlbUser + L.TLB_WRITE; set += 2 * L.TLB_WRITE) {
+    for (let slot = VP + set; slot < VP + set + L.TLB_ENTRIES * 16; slot += 16) {
+      if (u32(load<u64>(slot)) + load<u32>(slot, 8) == u32(host) && (load<u64>(slot) >> 60) != 8) drop(slot);
+    }
+  }
+}
+
+/** The record to run at `rip`; 0 = its fetch faults (recorded, RIP set). Fills the jump cache and sets ripPage. */
+export function lookup(rip: u64): i32 {
+  count(L.Stat_jumpMisses);
+  set64(L.Vp_rip, rip);
+  const p = fetchAddress(rip);
+  if (p == MISSED) return 0;
+  if (!inRam(p)) return gp(0);
+  const physical = u32(p);
+  const mode = get32(L.Vp_mode);
+  let header = load<i32>(bucket(physical, mode));
+  while (header != 0) {
+    if (load<u32>(header, L.Head_start) == physical && load<u32>(header, L.Head_mode) == mode) break;
+    header = load<i32>(header, L.Head_hashNext);
+  }
+  if (header == 0) {
+    if (get32(L.Vp_arenaNext) + u32(L.MAX_BLOCK) > u32(VP + L.Vp_arena + L.ARENA_BYTES)) flushArena();
+    header = hostDecode(physical, mode);
+    if (header == 0) return 0;
+    count(L.Stat_decodedBlocks);
+    const b = bucket(physical, mode);
+    store<i32>(header, load<i32>(b), L.Head_hashNext);
+    store<i32>(b, header);
+    insertPage(header);
+    const alias = i32(get32(L.Vp_blockAlias));
+    if (alias != 0) insertPage(alias);
+  }
+  const record = header + L.REC_BYTES;
+  const tag = rip ^ get64(L.Vp_jumpTag);
+  const slot = VP + L.Vp_jumpCache + i32(((u32(rip) ^ (u32(rip >> 12) * 5)) & (L.JUMP_CACHE_ENTRIES - 1)) << 4);
+  store<u64>(slot, tag);
+  store<i32>(slot, record, 8);
+  set64(L.Vp_ripPage, rip & ~u64(0xfff));
+  return record;
+}
+
+/** Throws all records away. */
+export function flushArena(): void {
+  count(L.Stat_arenaFlushes);
+  set32(L.Vp_arenaNext, VP + L.Vp_arena);
+  set32(L.Vp_arenaGeneration, get32(L.Vp_arenaGeneration) + 1);
+  memory.fill(VP + L.Vp_blockHash, 0, L.BLOCK_HASH_ENTRIES * 4);
+  const pages = i32(RAM_BYTES >> 12);
+  for (let i = 0; i < pages; i++) {
+    if (load<i32>(PAGE_BLOCKS + i * 4) != 0) {
+      store<i32>(PAGE_BLOCKS + i * 4, 0);
+      store<u64>(LINE_MASKS + i * 8, 0);
+    }
+  }
+  flushJumps();
+}
+
+function unhash(header: i32): void {
+  let at = bucket(load<u32>(header, L.Head_start), load<u32>(header, L.Head_mode));
+  let h = load<i32>(at);
+  while (h != 0) {
+    if (h == header) {
+      store<i32>(at, load<i32>(h, L.Head_hashNext));
+      return;
+    }
+    at = h + L.Head_hashNext;
+    h = load<i32>(at);
+  }
+}
+/** Every record of the block now leads back to the dispatcher; links to them need not be found. */
+function kill(header: i32): void {
+  const handler = load<u16>(VP + L.Vp_redispatch);
+  const n = load<i32>(header, L.Head_records);
+  for (let i = 1; i <= n; i++) store<u16>(header + i * L.REC_BYTES, handler);
+  unhash(header);
+  store<u32>(header, u32.MAX_VALUE, L.Head_start);
+}
+/** A store has changed RAM at `physical`: blocks made from those bytes go. */
+export function dirtyCode(physical: u64, size: i32): void {
+  const page = u32(physical >> 12);
+  const mask = LINE_MASKS + i32(page) * 8;
+  const start = u32(physical), end = start + u32(size);
+  if ((load<u64>(mask) & linesOf(start, end)) == 0) return;
+  count(L.Stat_storesToCode);
+  let at = PAGE_BLOCKS + i32(page) * 4;
+  let left: u64 = 0;
+  let any = false;
+  let h = load<i32>(at);
+  while (h != 0) {
+    const next = load<i32>(h, L.Head_next);
+    const owner = load<i32>(h, L.Head_owner);
+    const s = load<u32>(h, L.Head_start), e = load<u32>(h, L.Head_end);
+    const dead = load<u32>(owner, L.Head_start) == u32.MAX_VALUE;
+    if (dead || (s < end && e > start)) {
+      if (!dead) kill(owner);
+      any = true;
+      store<i32>(at, next);
+    } else {
+      left |= linesOf(s, e);
+      at = h + L.Head_next;
+    }
+    h = next;
+  }
+  store<u64>(mask, left);
+  if (any) {
+    count(L.Stat_invalidations);
+    flushJumps();
+  }
+}
+/** Host side: RAM was written by a device. */
+export function ramWritten(physical: u32, size: i32): void {
+  let at = physical;
+  let left = size;
+  while (left > 0) {
+    const n = min(left, 4096 - i32(at & 0xfff));
+    dirtyCode(u64(at), n);
+    at += u32(n);
+    left -= n;
+  }
+}
+/** Is the second page of a page-crossing block still the one it was decoded from? @returns a Status */
+export function checkSecond(record: i32): i32 {
+  const p = fetchAddress(get64(L.Vp_ripPage) + 4096);
+  if (p == MISSED) return L.Status_fault;
+  if (u32(p) == load<u32>(record, L.Rec_imm)) return L.Status_next;
+  set64(L.Vp_rip, get64(L.Vp_ripPage) + u64(load<u16>(record, L.Rec_pageOffset)));
+  kill(record - L.REC_BYTES);
+  flushJumps();
+  return L.Status_redispatch;
+}
