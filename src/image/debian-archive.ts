@@ -60,16 +60,25 @@ export class DebianArchive {
       { archive: "security", suite: `${codename}-security` },
       { archive: "main", suite: codename },
     ];
+    // When one suite fails the other is stopped, and waited for: nothing goes on behind the caller's back.
+    const stop = new AbortController();
+    const signal = options.signal === undefined ? stop.signal : AbortSignal.any([options.signal, stop.signal]);
+    let failure: { readonly error: unknown } | undefined;
     const suites = await Promise.all(
       places.map(({ archive, suite }) =>
-        openSuite(archive, suite, options, lifeMs).catch((error: unknown) => {
+        openSuite(archive, suite, { ...options, signal }, lifeMs).catch((error: unknown) => {
           // A mirror of the main archive alone is a mirror still; only it has no fresh fixes.
-          if (archive === "main" || !(error instanceof ImageError) || error.code !== "not-found") throw error;
-          options.progress?.({ step: "warning", code: "no-security-suite", name: suite });
+          if (archive === "security" && error instanceof ImageError && error.code === "not-found") {
+            options.progress?.({ step: "warning", code: "no-security-suite", name: suite });
+            return undefined;
+          }
+          failure ??= { error };
+          stop.abort();
           return undefined;
         }),
       ),
     );
+    if (failure !== undefined) throw failure.error;
     return new DebianArchive(
       options,
       suites.filter((suite) => suite !== undefined),

@@ -230,6 +230,7 @@ export async function unpackXz(bytes: Uint8Array, maxBytes: number): Promise<Uin
     throw new ImageError("too-big", `the xz data unpacks to ${total} bytes`, "check that this is the file you meant");
   }
 
+  if (blocks.length === 0) return new Uint8Array(0);
   // The package checks CRCs itself, and one file is quicker than many.
   const isPlain = blocks.every(({ filters, checkType }) => filters.length === 0 && checkType !== Check.Sha256);
   if (isPlain && streams.length === 1) return unpackLzma2(Uint8Array.from(bytes), total);

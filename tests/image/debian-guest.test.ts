@@ -62,10 +62,23 @@ describe("debian guest", () => {
     );
     const entries = readCpio(guest.initramfs);
     const modules = entries.filter(({ path }) => path.endsWith(".ko")).map(({ path }) => path.replace(/^.*\//, ""));
-    assert.deepEqual(modules.sort(), ["fat.ko", "hv_storvsc.ko", "hv_vmbus.ko", "hyperv-keyboard.ko", "scsi_mod.ko", "vfat.ko"]);
+    assert.deepEqual(modules.sort(), [
+      "fat.ko",
+      "hv_storvsc.ko",
+      "hv_vmbus.ko",
+      "hyperv-keyboard.ko",
+      "scsi_mod.ko",
+      "vfat.ko",
+    ]);
     const dep = fileIn(entries, "lib/modules/6.1.0-7-cloud-amd64/modules.dep");
-    assert.match(dep, /^kernel\/drivers\/scsi\/hv_storvsc\.ko: kernel\/drivers\/hv\/hv_vmbus\.ko kernel\/drivers\/scsi\/scsi_mod\.ko$/m);
-    assert.match(fileIn(entries, "lib/modules/6.1.0-7-cloud-amd64/modules.alias"), /^alias vmbus:hyperv-keyboard hyperv_keyboard$/m);
+    assert.match(
+      dep,
+      /^kernel\/drivers\/scsi\/hv_storvsc\.ko: kernel\/drivers\/hv\/hv_vmbus\.ko kernel\/drivers\/scsi\/scsi_mod\.ko$/m,
+    );
+    assert.match(
+      fileIn(entries, "lib/modules/6.1.0-7-cloud-amd64/modules.alias"),
+      /^alias vmbus:hyperv-keyboard hyperv_keyboard$/m,
+    );
     assert.equal(fileIn(entries, "etc/os-release"), "ID=debian\n");
     assert.match(fileIn(entries, "etc/profile"), /PS1='debian:12 \\w # '/);
     assert.equal(fileIn(entries, "usr/sbin/hv_kvp_daemon"), "#!daemon");
@@ -98,7 +111,10 @@ describe("debian guest", () => {
     assert.deepEqual(mirror.requests, []);
     now += 2000;
     await assembleDebianGuest(options());
-    assert.deepEqual(mirror.requests.sort(), ["main/dists/bookworm/InRelease", "security/dists/bookworm-security/InRelease"]);
+    assert.deepEqual(mirror.requests.sort(), [
+      "main/dists/bookworm/InRelease",
+      "security/dists/bookworm-security/InRelease",
+    ]);
   });
 
   it("works offline from the cache, and says so when it has nothing", async () => {
@@ -177,7 +193,10 @@ describe("debian guest", () => {
 
   it("stops when it is aborted, and when the disk is full leaves nothing half-written", async () => {
     const reason = new Error("stopped by the user");
-    await assert.rejects(assembleDebianGuest(options({ signal: AbortSignal.abort(reason) })), (error) => error === reason);
+    await assert.rejects(
+      assembleDebianGuest(options({ signal: AbortSignal.abort(reason) })),
+      (error) => error === reason,
+    );
 
     const written = new Set<string>();
     const full: CacheFiles = {
@@ -210,7 +229,10 @@ describe("debian guest", () => {
   it("keeps no partial files in the cache", async () => {
     await assembleDebianGuest(options());
     const names = await readdir(folder, { recursive: true });
-    assert.deepEqual(names.filter((name) => name.endsWith(".part")), []);
+    assert.deepEqual(
+      names.filter((name) => name.endsWith(".part")),
+      [],
+    );
     const record = JSON.parse(await readFile(join(folder, "records/release-bookworm.json"), "utf8"));
     assert.equal(record.fetchedAt, now);
   });

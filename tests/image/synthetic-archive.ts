@@ -90,7 +90,11 @@ export function debOf(control: string, files: readonly TestFile[]): Uint8Array<A
 
 /** A 64-bit relocatable ELF with nothing but a .modinfo section. */
 export function moduleOf(fields: Record<string, string>): Uint8Array<ArrayBuffer> {
-  const info = encodeUtf8(Object.entries(fields).map(([key, value]) => `${key}=${value}\0`).join(""));
+  const info = encodeUtf8(
+    Object.entries(fields)
+      .map(([key, value]) => `${key}=${value}\0`)
+      .join(""),
+  );
   const names = encodeUtf8("\0.modinfo\0.shstrtab\0");
   const out = new Uint8Array(64 + info.length + names.length + 3 * 64);
   const view = new DataView(out.buffer);

@@ -4,7 +4,7 @@
  */
 import { BlockBuilder } from "../decode/block-builder.js";
 import { generateInterpreter } from "../interpreter/generator.js";
-import { Exit, layoutMemory, type MemoryLayout, ModeKey, Rec, SegAttr, SegIndex, SEG_BYTES, Stat, Vp } from "../layout.js";
+import { Exit, layoutMemory, type MemoryLayout, SegAttr, SegIndex, SEG_BYTES, Stat, Vp } from "../layout.js";
 
 /** The engine's memory with its map. */
 export interface EngineMemory {
@@ -81,6 +81,7 @@ export class VirtualProcessor {
   /** Scratch for CPUID and MSR answers. */
   readonly #answer = new Uint32Array(4);
   retired = 0;
+  readonly #redispatch: number;
 
   /** @param runtimeModule the compiled AssemblyScript runtime */
   constructor(engine: EngineMemory, index: number, host: ProcessorHost, runtimeModule: WebAssembly.Module, interpreter?: WebAssembly.Module) {
@@ -145,7 +146,7 @@ export class VirtualProcessor {
     const module = interpreter ?? new WebAssembly.Module(generateInterpreter(layout, index, shared).bytes);
     const instance = new WebAssembly.Instance(module, { env: { memory }, runtime: runtime.exports });
     this.#run = instance.exports.run as (budget: number) => number;
-    v.setUint16(base + Vp.redispatch, blocks.redispatchHandler, true);
+    this.#redispatch = blocks.redispatchHandler;
     this.reset();
   }
 
@@ -153,6 +154,7 @@ export class VirtualProcessor {
   reset(): void {
     const v = this.view;
     this.bytes.fill(0, this.base, this.base + Vp.apic);
+    v.setUint16(this.base + Vp.redispatch, this.#redispatch, true);
     v.setUint32(this.base + Vp.arenaNext, this.base + Vp.arena, true);
     this.bytes.fill(0xff, this.base + Vp.jumpCache, this.base + Vp.jumpCache + 0x10000);
     this.setRegister(Vp.cr0, 0x60000010);
@@ -177,8 +179,6 @@ export class VirtualProcessor {
     this.runtime.setCpl(0);
     this.runtime.resetTlb();
     this.runtime.updateMode();
-    void ModeKey;
-    void Rec;
   }
 
   /** Sets a 64-bit slot from a number of up to 53 bits. */

@@ -41,7 +41,7 @@ export function execCpio(
   else {
     if (command.length === 0) throw new ImageError("bad-command", "the command is empty", "name a program to run");
     const words = command.flatMap((word) => [encodeUtf8(" "), quoted(word, "an argument")]);
-    script = concatBytes([encodeUtf8("exec --"), ...words, encodeUtf8("\n")]);
+    script = concatBytes([encodeUtf8("exec"), ...words, encodeUtf8("\n")]);
   }
   const settings = Object.entries(env).map(([name, value]) => {
     if (!/^[A-Za-z_][A-Za-z0-9_]*$/.test(name)) {

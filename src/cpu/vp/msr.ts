@@ -1,0 +1,183 @@
+/**
+ * Model-specific registers of the processor itself (Intel SDM vol. 4). Those of the local APIC and of the hypervisor are asked
+ * of `others`. An unknown register is #GP, as on hardware: Linux reads the doubtful ones with a fix-up.
+ */
+import { SegIndex, SEG_BYTES, Vp } from "../layout.js";
+import type { VirtualProcessor } from "./virtual-processor.js";
+
+export const Msr = {
+  TSC: 0x10, APIC_BASE: 0x1b, FEATURE_CONTROL: 0x3a, TSC_ADJUST: 0x3b, SPEC_CTRL: 0x48, PRED_CMD: 0x49, BIOS_SIGN_ID: 0x8b,
+  MTRRCAP: 0xfe, ARCH_CAPABILITIES: 0x10a, SYSENTER_CS: 0x174, SYSENTER_ESP: 0x175, SYSENTER_EIP: 0x176, MCG_CAP: 0x179,
+  MCG_STATUS: 0x17a, MISC_ENABLE: 0x1a0, MTRR_PHYS: 0x200, MTRR_FIX64K: 0x250, MTRR_FIX16K: 0x258, MTRR_FIX4K: 0x268, PAT: 0x277,
+  MTRR_DEF_TYPE: 0x2ff, TSC_DEADLINE: 0x6e0, X2APIC: 0x800, EFER: 0xc0000080, STAR: 0xc0000081, LSTAR: 0xc0000082,
+  CSTAR: 0xc0000083, SFMASK: 0xc0000084, FS_BASE: 0xc0000100, GS_BASE: 0xc0000101, KERNEL_GS_BASE: 0xc0000102, TSC_AUX: 0xc0000103,
+} as const;
+
+/**
+ * ARCH_CAPABILITIES: everything that a side channel would need is declared absent, with enhanced IBRS, so that Linux takes
+ * no retpolines: RDCL_NO IBRS_ALL SSB_NO MDS_NO PSCHANGE_MC_NO TAA_NO SBDR_SSDP_NO FBSDP_NO PSDP_NO BHI_NO PBRSB_NO GDS_NO
+ * RFDS_NO, and ITS_NO in the high half.
+ */
+const ARCH_CAPABILITIES = [0x0d10e173, 0x40000000] as const;
+
+/** Registers kept as 64-bit slots of the block, written as they are (after a canonical check where asked). */
+const SLOTS: Readonly<Record<number, { at: number; canonical?: true }>> = {
+  [Msr.SYSENTER_CS]: { at: Vp.sysenterCs },
+  [Msr.SYSENTER_ESP]: { at: Vp.sysenterEsp, canonical: true },
+  [Msr.SYSENTER_EIP]: { at: Vp.sysenterEip, canonical: true },
+  [Msr.STAR]: { at: Vp.star },
+  [Msr.LSTAR]: { at: Vp.lstar, canonical: true },
+  [Msr.CSTAR]: { at: Vp.cstar, canonical: true },
+  [Msr.SFMASK]: { at: Vp.sfmask },
+  [Msr.KERNEL_GS_BASE]: { at: Vp.kernelGsBase, canonical: true },
+  [Msr.TSC_AUX]: { at: Vp.tscAux },
+  [Msr.PAT]: { at: Vp.pat },
+};
+
+export interface OtherMsrs {
+  read(index: number, out: Uint32Array): boolean;
+  write(index: number, low: number, high: number): boolean;
+}
+
+export interface MsrState {
+  readonly version: 1;
+  readonly values: readonly (readonly [number, number, number])[];
+  readonly tscOffset: number;
+}
+
+const isCanonical = (low: number, high: number): boolean => {
+  void low;
+  return (high << 16) >> 16 === (high | 0);
+};
+
+export class MsrFile {
+  readonly #vp: VirtualProcessor;
+  readonly #others: OtherMsrs;
+  /** Plain registers that are only remembered: MTRRs, SPEC_CTRL and so on. */
+  readonly #kept = new Map<number, readonly [number, number]>();
+  readonly #now: () => number;
+  readonly #onTscOffset: (offset: number) => void;
+  /** Guest TSC minus virtual time. */
+  tscOffset = 0;
+
+  constructor(vp: VirtualProcessor, others: OtherMsrs, now: () => number, onTscOffset: (offset: number) => void) {
+    this.#vp = vp;
+    this.#others = others;
+    this.#now = now;
+    this.#onTscOffset = onTscOffset;
+    this.reset();
+  }
+  reset(): void {
+    const kept = this.#kept;
+    kept.clear();
+    kept.set(Msr.FEATURE_CONTROL, [1, 0]);
+    kept.set(Msr.SPEC_CTRL, [0, 0]);
+    kept.set(Msr.BIOS_SIGN_ID, [0, 1]);
+    kept.set(Msr.MCG_STATUS, [0, 0]);
+    kept.set(Msr.MISC_ENABLE, [1, 0]);
+    for (let i = 0; i < 16; i++) kept.set(Msr.MTRR_PHYS + i, [0, 0]);
+    for (const i of [Msr.MTRR_FIX64K, Msr.MTRR_FIX16K, Msr.MTRR_FIX16K + 1]) kept.set(i, [0x06060606, 0x06060606]);
+    for (let i = 0; i < 8; i++) kept.set(Msr.MTRR_FIX4K + i, [0x06060606, 0x06060606]);
+    // MTRRs and fixed ranges on, default write-back
+    kept.set(Msr.MTRR_DEF_TYPE, [0xc06, 0]);
+    this.tscOffset = 0;
+    this.#onTscOffset(0);
+  }
+  tsc(): number {
+    return this.#now() + this.tscOffset;
+  }
+  read(index: number, out: Uint32Array): boolean {
+    const v = this.#vp.view;
+    const { base } = this.#vp;
+    const slot = SLOTS[index];
+    if (slot !== undefined) return this.#answer(out, v.getUint32(base + slot.at, true), v.getUint32(base + slot.at + 4, true));
+    const kept = this.#kept.get(index);
+    if (kept !== undefined) return this.#answer(out, kept[0], kept[1]);
+    switch (index) {
+      case Msr.TSC: {
+        const t = this.tsc();
+        return this.#answer(out, t >>> 0, Math.floor(t / 2 ** 32));
+      }
+      case Msr.TSC_ADJUST: return this.#answer(out, this.tscOffset >>> 0, Math.floor(this.tscOffset / 2 ** 32));
+      case Msr.EFER: return this.#answer(out, v.getUint32(base + Vp.efer, true), 0);
+      case Msr.FS_BASE: return this.#base(out, SegIndex.fs);
+      case Msr.GS_BASE: return this.#base(out, SegIndex.gs);
+      case Msr.MTRRCAP: return this.#answer(out, 0x508, 0);
+      case Msr.ARCH_CAPABILITIES: return this.#answer(out, ARCH_CAPABILITIES[0], ARCH_CAPABILITIES[1]);
+      case Msr.MCG_CAP: return this.#answer(out, 0, 0);
+      default: return this.#others.read(index, out);
+    }
+  }
+  #answer(out: Uint32Array, low: number, high: number): boolean {
+    out[0] = low;
+    out[1] = high;
+    return true;
+  }
+  #base(out: Uint32Array, segment: number): boolean {
+    const at = this.#vp.base + Vp.segBase + segment * 8;
+    return this.#answer(out, this.#vp.view.getUint32(at, true), this.#vp.view.getUint32(at + 4, true));
+  }
+  write(index: number, low: number, high: number): boolean {
+    const v = this.#vp.view;
+    const { base } = this.#vp;
+    const slot = SLOTS[index];
+    if (slot !== undefined) {
+      if (slot.canonical && !isCanonical(low, high)) return false;
+      v.setUint32(base + slot.at, low, true);
+      v.setUint32(base + slot.at + 4, high, true);
+      return true;
+    }
+    switch (index) {
+      case Msr.TSC:
+      case Msr.TSC_ADJUST: {
+        const value = (high | 0) * 2 ** 32 + (low >>> 0);
+        this.tscOffset = index === Msr.TSC ? value - this.#now() : value;
+        this.#onTscOffset(this.tscOffset);
+        return true;
+      }
+      case Msr.EFER: return this.#writeEfer(low, high);
+      case Msr.FS_BASE: return this.#writeBase(SegIndex.fs, low, high);
+      case Msr.GS_BASE: return this.#writeBase(SegIndex.gs, low, high);
+      case Msr.PRED_CMD: return (low & ~1) === 0 && high === 0;
+      case Msr.BIOS_SIGN_ID: return true;
+      case Msr.ARCH_CAPABILITIES:
+      case Msr.MTRRCAP:
+      case Msr.MCG_CAP: return false;
+    }
+    if (this.#kept.has(index)) {
+      if (index === Msr.FEATURE_CONTROL) return false; // locked
+      this.#kept.set(index, [low, high]);
+      return true;
+    }
+    return this.#others.write(index, low, high);
+  }
+  #writeEfer(low: number, high: number): boolean {
+    const at = this.#vp.base + Vp.efer;
+    const old = this.#vp.view.getUint32(at, true);
+    // SCE, LME, LMA (read-only), NXE
+    if ((low & ~0xd01) !== 0 || high !== 0) return false;
+    const paging = (this.#vp.view.getUint32(this.#vp.base + Vp.cr0, true) & 0x80000000) !== 0;
+    if (paging && ((old ^ low) & 0x100) !== 0) return false;
+    this.#vp.view.setUint32(at, (low & ~0x400) | (old & 0x400), true);
+    if (((old ^ low) & 0x800) !== 0) this.#vp.runtime.flushTlb(1);
+    this.#vp.runtime.updateMode();
+    return true;
+  }
+  #writeBase(segment: number, low: number, high: number): boolean {
+    if (!isCanonical(low, high)) return false;
+    const v = this.#vp.view;
+    for (const at of [this.#vp.base + Vp.segBase + segment * 8, this.#vp.base + Vp.seg + segment * SEG_BYTES + 8]) {
+      v.setUint32(at, low, true);
+      v.setUint32(at + 4, high, true);
+    }
+    return true;
+  }
+  save(): MsrState {
+    return { version: 1, values: [...this.#kept].map(([i, [l, h]]) => [i, l, h] as const), tscOffset: this.tscOffset };
+  }
+  restore(s: MsrState): void {
+    for (const [i, l, h] of s.values) this.#kept.set(i, [l, h]);
+    this.tscOffset = s.tscOffset;
+    this.#onTscOffset(s.tscOffset);
+  }
+}
