@@ -8,9 +8,10 @@ const out = process.argv[2] ?? join(root, "dist");
 const url = (p) => pathToFileURL(join(out, p)).href;
 const layout = await import(url("src/cpu/layout.js"));
 const { System, StringOp } = await import(url("src/cpu/isa/rows-integer.js"));
+const vectorCodes = await import(url("src/cpu/isa/vector-codes.js"));
 const { ProcedureFlag } = await import(url("src/cpu/decode/block-builder.js"));
 const lines = ["// Generated from src/cpu/layout.ts by scripts/generate-layout.mjs. Do not edit."];
-const groups = { ...layout, System, StringOp, ProcedureFlag };
+const groups = { ...layout, System, StringOp, ProcedureFlag, ...vectorCodes };
 for (const [name, value] of Object.entries(groups)) {
   if (typeof value === "number") lines.push(`export const ${name}: i32 = ${value};`);
   else if (value !== null && typeof value === "object")

@@ -41,6 +41,8 @@ export const Vp = {
   fip: 0x388,
   fdp: 0x390,
   mxcsr: 0x398,
+  /** 16 bytes: what the slow path of an SSE operation gives. */
+  vectorResult: 0x3a0,
   /** Segment registers ES, CS, SS, DS, FS, GS, LDTR, TR: selector u16, attributes u16 (SegAttr), limit u32, base u64. */
   seg: 0x400,
   gdtrBase: 0x480,

@@ -1,10 +1,10 @@
 /** A guest by reference, "debian:12": its packages fetched through the chain of signatures, unpacked and assembled. */
+import { encodeUtf8 } from "./byte-reader.js";
 import { readDeb } from "./deb.js";
 import { DebianArchive } from "./debian-archive.js";
 import type { FoundPackage } from "./debian-index.js";
 import { ImageError } from "./errors.js";
-import { assembleGuest, missingLibraries } from "./guest-initramfs.js";
-import { GUEST_RECIPE } from "./init/init-script.js";
+import { assembleGuest, guestRecipe, missingLibraries } from "./guest-initramfs.js";
 import type { Archive, AssemblyHost, Progress } from "./package-source.js";
 import { dependencyClosure, parseDepends } from "./resolve.js";
 import type { TarEntry } from "./tar.js";
@@ -159,7 +159,8 @@ async function assemble(options: AssembleOptions, distribution: Distribution): P
 export async function assembleDebianGuest(options: AssembleOptions): Promise<DebianGuest> {
   const distribution = parseReference(options.reference);
   const variant = options.keepModuleSignatures ? "-signed" : "";
-  const recordName = `guest-${options.reference.replace(":", "-")}${variant}-r${GUEST_RECIPE}`;
+  const recipe = (await options.sha256(encodeUtf8(guestRecipe()))).slice(0, 12);
+  const recordName = `guest-${options.reference.replace(":", "-")}${variant}-${recipe}`;
   const known = await fromCache(options, recordName);
   if (known !== undefined) return known;
 

@@ -17,7 +17,7 @@ const version = fc
     fc.option(fc.constantFrom("1", "1~bpo12", "1+b1", "0", "2.1"), { nil: undefined }),
   )
   .map(([epoch, parts, revision]) => {
-    const upstream = `1${parts.join("")}`.replace(/-$/, "");
+    const upstream = `1${parts.join("")}`.replace(/-+$/, "");
     return `${epoch === undefined ? "" : `${epoch}:`}${upstream}${revision === undefined ? "" : `-${revision}`}`;
   });
 

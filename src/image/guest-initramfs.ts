@@ -5,7 +5,7 @@ import { type CpioEntry, writeCpio } from "./cpio.js";
 import { isElf, readElfNeeds } from "./elf.js";
 import { damaged } from "./errors.js";
 import { BUSYBOX_APPLETS } from "./init/applets.js";
-import { DHCP_SCRIPT, FSTAB, INITTAB, POWEROFF, profile, SESSION } from "./init/init-script.js";
+import { DHCP_SCRIPT, FSTAB, INITTAB, POWEROFF, profile, RECIPE_VERSION, SESSION } from "./init/init-script.js";
 import { type ModuleInfo, moduleName, readModuleInfo, withoutSignature } from "./modinfo.js";
 import { loadOrder, writeModulesAlias, writeModulesDep } from "./module-closure.js";
 import type { TarEntry } from "./tar.js";
@@ -21,6 +21,20 @@ ext4 vfat isofs overlay fuse squashfs nls_cp437 nls_ascii nls_utf8 nls_iso8859_1
 `
   .trim()
   .split(/\s+/);
+
+/** All that a guest is made of beside its packages, as one text: its hash is part of the cache's key. */
+export const guestRecipe = (): string =>
+  JSON.stringify([
+    RECIPE_VERSION,
+    WANTED_MODULES,
+    BUSYBOX_APPLETS,
+    INITTAB,
+    SESSION,
+    POWEROFF,
+    FSTAB,
+    DHCP_SCRIPT,
+    profile(""),
+  ]);
 
 export interface GuestParts {
   /** The kernel package's files. */

@@ -4,15 +4,16 @@
  */
 import { Exit, Pending, SegIndex, Vp } from "../cpu/layout.js";
 import { Cpuid } from "../cpu/vp/cpuid.js";
-import { Msr, MsrFile } from "../cpu/vp/msr.js";
+import { Msr, MsrFile, type MsrState } from "../cpu/vp/msr.js";
 import { createEngineMemory, FLAT_CODE64, FLAT_DATA, type ProcessorHost, VirtualProcessor } from "../cpu/vp/virtual-processor.js";
-import { type Chipset, createChipset, type SerialSink } from "../chipset/chipset.js";
-import { LocalApic } from "../chipset/local-apic.js";
+import { type Chipset, type ChipsetState, createChipset, type SerialSink } from "../chipset/chipset.js";
+import { LocalApic, type LocalApicState } from "../chipset/local-apic.js";
 import type { LinuxBoot } from "../firmware/linux-boot.js";
 import { LOCAL_APIC_BASE } from "../machine/memory-map.js";
 import { MmioBus, PortBus } from "../machine/bus.js";
-import { DeadlineQueue } from "../machine/deadlines.js";
+import { DeadlineQueue, type DeadlineQueueState } from "../machine/deadlines.js";
 import type { AccessWidth, Clock } from "../machine/device.js";
+import { invariant } from "../machine/guest-violation.js";
 import { InterruptRouter } from "../machine/interrupt-router.js";
 
 export interface PartitionOptions {
@@ -28,9 +29,30 @@ export interface PartitionOptions {
   readonly onDebugExit?: (code: number) => void;
 }
 
+/** A machine at rest, complete: plain data. RAM is kept by page, all-zero pages left out. */
+export interface PartitionState {
+  readonly version: 1;
+  readonly ramBytes: number;
+  readonly pages: readonly number[];
+  /** The pages' bytes, one after the other. */
+  readonly ram: Uint8Array;
+  /** Registers of the processor: the block up to the APIC page. */
+  readonly registers: Uint8Array;
+  readonly retired: number;
+  readonly halted: boolean;
+  readonly apic: LocalApicState;
+  readonly msrs: MsrState;
+  readonly chipset: ChipsetState;
+  readonly deadlines: DeadlineQueueState;
+  readonly timeNs: number;
+}
+export type SavedPartition = PartitionState;
+
 /** Why `step` came back. */
 export type StepResult = "running" | "halted" | "power-off" | "reset" | "triple-fault";
 
+/** What of the block is architectural: general registers; segment bases; RIP, vector and x87 state; segments to MSRs. */
+const DIGEST_RANGES = [[Vp.gpr, Vp.zero], [Vp.segBase, Vp.flagA], [Vp.rip, 0x3a0], [Vp.seg, Vp.features], [Vp.cpl, Vp.cpl + 4]] as const;
 const IF = 0x200;
 const TF = 0x100;
 
@@ -195,6 +217,86 @@ export class Partition {
     vp.runtime.setCpl(0);
     vp.runtime.updateMode();
     vp.runtime.resetTlb();
+  }
+
+  /** All state, between two steps. The TLB is emptied, so that a machine restored from it goes on in the same way. */
+  save(): PartitionState {
+    const { vp } = this;
+    vp.runtime.flushArena();
+    vp.runtime.resetTlb();
+    const pages: number[] = [];
+    const words = new Float64Array(vp.ram.buffer, vp.ram.byteOffset, vp.ram.byteLength / 8);
+    const bits = new BigUint64Array(vp.ram.buffer, vp.ram.byteOffset, vp.ram.byteLength / 8);
+    for (let page = 0; page < vp.ram.length >>> 12; page++) {
+      // a double of value 0 may be -0: the bits decide then
+      for (let i = page * 512; i < page * 512 + 512; i++) {
+        if (words[i] !== 0 || bits[i] !== 0n) {
+          pages.push(page);
+          break;
+        }
+      }
+    }
+    const ram = new Uint8Array(pages.length * 4096);
+    pages.forEach((page, i) => {
+      ram.set(vp.ram.subarray(page * 4096, page * 4096 + 4096), i * 4096);
+    });
+    return {
+      version: 1, ramBytes: vp.ram.length, pages, ram,
+      registers: vp.bytes.slice(vp.base, vp.base + Vp.apic),
+      retired: vp.retired, halted: this.#halted,
+      apic: this.apic.save(), msrs: this.msrs.save(), chipset: this.chipset.save(), deadlines: this.deadlines.save(),
+      timeNs: this.clock.now(),
+    };
+  }
+  /** Into a fresh partition of the same size, whose clock goes on at the state's time. */
+  restore(s: PartitionState): void {
+    const { vp } = this;
+    invariant(s.ramBytes === vp.ram.length, "a saved machine is restored into one of its own size");
+    s.pages.forEach((page, i) => {
+      vp.ram.set(s.ram.subarray(i * 4096, i * 4096 + 4096), page * 4096);
+    });
+    vp.restoreRegisters(s.registers);
+    vp.retired = s.retired;
+    this.#halted = s.halted;
+    this.chipset.restore(s.chipset);
+    this.msrs.restore(s.msrs);
+    this.apic.restore(s.apic);
+    this.deadlines.restore(s.deadlines);
+  }
+  /** FNV-1a over RAM and registers, as 16 hexadecimal digits: two machines with equal digests are in the same state. */
+  digest(): string {
+    const { vp } = this;
+    let a = 0x811c9dc5;
+    let b = 0x9e3779b9;
+    const words = new Int32Array(vp.ram.buffer, vp.ram.byteOffset, vp.ram.length >>> 2);
+    for (let i = 0; i < words.length; i++) {
+      const w = words[i]!;
+      if (w === 0) continue;
+      a = Math.imul(a ^ w ^ i, 0x01000193);
+      b = Math.imul((b ^ w) + i, 0x85ebca6b);
+      b ^= b >>> 15;
+    }
+    for (const [from, to] of DIGEST_RANGES) {
+      for (let i = from; i < to; i++) {
+        a = Math.imul(a ^ vp.bytes[vp.base + i]!, 0x01000193);
+        b = Math.imul(b + vp.bytes[vp.base + i]!, 0x85ebca6b);
+      }
+    }
+    a = Math.imul(a ^ vp.runtime.rflags(), 0x01000193);
+    const hex = (n: number): string => (n >>> 0).toString(16).padStart(8, "0");
+    return hex(a) + hex(b);
+  }
+  /** Registers in text, for reports. */
+  describe(): string {
+    const { vp } = this;
+    const names = ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
+    const hex = (n: bigint): string => n.toString(16).padStart(16, "0");
+    const regs = names.map((n, i) => `${n.padEnd(3)} ${hex(vp.register64(Vp.gpr + i * 8))}${i % 4 === 3 ? "\n" : "  "}`).join("");
+    const fault = vp.view.getInt32(vp.base + Vp.faultVector, true);
+    return (
+      `rip ${hex(vp.rip)}  rflags ${(vp.runtime.rflags() >>> 0).toString(16).padStart(8, "0")}  cpl ${vp.view.getUint32(vp.base + Vp.cpl, true)}  last fault ${fault}\n${regs}` +
+      `cr0 ${hex(vp.register64(Vp.cr0))}  cr2 ${hex(vp.register64(Vp.cr2))}  cr3 ${hex(vp.register64(Vp.cr3))}  cr4 ${hex(vp.register64(Vp.cr4))}`
+    );
   }
 
   get halted(): boolean {

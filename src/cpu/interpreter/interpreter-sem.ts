@@ -227,6 +227,9 @@ export class InterpreterSem implements Sem {
     this.#f.mem("i64_load", Rec.imm, 3);
     return this.#new("i64");
   }
+  knownImmediate(): number | undefined {
+    return undefined;
+  }
   #immediate(signed: boolean): Value {
     this.#f.get(this.#c.pc);
     if (this.width === 64) {
@@ -448,6 +451,11 @@ export class InterpreterSem implements Sem {
     this.#f.i32(0);
     this.#f.mem(LOADS[`${width}${signed ? "s" : "u"}`]!, this.#c.base + offset);
     return this.#new(width === 64 ? "i64" : "i32");
+  }
+  slotV(offset: number): Value {
+    this.#f.i32(0);
+    this.#f.simdMem(0, this.#c.base + offset, 4);
+    return this.#new("v128");
   }
   setSlot(offset: number, width: Width, value: Value): void {
     if ((width === 64) !== (value.type === "i64")) throw new Error(`${this.#form.name}: slot of ${width} bits gets ${value.type}`);

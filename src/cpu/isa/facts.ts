@@ -67,6 +67,7 @@ class FactSem implements Sem {
   writeLow = (i: number): void => this.#touch(i);
   slot = (_o: number, width: Width): Value => (width === 64 ? I64 : I32);
   setSlot(): void {}
+  slotV = (): Value => V128;
   load = (_a: Value, width: Width): Value => {
     this.canFault = true;
     return width === 64 ? I64 : I32;
@@ -131,6 +132,7 @@ class FactSem implements Sem {
   }
   record = (): Value => I32;
   immediate = (): Value => I64;
+  knownImmediate = (): number | undefined => undefined;
 }
 
 export function recordFacts(form: Omit<Form, "facts" | "id" | "hot">): Facts {

@@ -33,6 +33,8 @@ export const Helper = {
   idiv: h(["i64", "i32"], "i32", { faults: true }),
   rcl: h(["i64", "i32", "i32", "i32"], "i64"),
   rcr: h(["i64", "i32", "i32", "i32"], "i64"),
+  // SSE arithmetic off the fast path: code (FloatOp), operands; the result is in Vp.vectorResult
+  vectorFloat: h(["i32", "v128", "v128"], "i32", { faults: true }),
   // control
   lookup: h(["i64"], "i32", { faults: true }),
   deliverFault: h(["i32"], "i32"),

@@ -63,6 +63,8 @@ export interface Sem {
   /** A fixed place in the processor's block, by its Vp offset. */
   slot(offset: number, width: Width, signed?: boolean): Value;
   setSlot(offset: number, width: Width, value: Value): void;
+  /** 16 bytes of the block. */
+  slotV(offset: number): Value;
 
   load(address: Value, width: Width, signed?: boolean): Value;
   store(address: Value, width: Width, value: Value): void;
@@ -114,6 +116,8 @@ export interface Sem {
   /** Raw fields of the record, for helpers: the record's address. */
   record(): Value;
   immediate(): Value;
+  /** The immediate where the back end knows it while it generates: shuffles become constant then. */
+  knownImmediate(): number | undefined;
 }
 
 export type Definition = (s: Sem) => void;

@@ -200,6 +200,17 @@ export class VirtualProcessor {
     this.setRegister(Vp.seg + index * SEG_BYTES + 8, s.base);
     if (index < 6) this.setRegister(Vp.segBase + index * 8, s.base);
   }
+  /** The block up to the APIC page, as `save` took it. What points into this process is made anew. */
+  restoreRegisters(saved: Uint8Array): void {
+    this.bytes.set(saved, this.base);
+    this.view.setUint16(this.base + Vp.redispatch, this.#redispatch, true);
+    this.view.setUint32(this.base + Vp.jumpGeneration, 0, true);
+    this.bytes.fill(0xff, this.base + Vp.jumpCache, this.base + Vp.jumpCache + 0x10000);
+    this.runtime.flushArena();
+    this.runtime.setCpl(this.view.getUint32(this.base + Vp.cpl, true));
+    this.runtime.resetTlb();
+    this.runtime.updateMode();
+  }
   get rip(): bigint {
     return this.register64(Vp.rip);
   }

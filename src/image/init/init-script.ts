@@ -6,8 +6,8 @@
  * Without a VMBus it touches no module at all.
  */
 
-/** Counts up with every change to what the guest is assembled from; part of the cache key. */
-export const GUEST_RECIPE = 1;
+/** Counts up when the way a guest is put together changes; texts and lists count by themselves (`guestRecipe`). */
+export const RECIPE_VERSION = 1;
 
 /**
  * The first process is busybox's init: it starts SESSION, takes in orphans, and ends the system when it is told to.

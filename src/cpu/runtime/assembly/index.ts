@@ -1,6 +1,4 @@
 /** The runtime: everything of the processor that is a procedure rather than a formula. Exports are Helper (helpers.ts) and the host's entry points. */
-import * as L from "./layout";
-import { fault, ud } from "./state";
 export { condition, carry, packedFlags, raise, rflags, setRflags, updateMode, setCpl } from "./state";
 export { readSlow, writeSlow, writeSlowV, rmwSlow, rmwDone, lookup, flushTlb, resetTlb, flushArena, ramWritten, secondPage, walk } from "./mmu";
 export { div, idiv, rcl, rcr } from "./arithmetic";
@@ -10,7 +8,5 @@ export { string } from "./strings";
 export { farTransfer } from "./far";
 export { legacy } from "./legacy";
 export { x87 } from "./x87";
-export function vector(r: i32): i32 {
-  ud();
-  return L.Status_fault;
-}
+export { vector } from "./vector";
+export { vectorFloat } from "./vector-float";

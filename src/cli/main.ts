@@ -1,0 +1,78 @@
+#!/usr/bin/env node
+/** The program: commands and options (product.md). Work is in the files named after the commands. */
+import { Command, InvalidArgumentError, Option } from "commander";
+import { parseCpuModel } from "../cpu/vp/cpuid.js";
+import { inspect } from "./inspect.js";
+import { run, type RunOptions } from "./run.js";
+
+/** "512", "512M", "1G": MiB. */
+function megabytes(text: string): number {
+  const match = /^(\d+)\s*([MG]i?B?)?$/i.exec(text);
+  if (match === null) throw new InvalidArgumentError("give a size like 512M or 2G.");
+  const n = Number(match[1]) * (match[2]?.[0]?.toUpperCase() === "G" ? 1024 : 1);
+  if (n < 2 || n > 3072) throw new InvalidArgumentError("a guest has 2M to 3G of memory.");
+  return n;
+}
+function positive(text: string): number {
+  const n = Number(text);
+  if (!(n > 0)) throw new InvalidArgumentError("give a number of seconds above 0.");
+  return n;
+}
+function cpu(text: string): string {
+  try {
+    parseCpuModel(text);
+  } catch (error) {
+    throw new InvalidArgumentError((error as Error).message);
+  }
+  return text;
+}
+function seed(text: string): number {
+  const n = Number(text);
+  if (!Number.isSafeInteger(n)) throw new InvalidArgumentError("give a whole number.");
+  return n;
+}
+
+const program = new Command("enlighten")
+  .description("A Hyper-V-compatible hypervisor in TypeScript: boots real x86-64 Linux in plain Node.")
+  .version("0.1.0")
+  .showHelpAfterError("(enlighten --help shows the commands, enlighten run --help the options)")
+  .exitOverride((e) => process.exit(e.exitCode === 0 ? 0 : 2));
+
+program
+  .command("run", { isDefault: true })
+  .description("boot a guest; its console is this terminal")
+  .argument("[guest]", "a guest by reference", "debian:12")
+  .option("-m, --memory <size>", "guest memory", megabytes, 512)
+  .option("--append <text>", "add to the kernel's command line")
+  .option("--kernel <file>", "boot this Linux bzImage instead of a guest by reference")
+  .option("--initrd <file>", "initial file system for --kernel (repeat for more)", (f: string, all: string[]) => [...all, f], [] as string[])
+  .option("--exec <command>", "run this in the guest; its output and exit code are ours; then power off")
+  .option("--timeout <seconds>", "end after this time with code 124", positive)
+  .option("--serial-log <file>", "write the guest's console to a file as well")
+  .option("--json", "events as JSON, one object a line")
+  .option("--offline", "use the cache alone, never the network")
+  .option("--mirror <url>", "Debian mirror (default: ENLIGHTEN_MIRROR, else what this host's apt uses)")
+  .option("--keyring <file>", "keys that sign the archive (default: this host's)")
+  .option("--cpu <model>", "what CPUID advertises: default, max, +feature, -feature", cpu, "default")
+  .option("--stats", "print counters at the end")
+  .addOption(new Option("--deterministic [seed]", "one thread, time from instructions: repeatable").preset("1").argParser(seed))
+  .option("--debug-exit", "port 0xF4 ends the machine with (value << 1) | 1")
+  .action(async (guest: string, options: RunOptions) => {
+    process.exitCode = await run(guest, options);
+  });
+
+program
+  .command("inspect")
+  .description("say what an image is, and whether it can run here")
+  .argument("<file>")
+  .option("--json", "as JSON")
+  .action(async (file: string, options: { json?: boolean }) => {
+    process.exitCode = await inspect(file, options.json === true);
+  });
+
+await program.parseAsync();
+// a worker or a socket that still ends must not hold the exit; streams are flushed by then
+const code = process.exitCode ?? 0;
+const drained = (s: NodeJS.WriteStream): Promise<void> => new Promise((r) => (s.writableLength === 0 ? r() : s.once("drain", () => r())));
+await Promise.all([drained(process.stdout), drained(process.stderr)]);
+process.exit(code);

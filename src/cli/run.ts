@@ -1,0 +1,197 @@
+/** `enlighten run`: boots a guest; its console here, or a command's output and exit code. */
+import { createWriteStream, type WriteStream } from "node:fs";
+import { createVm } from "../host/node/index.js";
+import { type Vm, type VmEnd, VmError } from "../vm/index.js";
+import { describeFailure, ExitCode } from "./exit-codes.js";
+import { ProgressLine } from "./progress.js";
+import { attachTerminal } from "./terminal.js";
+
+export interface RunOptions {
+  readonly memory: number;
+  readonly append?: string;
+  readonly kernel?: string;
+  readonly initrd?: readonly string[];
+  readonly exec?: string;
+  readonly timeout?: number;
+  readonly serialLog?: string;
+  readonly json?: boolean;
+  readonly offline?: boolean;
+  readonly mirror?: string;
+  readonly keyring?: string;
+  readonly cpu: string;
+  readonly stats?: boolean;
+  readonly deterministic?: number;
+  readonly debugExit?: boolean;
+}
+
+/** Events of `--json`, one object a line on standard output. */
+type Emit = (event: Record<string, unknown>) => void;
+
+const seconds = (ns: number): string => (ns / 1e9).toFixed(1);
+
+function endCode(end: VmEnd, hasExec: boolean): number {
+  switch (end.how) {
+    case "power-off":
+      return hasExec ? (end.exitCode ?? ExitCode.failed) : ExitCode.ok;
+    case "debug-exit":
+      return end.exitCode ?? ExitCode.failed;
+    case "killed":
+      return ExitCode.killed;
+    default:
+      return ExitCode.failed;
+  }
+}
+
+export async function run(guest: string | undefined, o: RunOptions): Promise<number> {
+  const json = o.json === true;
+  const emit: Emit = (event) => {
+    if (json) process.stdout.write(`${JSON.stringify(event)}\n`);
+  };
+  const progress = new ProgressLine(process.stderr, json);
+  const controller = new AbortController();
+  let interrupted: NodeJS.Signals | undefined;
+  let vm: Vm | undefined;
+  const onSignal = (signal: NodeJS.Signals): void => {
+    interrupted = signal;
+    controller.abort(new VmError("aborted", "interrupted"));
+    void vm?.kill();
+  };
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, onSignal);
+  let restore = (): void => {};
+  let log: WriteStream | undefined;
+  let timer: NodeJS.Timeout | undefined;
+  let timedOut = false;
+  const started = process.hrtime.bigint();
+  try {
+    if (o.timeout !== undefined)
+      timer = setTimeout(() => {
+        timedOut = true;
+        controller.abort(new VmError("timeout", "time-out"));
+        void vm?.kill();
+      }, o.timeout * 1000);
+    vm = await createVm({
+      ...(o.kernel === undefined ? { image: guest ?? "debian:12" } : { kernel: o.kernel, initrd: o.initrd ?? [] }),
+      memoryMiB: o.memory,
+      cpu: o.cpu,
+      progress: (p) => {
+        emit({ event: "progress", ...p });
+        progress.report(p);
+      },
+      signal: controller.signal,
+      ...(o.append === undefined ? {} : { append: o.append }),
+      ...(o.exec === undefined ? {} : { exec: o.exec }),
+      ...(o.mirror === undefined ? {} : { mirror: o.mirror }),
+      ...(o.keyring === undefined ? {} : { keyring: o.keyring }),
+      ...(o.offline === undefined ? {} : { offline: o.offline }),
+      ...(o.deterministic === undefined ? {} : { deterministic: o.deterministic }),
+      ...(o.debugExit === undefined ? {} : { debugExit: o.debugExit }),
+    });
+    progress.clear();
+    const machine = vm;
+    if (o.serialLog !== undefined) log = await openLog(o.serialLog);
+    const output = log;
+    machine.onOutput(0, (bytes) => {
+      output?.write(bytes);
+      if (json) emit({ event: "console", text: Buffer.from(bytes).toString("latin1") });
+      else if (o.exec === undefined) process.stdout.write(bytes);
+    });
+    if (o.exec !== undefined) {
+      for (const [port, stream, name] of [[1, process.stdout, "stdout"], [2, process.stderr, "stderr"]] as const)
+        machine.onOutput(port, (bytes) => {
+          if (json) emit({ event: name, data: Buffer.from(bytes).toString("base64") });
+          else stream.write(bytes);
+        });
+    }
+    machine.onReboot(() => {
+      emit({ event: "reboot" });
+      if (!json && o.exec === undefined) process.stderr.write("\r\nenlighten: the guest reboots\r\n");
+    });
+    controller.signal.throwIfAborted();
+    await machine.start();
+    emit({ event: "started", memoryMiB: o.memory });
+    if (o.exec === undefined && !json) {
+      if (process.stdin.isTTY) process.stderr.write("enlighten: Ctrl-] then ? for help\n");
+      restore = attachTerminal(machine, { onQuit: () => void machine.kill(), status: () => status(machine) });
+    }
+    const end = await machine.waitForEnd();
+    restore();
+    const code = interrupted !== undefined ? (interrupted === "SIGINT" ? ExitCode.interrupted : ExitCode.killed) : timedOut ? ExitCode.timeout : endCode(end, o.exec !== undefined);
+    emit({ event: "ended", how: timedOut ? "timeout" : end.how, detail: end.detail, exitCode: code });
+    if (!json) explain(machine, end, timedOut, o);
+    if (o.stats) await printStats(machine, json ? emit : undefined);
+    return code;
+  } catch (error) {
+    restore();
+    progress.clear();
+    if (interrupted !== undefined) {
+      emit({ event: "ended", how: "interrupted" });
+      if (!json) process.stderr.write("enlighten: interrupted\n");
+      return interrupted === "SIGINT" ? ExitCode.interrupted : ExitCode.killed;
+    }
+    if (timedOut) {
+      emit({ event: "ended", how: "timeout" });
+      if (!json) process.stderr.write(`enlighten: time-out after ${o.timeout} s, while ${vm === undefined ? "preparing the guest" : "starting"}\n`);
+      return ExitCode.timeout;
+    }
+    const failure = describeFailure(error);
+    emit({ event: "error", ...failure });
+    if (!json) reportFailure(failure, error);
+    return failure.exitCode;
+  } finally {
+    clearTimeout(timer);
+    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.off(signal, onSignal);
+    await vm?.kill();
+    if (log !== undefined) await new Promise<void>((resolve) => log!.end(() => resolve()));
+    void started;
+  }
+}
+
+export function reportFailure(failure: ReturnType<typeof describeFailure>, error: unknown): void {
+  process.stderr.write(`enlighten: ${failure.message}\n`);
+  if (failure.hint !== "") process.stderr.write(`  try: ${failure.hint}\n`);
+  if (process.env.ENLIGHTEN_DEBUG && error instanceof Error) process.stderr.write(`${error.stack}\n`);
+}
+
+function openLog(path: string): Promise<WriteStream> {
+  return new Promise((resolve, reject) => {
+    const stream = createWriteStream(path);
+    stream.once("open", () => resolve(stream));
+    stream.once("error", (e: NodeJS.ErrnoException) => reject(new VmError("bad-option", `cannot write the serial log ${path} (${e.code})`, "name a file in a folder that exists and may be written")));
+  });
+}
+
+/** What the user has to be told about an end that was not the guest's own wish. */
+function explain(vm: Vm, end: VmEnd, timedOut: boolean, o: RunOptions): void {
+  const err = (text: string): void => void process.stderr.write(text);
+  if (timedOut) {
+    const what = o.exec === undefined ? "the guest to power off" : vm.ready ? "the command to end" : "the guest to come up";
+    err(`enlighten: time-out after ${o.timeout} s, waiting for ${what}\n`);
+    if (!vm.ready && vm.consoleTail !== "") err(`last console lines:\n${vm.consoleTail}\n`);
+    return;
+  }
+  if (end.how === "crashed") err(`\nenlighten: the guest crashed\n${end.detail}\n`);
+  else if (end.how === "failed") err(`\nenlighten: internal error, the machine was stopped\n${end.detail}\n`);
+  else if (end.how === "power-off" && o.exec !== undefined && end.exitCode === undefined)
+    err(`enlighten: the guest powered off before the command had ended\n${vm.consoleTail}\n`);
+}
+
+async function status(vm: Vm): Promise<string> {
+  const s = await vm.stats({ timeoutMs: 2000 });
+  return `up ${seconds(vm.uptimeNs)} s · ${(s.instructions / 1e6).toFixed(0)} M instructions · ${(s.instructions / (vm.uptimeNs / 1e3)).toFixed(0)} MIPS over all`;
+}
+
+async function printStats(vm: Vm, emit: Emit | undefined): Promise<void> {
+  const s = await vm.stats().catch(() => undefined);
+  if (s === undefined) return;
+  const cpu = process.cpuUsage();
+  const used = (cpu.user + cpu.system) / 1e6;
+  if (emit !== undefined) {
+    emit({ event: "stats", ...s, cpuSeconds: used, rssBytes: process.memoryUsage().rss });
+    return;
+  }
+  const lines = [
+    `instructions ${(s.instructions / 1e6).toFixed(1)} M   cpu ${used.toFixed(2)} s   ${(s.instructions / used / 1e6).toFixed(0)} MIPS   rss ${(process.memoryUsage().rss / 2 ** 20).toFixed(0)} MiB`,
+    ...Object.entries(s.counters).map(([name, n]) => `${name.padEnd(22)} ${n}`),
+  ];
+  process.stderr.write(`${lines.join("\n")}\n`);
+}

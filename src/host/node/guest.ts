@@ -1,0 +1,114 @@
+/** Guests by reference or by files, on Node: what product.md calls GUEST becomes a kernel, initial file systems and a command line. */
+import { open, readFile } from "node:fs/promises";
+import { assembleDebianGuest, parseReference } from "../../image/debian-guest.js";
+import { ImageError } from "../../image/errors.js";
+import { type ByteSource, identify, type Identity } from "../../image/identify.js";
+import type { Progress } from "../../image/package-source.js";
+import type { GuestFiles } from "../../vm/platform.js";
+import { readAptSettings } from "./apt-sources.js";
+import { readKeyring } from "./keyring.js";
+import { Mirror } from "./mirror.js";
+import { cacheFolder, FolderCache, sha256 } from "./package-cache.js";
+
+/**
+ * Console on the first serial port; no KASLR, since the kernel is loaded where it was linked; no mitigations, since there is
+ * nothing to leak to; a panic ends the machine at once, and the host tells it.
+ */
+const COMMAND_LINE = "console=ttyS0,115200 nokaslr mitigations=off panic=-1";
+
+export interface GuestOptions {
+  readonly mirror?: string | undefined;
+  readonly keyring?: string | undefined;
+  readonly offline?: boolean;
+  readonly progress?: (progress: Progress) => void;
+  readonly signal?: AbortSignal;
+  readonly environment?: Readonly<Record<string, string | undefined>>;
+}
+
+export async function debianGuest(reference: string, o: GuestOptions = {}): Promise<GuestFiles> {
+  parseReference(reference);
+  const environment = o.environment ?? process.env;
+  const apt = await readAptSettings();
+  const source = new Mirror({ mirror: o.mirror, environment, apt, keyring: () => readKeyring(o.keyring) });
+  const guest = await assembleDebianGuest({
+    reference,
+    source,
+    cache: new FolderCache(cacheFolder(environment)),
+    sha256,
+    now: () => Date.now(),
+    allowExpired: apt.configuration.get("acquire::check-valid-until") === "false",
+    ...(o.offline === undefined ? {} : { offline: o.offline }),
+    ...(o.progress === undefined ? {} : { progress: o.progress }),
+    ...(o.signal === undefined ? {} : { signal: o.signal }),
+  });
+  return {
+    kernel: guest.kernel,
+    initrds: [guest.initramfs],
+    commandLine: `${COMMAND_LINE} quiet`,
+    takesExec: true,
+    description: `${reference} · Linux ${guest.kernelVersion}`,
+  };
+}
+
+async function fileSource(path: string): Promise<ByteSource & { close(): Promise<void> }> {
+  let handle: Awaited<ReturnType<typeof open>>;
+  try {
+    handle = await open(path);
+  } catch (error) {
+    throw fileError(path, error);
+  }
+  const { size } = await handle.stat();
+  return {
+    size,
+    async read(offset, length) {
+      const buffer = new Uint8Array(Math.max(0, Math.min(length, size - offset)));
+      const { bytesRead } = await handle.read(buffer, 0, buffer.length, offset);
+      return buffer.subarray(0, bytesRead);
+    },
+    close: () => handle.close(),
+  };
+}
+function fileError(path: string, error: unknown): ImageError {
+  const { code } = error as NodeJS.ErrnoException;
+  if (code === "ENOENT") return new ImageError("not-found", `there is no file ${path}`, "check the path");
+  if (code === "EACCES") return new ImageError("not-readable", `${path} may not be read`, "check its permissions");
+  if (code === "EISDIR") return new ImageError("not-a-file", `${path} is a folder`, "name a file");
+  return new ImageError("not-readable", `${path} cannot be read (${code ?? String(error)})`, "check the file");
+}
+
+export async function inspectFile(path: string): Promise<Identity> {
+  const source = await fileSource(path);
+  try {
+    return await identify(source);
+  } catch (error) {
+    throw (error as NodeJS.ErrnoException).code === "EISDIR" ? fileError(path, error) : error;
+  } finally {
+    await source.close();
+  }
+}
+
+async function wholeFile(path: string): Promise<Uint8Array> {
+  try {
+    return new Uint8Array(await readFile(path));
+  } catch (error) {
+    throw fileError(path, error);
+  }
+}
+
+/** A kernel from a file, refused by name when it is for another processor or no kernel at all. */
+export async function kernelGuest(kernel: string, initrds: readonly string[]): Promise<GuestFiles> {
+  const identity = await inspectFile(kernel);
+  if (!identity.bootable.ok) {
+    throw new ImageError("cannot-run", `${kernel} is ${identity.description}: ${identity.bootable.reason}`, identity.bootable.hint);
+  }
+  if (identity.bootable.method !== "linux-boot") {
+    throw new ImageError("cannot-run", `${kernel} is ${identity.description}: this boot method (${identity.bootable.method}) is not there yet`, "give a Linux bzImage (vmlinuz)");
+  }
+  return {
+    kernel: await wholeFile(kernel),
+    initrds: await Promise.all(initrds.map(wholeFile)),
+    commandLine: COMMAND_LINE,
+    takesExec: false,
+    description: identity.description,
+  };
+}

@@ -1,0 +1,49 @@
+/** The message catalogue between the API's thread and the processor's (foundations.md): the same in Node and in a browser. */
+import type { SerialNumber } from "./machine-spec.js";
+import type { MachineSpec } from "./machine-spec.js";
+import type { PartitionState } from "./partition.js";
+
+export type ToProcessor =
+  | { readonly type: "input"; readonly serial: SerialNumber; readonly bytes: Uint8Array }
+  | { readonly type: "power-button" }
+  | { readonly type: "stats" }
+  | { readonly type: "save" }
+  | { readonly type: "stop" };
+
+export type FromProcessor =
+  /** The machine is made: its memory, for wake-ups, with the index of the processor's pending word. */
+  | { readonly type: "started"; readonly memory: SharedArrayBuffer | ArrayBuffer; readonly pendingWord: number }
+  | { readonly type: "output"; readonly serial: SerialNumber; readonly bytes: Uint8Array<ArrayBuffer> }
+  /** The guest has taken input away: so many bytes of the queue are free again. */
+  | { readonly type: "stats"; readonly stats: ProcessorStats }
+  | { readonly type: "saved"; readonly state: PartitionState }
+  | { readonly type: "ended"; readonly how: EndKind; readonly detail: string; readonly stats: ProcessorStats };
+
+export type EndKind = "power-off" | "reset" | "triple-fault" | "deadlock" | "stopped" | "debug-exit" | "failed";
+
+/** Counters, for `--stats`. Times in ns of virtual time. */
+export interface ProcessorStats {
+  readonly instructions: number;
+  readonly timeNs: number;
+  readonly counters: Readonly<Record<string, number>>;
+}
+
+export interface ProcessorStart {
+  readonly spec: MachineSpec;
+  /** The engine's compiled runtime, as bytes. */
+  readonly runtime: Uint8Array<ArrayBuffer>;
+  readonly wallClockSeconds: number;
+  /** Control words shared with the API's thread (Control). */
+  readonly control: Int32Array;
+}
+
+/** Words of the control array. */
+export const Control = {
+  /** Counts messages to the processor: a look at one word tells whether to receive. */
+  mail: 0,
+  /** Output bytes posted and not yet taken: the processor pauses when there are too many. */
+  outstanding: 1,
+  words: 4,
+} as const;
+/** A guest that prints faster than its reader reads waits beyond this many bytes. */
+export const MAX_OUTSTANDING = 4 << 20;

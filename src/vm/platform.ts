@@ -1,0 +1,39 @@
+/** What the API needs of the platform it runs on; host/node and host/browser provide it. */
+import type { FromProcessor, ProcessorStart, ToProcessor } from "./messages.js";
+
+/** A processor that runs somewhere: another thread, or this one in turns. */
+export interface ProcessorHandle {
+  post(message: ToProcessor): void;
+  /** Ends it at once, whatever it does. */
+  terminate(): Promise<void>;
+}
+
+export interface ProcessorEvents {
+  readonly onMessage: (message: FromProcessor) => void;
+  /** The thread died: a bug of ours. */
+  readonly onFailure: (error: Error) => void;
+}
+
+export interface GuestFiles {
+  /** A bzImage. */
+  readonly kernel: Uint8Array;
+  readonly initrds: readonly Uint8Array[];
+  readonly commandLine: string;
+  /** Whether its init runs what `execCpio` carries. */
+  readonly takesExec: boolean;
+  readonly description: string;
+}
+
+export interface Platform {
+  /** Starts a processor on a thread of its own. */
+  startProcessor(start: ProcessorStart, events: ProcessorEvents): ProcessorHandle;
+  runtime(): Promise<Uint8Array<ArrayBuffer>>;
+  /** Monotonic, in ns. */
+  now(): number;
+  /** Seconds since 1970 and 32 random bits, for the guest. */
+  wallClockSeconds(): number;
+  random(): number;
+  setTimer(ms: number, fire: () => void): () => void;
+  /** Lets the event loop turn. */
+  yield(): Promise<void>;
+}

@@ -1,0 +1,223 @@
+/**
+ * What runs on the processor's thread: makes the partition, steps it, sleeps in Atomics.wait while it is halted, moves serial
+ * output out and input in. It never awaits. The platform's worker file gives it a port, a clock and entropy.
+ */
+import { SERIAL_PORTS, type SerialSink } from "../chipset/chipset.js";
+import { Stat } from "../cpu/layout.js";
+import { buildAcpiTables } from "../firmware/acpi/tables.js";
+import { prepareLinuxBoot } from "../firmware/linux-boot.js";
+import type { Clock } from "../machine/device.js";
+import type { SerialNumber } from "./machine-spec.js";
+import { Control, type EndKind, type FromProcessor, MAX_OUTSTANDING, type ProcessorStart, type ProcessorStats, type ToProcessor } from "./messages.js";
+import { Partition } from "./partition.js";
+
+export interface ThreadPort {
+  post(message: FromProcessor, transfer: readonly ArrayBuffer[]): void;
+  /** The next message, at once. */
+  receive(): ToProcessor | undefined;
+}
+
+/** Instructions between two looks at clock, deadlines and mail: some 50 us. */
+const SLICE = 20_000;
+const OUTPUT_BUFFER = 1 << 16;
+/** Output waits this long at most for more to go with it. */
+const FLUSH_NS = 5e6;
+/** An idle machine without any deadline still looks for mail this often; a wake-up comes at once. */
+const LONGEST_SLEEP_MS = 10_000;
+
+/** Collects a serial port's output for one message. */
+class OutputBuffer {
+  readonly serial: SerialNumber;
+  #bytes = new Uint8Array(256);
+  length = 0;
+  constructor(serial: SerialNumber) {
+    this.serial = serial;
+  }
+  push(byte: number): void {
+    if (this.length === this.#bytes.length) {
+      const bigger = new Uint8Array(this.#bytes.length * 2);
+      bigger.set(this.#bytes);
+      this.#bytes = bigger;
+    }
+    this.#bytes[this.length++] = byte;
+  }
+  take(): Uint8Array<ArrayBuffer> {
+    const out = this.#bytes.slice(0, this.length);
+    this.length = 0;
+    return out;
+  }
+}
+
+/** The machine with its input queues and output buffers; both schedulers drive one. */
+export class ProcessorThread {
+  readonly partition: Partition;
+  readonly #port: ThreadPort;
+  readonly #control: Int32Array;
+  readonly #clock: Clock;
+  readonly #outputs = ([0, 1, 2, 3] as const).map((n) => new OutputBuffer(n));
+  readonly #inputs: Uint8Array[][] = [[], [], [], []];
+  #oldestOutputNs = 0;
+  #mailSeen = 0;
+  #stopAsked = false;
+  #debugExit: number | undefined;
+  ended = false;
+
+  constructor(start: ProcessorStart, port: ThreadPort, clock: Clock, random: () => number) {
+    this.#port = port;
+    this.#control = start.control;
+    this.#clock = clock;
+    const { spec } = start;
+    const serial = this.#outputs.map(
+      (out): SerialSink => ({
+        onOutput: (byte) => {
+          if (out.length === 0) this.#oldestOutputNs = clock.now();
+          out.push(byte);
+          if (out.length >= OUTPUT_BUFFER) this.flushOutput();
+        },
+        onInputSpace: () => this.#feed(out.serial),
+      }),
+    ) as unknown as readonly [SerialSink, SerialSink, SerialSink, SerialSink];
+    this.partition = new Partition({
+      ramBytes: spec.ramBytes,
+      features: new Set(spec.features),
+      runtime: new WebAssembly.Module(start.runtime),
+      shared: true,
+      clock,
+      random,
+      wallClockSeconds: start.wallClockSeconds,
+      serial,
+      ...(spec.debugExit
+        ? {
+            onDebugExit: (code: number) => {
+              this.#debugExit = code;
+              this.partition.wake();
+            },
+          }
+        : {}),
+    });
+    if (spec.saved !== undefined) this.partition.restore(spec.saved);
+    else if (spec.linux !== undefined) {
+      const acpi = buildAcpiTables({ processors: 1, serial: SERIAL_PORTS });
+      this.partition.loadLinux(prepareLinuxBoot({ ...spec.linux, memoryBytes: spec.ramBytes, acpi }));
+    }
+    const { words, pendingWord } = this.partition.vp;
+    port.post({ type: "started", memory: words.buffer as SharedArrayBuffer, pendingWord }, []);
+  }
+
+  stats(): ProcessorStats {
+    const { vp } = this.partition;
+    const counters: Record<string, number> = {};
+    for (const name of Object.keys(Stat) as (keyof typeof Stat)[]) counters[name] = vp.stat(name);
+    counters.portReads = this.partition.ports.counters.reads;
+    counters.portWrites = this.partition.ports.counters.writes;
+    return { instructions: vp.retired, timeNs: this.#clock.now(), counters };
+  }
+
+  flushOutput(): void {
+    for (const out of this.#outputs) {
+      if (out.length === 0) continue;
+      const bytes = out.take();
+      Atomics.add(this.#control, Control.outstanding, bytes.length);
+      this.#port.post({ type: "output", serial: out.serial, bytes }, [bytes.buffer]);
+    }
+  }
+  /** Whether output waits for long enough. */
+  #outputDue(): boolean {
+    return this.#outputs.some((o) => o.length > 0) && this.#clock.now() - this.#oldestOutputNs >= FLUSH_NS;
+  }
+  get outputBlocked(): boolean {
+    return Atomics.load(this.#control, Control.outstanding) > MAX_OUTSTANDING;
+  }
+
+  #feed(serial: SerialNumber): void {
+    const queue = this.#inputs[serial]!;
+    for (;;) {
+      const first = queue[0];
+      if (first === undefined) return;
+      const taken = this.partition.chipset.serial[serial]!.receive(first);
+      if (taken === first.length) queue.shift();
+      else {
+        queue[0] = first.subarray(taken);
+        return;
+      }
+    }
+  }
+  readMail(): void {
+    const mail = Atomics.load(this.#control, Control.mail);
+    if (mail === this.#mailSeen) return;
+    this.#mailSeen = mail;
+    for (let m = this.#port.receive(); m !== undefined; m = this.#port.receive()) {
+      switch (m.type) {
+        case "input":
+          this.#inputs[m.serial]!.push(m.bytes);
+          this.#feed(m.serial);
+          break;
+        case "power-button":
+          this.partition.chipset.pm.pressPowerButton();
+          break;
+        case "stats":
+          this.#port.post({ type: "stats", stats: this.stats() }, []);
+          break;
+        case "save":
+          this.#port.post({ type: "saved", state: this.partition.save() }, []);
+          break;
+        case "stop":
+          this.#stopAsked = true;
+          break;
+      }
+    }
+  }
+  end(how: EndKind, detail: string): void {
+    if (this.ended) return;
+    this.ended = true;
+    this.flushOutput();
+    this.#port.post({ type: "ended", how, detail, stats: this.stats() }, []);
+  }
+
+  /**
+   * One slice. @returns how long nothing can happen: ns of virtual time, 0 = go on at once
+   */
+  slice(budget: number): number {
+    this.readMail();
+    if (this.#stopAsked) {
+      this.end("stopped", "");
+      return 0;
+    }
+    const result = this.partition.step(budget);
+    if (this.#debugExit !== undefined) {
+      this.end("debug-exit", String(this.#debugExit));
+      return 0;
+    }
+    switch (result) {
+      case "running":
+        if (this.#outputDue()) this.flushOutput();
+        return 0;
+      case "halted": {
+        this.flushOutput();
+        const next = this.partition.deadlines.earliest();
+        return Math.max(0, next - this.#clock.now());
+      }
+      case "triple-fault":
+        this.end("triple-fault", this.partition.describe());
+        return 0;
+      default:
+        this.end(result, "");
+        return 0;
+    }
+  }
+}
+
+/** The parallel scheduler's loop for one processor. Returns when the machine has ended. */
+export function runProcessor(start: ProcessorStart, port: ThreadPort, clock: Clock, random: () => number): void {
+  const thread = new ProcessorThread(start, port, clock, random);
+  const { words, pendingWord } = thread.partition.vp;
+  while (!thread.ended) {
+    const idleNs = thread.slice(SLICE);
+    if (thread.ended) break;
+    if (idleNs > 0) Atomics.wait(words, pendingWord, 0, Math.min(idleNs / 1e6, LONGEST_SLEEP_MS));
+    while (thread.outputBlocked && !thread.ended) {
+      Atomics.wait(start.control, Control.outstanding, Atomics.load(start.control, Control.outstanding), 100);
+      thread.readMail();
+    }
+  }
+}

@@ -1,0 +1,18 @@
+/** Errors of the public API: a stable code, what happened, and the next thing to try. */
+export type VmErrorCode =
+  | "timeout" | "aborted" | "ended" | "not-started" | "already-started" | "bad-option" | "wrong-architecture" | "no-exec" | "guest-crashed" | "failed";
+
+export class VmError extends Error {
+  override readonly name = "VmError";
+  readonly code: VmErrorCode;
+  readonly hint: string;
+  /** The console's last lines, where they help. */
+  readonly consoleTail: string;
+
+  constructor(code: VmErrorCode, message: string, hint = "", consoleTail = "") {
+    super(consoleTail === "" ? message : `${message}\nlast console lines:\n${consoleTail}`);
+    this.code = code;
+    this.hint = hint;
+    this.consoleTail = consoleTail;
+  }
+}

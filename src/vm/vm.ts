@@ -1,0 +1,352 @@
+/** The public API: one virtual machine, from its files to its end. Every wait has a time-out and an AbortSignal. */
+import { parseCpuModel } from "../cpu/vp/cpuid.js";
+import { execCpio } from "../image/init/exec-cpio.js";
+import { readKernelImage } from "../image/kernel-image.js";
+import { ConsoleLog, findPanic, PANIC_IS_COMPLETE } from "./console-log.js";
+import { startDeterministic } from "./deterministic.js";
+import type { SerialNumber } from "./machine-spec.js";
+import { Control, type EndKind, type FromProcessor, type ProcessorStart, type ProcessorStats } from "./messages.js";
+import type { PartitionState } from "./partition.js";
+import type { GuestFiles, Platform, ProcessorHandle } from "./platform.js";
+import { VmError } from "./vm-error.js";
+
+export interface VmOptions {
+  readonly guest: GuestFiles;
+  /** MiB of guest memory. */
+  readonly memoryMiB?: number;
+  /** "default", "max", "+feature,-feature". */
+  readonly cpu?: string;
+  /** Added to the kernel's command line. */
+  readonly append?: string;
+  /** Run this instead of a login shell, then power off: a shell script, or a program with its arguments. */
+  readonly exec?: string | readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
+  /** A seed: the deterministic scheduler. */
+  readonly deterministic?: number;
+  readonly debugExit?: boolean;
+  /** Go on with a saved machine instead of booting. */
+  readonly saved?: PartitionState;
+}
+
+export interface WaitOptions {
+  readonly timeoutMs?: number;
+  readonly signal?: AbortSignal;
+}
+
+/** How a machine ended. */
+export interface VmEnd {
+  readonly how: "power-off" | "crashed" | "killed" | "debug-exit" | "failed";
+  /** Panic text, registers after a triple fault, our own error. */
+  readonly detail: string;
+  /** Exit code of `exec`, or of the debug port. */
+  readonly exitCode: number | undefined;
+}
+
+type Listener<T> = (value: T) => void;
+/** How long after its first line a panic may take to print the rest, in ms. */
+const PANIC_MS = 3_000;
+
+export class Vm implements AsyncDisposable {
+  readonly #platform: Platform;
+  readonly #options: VmOptions;
+  readonly #log = new ConsoleLog();
+  #processor: ProcessorHandle | undefined;
+  #control = new Int32Array(new SharedArrayBuffer(Control.words * 4));
+  #memory: { words: Int32Array; pendingWord: number } | undefined;
+  #stats: ProcessorStats | undefined;
+  #end: VmEnd | undefined;
+  readonly #endListeners = new Set<() => void>();
+  readonly #outputListeners: Set<Listener<Uint8Array>>[] = [new Set(), new Set(), new Set(), new Set()];
+  readonly #rebootListeners = new Set<() => void>();
+  readonly #answers: { stats: Listener<ProcessorStats>[]; saved: Listener<PartitionState>[] } = { stats: [], saved: [] };
+  #controlLine = "";
+  #exitCode: number | undefined;
+  #ready = false;
+  #cancelPanicTimer: (() => void) | undefined;
+  #startedAt = 0;
+  #reboots = 0;
+
+  constructor(platform: Platform, options: VmOptions) {
+    this.#platform = platform;
+    this.#options = options;
+    if (options.exec !== undefined && !options.guest.takesExec) {
+      throw new VmError("no-exec", "this guest's init does not run commands", "use a guest by reference (debian:12), or give the command on the console");
+    }
+  }
+
+  /** Loads the machine and lets it run. */
+  async start(): Promise<void> {
+    if (this.#processor !== undefined) throw new VmError("already-started", "the machine has been started before");
+    await this.#boot();
+  }
+
+  async #boot(): Promise<void> {
+    const { guest, memoryMiB = 512, cpu = "default", append = "", exec, env, saved } = this.#options;
+    this.#startedAt = this.#platform.now();
+    const common = { ramBytes: memoryMiB * 2 ** 20, features: [...parseCpuModel(cpu)], debugExit: this.#options.debugExit ?? false };
+    let spec: ProcessorStart["spec"];
+    if (saved !== undefined) spec = { ...common, saved };
+    else {
+      const kernel = await readKernelImage(guest.kernel);
+      const initrds = exec === undefined ? guest.initrds : [...guest.initrds, execCpio(exec, env)];
+      const commandLine = [guest.commandLine, append].filter((s) => s !== "").join(" ");
+      spec = { ...common, linux: { setupHeader: kernel.setupHeader, elf: kernel.elf, initrds, commandLine } };
+    }
+    const runtime = await this.#platform.runtime();
+    if (this.#end !== undefined) return;
+    this.#control = new Int32Array(new SharedArrayBuffer(Control.words * 4));
+    const start: ProcessorStart = { spec, runtime, wallClockSeconds: this.#platform.wallClockSeconds(), control: this.#control };
+    const events = {
+      onMessage: (m: FromProcessor): void => this.#receive(m),
+      onFailure: (error: Error): void => this.#finish({ how: "failed", detail: error.stack ?? error.message, exitCode: undefined }),
+    };
+    const seed = this.#options.deterministic;
+    this.#processor = seed === undefined ? this.#platform.startProcessor(start, events) : startDeterministic(this.#platform, start, seed, events);
+  }
+
+  #receive(m: FromProcessor): void {
+    switch (m.type) {
+      case "started":
+        this.#memory = { words: new Int32Array(m.memory), pendingWord: m.pendingWord };
+        break;
+      case "output":
+        Atomics.sub(this.#control, Control.outstanding, m.bytes.length);
+        Atomics.notify(this.#control, Control.outstanding);
+        this.#output(m.serial, m.bytes);
+        break;
+      case "stats":
+        this.#stats = m.stats;
+        for (const f of this.#answers.stats.splice(0)) f(m.stats);
+        break;
+      case "saved":
+        for (const f of this.#answers.saved.splice(0)) f(m.state);
+        break;
+      case "ended":
+        this.#stats = m.stats;
+        this.#ended(m.how, m.detail);
+        break;
+    }
+  }
+  #output(serial: SerialNumber, bytes: Uint8Array): void {
+    if (serial === 0) {
+      this.#log.push(bytes);
+      if (this.#cancelPanicTimer === undefined && findPanic(this.#log.text) !== undefined)
+        this.#cancelPanicTimer = this.#platform.setTimer(PANIC_MS, () => this.#panicked());
+      if (this.#cancelPanicTimer !== undefined && PANIC_IS_COMPLETE.test(this.#log.text)) this.#panicked();
+    } else if (serial === 3) this.#controlBytes(bytes);
+    for (const f of this.#outputListeners[serial]!) f(bytes);
+  }
+  #panicked(): void {
+    const panic = findPanic(this.#log.text) ?? "";
+    void this.#stop({ how: "crashed", detail: panic, exitCode: undefined });
+  }
+  #controlBytes(bytes: Uint8Array): void {
+    for (const b of bytes) {
+      if (b !== 10) {
+        if (this.#controlLine.length < 256) this.#controlLine += String.fromCharCode(b);
+        continue;
+      }
+      const line = this.#controlLine.trim();
+      this.#controlLine = "";
+      if (line === "ready") this.#ready = true;
+      const exit = /^exit (\d+)$/.exec(line);
+      if (exit !== null) this.#exitCode = Number(exit[1]);
+    }
+  }
+  #ended(how: EndKind, detail: string): void {
+    switch (how) {
+      case "reset":
+        if (findPanic(this.#log.text) !== undefined) this.#panicked();
+        else void this.#reboot();
+        return;
+      case "power-off":
+        return void this.#stop({ how: "power-off", detail, exitCode: this.#exitCode });
+      case "debug-exit":
+        return void this.#stop({ how: "debug-exit", detail, exitCode: Number(detail) });
+      case "stopped":
+        return void this.#stop({ how: "killed", detail, exitCode: undefined });
+      case "deadlock":
+      case "triple-fault":
+        return void this.#stop({ how: "crashed", detail: how === "deadlock" ? detail : `triple fault\n${detail}`, exitCode: undefined });
+      case "failed":
+        return void this.#stop({ how: "failed", detail, exitCode: undefined });
+    }
+  }
+  /** The guest reset itself: a new machine from the same files. */
+  async #reboot(): Promise<void> {
+    const old = this.#processor;
+    this.#processor = undefined;
+    await old?.terminate();
+    if (this.#end !== undefined) return;
+    this.#reboots++;
+    for (const f of this.#rebootListeners) f();
+    try {
+      await this.#boot();
+    } catch (error) {
+      this.#finish({ how: "failed", detail: error instanceof Error ? error.message : String(error), exitCode: undefined });
+    }
+  }
+  async #stop(end: VmEnd): Promise<void> {
+    const processor = this.#processor;
+    this.#finish(end);
+    await processor?.terminate();
+  }
+  #finish(end: VmEnd): void {
+    if (this.#end !== undefined) return;
+    this.#end = end;
+    this.#cancelPanicTimer?.();
+    for (const f of [...this.#endListeners]) f();
+    this.#endListeners.clear();
+  }
+
+  /** Text of the first serial port: the guest's console. */
+  get consoleText(): string {
+    return this.#log.text;
+  }
+  get consoleTail(): string {
+    return this.#log.tail();
+  }
+  get state(): "new" | "running" | "ended" {
+    return this.#end !== undefined ? "ended" : this.#processor === undefined ? "new" : "running";
+  }
+  /** Whether the command of `exec` has started. */
+  get ready(): boolean {
+    return this.#ready;
+  }
+  get reboots(): number {
+    return this.#reboots;
+  }
+  /** ns of host time since the start. */
+  get uptimeNs(): number {
+    return this.#platform.now() - this.#startedAt;
+  }
+  get end(): VmEnd | undefined {
+    return this.#end;
+  }
+  /** Bytes of a serial port as they come. @returns a function that ends it */
+  onOutput(serial: SerialNumber, listener: Listener<Uint8Array>): () => void {
+    this.#outputListeners[serial]!.add(listener);
+    return () => void this.#outputListeners[serial]!.delete(listener);
+  }
+  onReboot(listener: () => void): () => void {
+    this.#rebootListeners.add(listener);
+    return () => void this.#rebootListeners.delete(listener);
+  }
+
+  #post(message: Parameters<ProcessorHandle["post"]>[0]): void {
+    if (this.#end !== undefined) throw this.#endError();
+    if (this.#processor === undefined) throw new VmError("not-started", "the machine has not been started", "call start() first");
+    this.#processor.post(message);
+    Atomics.add(this.#control, Control.mail, 1);
+    this.#wake();
+  }
+  #wake(): void {
+    if (this.#memory === undefined) return;
+    const { words, pendingWord } = this.#memory;
+    Atomics.or(words, pendingWord, 8);
+    if (words.buffer instanceof SharedArrayBuffer) Atomics.notify(words, pendingWord);
+  }
+  /** Types on the console (serial 0) or sends to another port. */
+  write(data: string | Uint8Array, serial: SerialNumber = 0): void {
+    this.#post({ type: "input", serial, bytes: typeof data === "string" ? new TextEncoder().encode(data) : data.slice() });
+  }
+  pressPowerButton(): void {
+    this.#post({ type: "power-button" });
+  }
+
+  #endError(): VmError {
+    const end = this.#end!;
+    const crashed = end.how === "crashed" || end.how === "failed";
+    return new VmError(crashed ? "guest-crashed" : "ended", `the machine has ended (${end.how})${crashed ? `: ${end.detail}` : ""}`, "", this.#log.tail());
+  }
+  /** One wait: `arm` gets what settles it and returns what undoes it. */
+  #wait<T>(what: string, o: WaitOptions, failAtEnd: boolean, arm: (done: (value: T) => void, fail: (e: Error) => void) => () => void): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      const undo: (() => void)[] = [];
+      const settle = (): void => {
+        for (const f of undo.splice(0)) f();
+      };
+      const done = (value: T): void => {
+        settle();
+        resolve(value);
+      };
+      const fail = (e: Error): void => {
+        settle();
+        reject(e);
+      };
+      if (o.signal?.aborted) return fail(new VmError("aborted", `waiting for ${what} was aborted`));
+      if (o.timeoutMs !== undefined)
+        undo.push(this.#platform.setTimer(o.timeoutMs, () => fail(new VmError("timeout", `waited ${o.timeoutMs} ms for ${what}`, "give it more time (timeoutMs)", this.#log.tail()))));
+      if (o.signal !== undefined) {
+        const { signal } = o;
+        const onAbort = (): void => fail(new VmError("aborted", `waiting for ${what} was aborted`));
+        signal.addEventListener("abort", onAbort);
+        undo.push(() => signal.removeEventListener("abort", onAbort));
+      }
+      if (failAtEnd) {
+        const onEnd = (): void => fail(this.#endError());
+        this.#endListeners.add(onEnd);
+        undo.push(() => void this.#endListeners.delete(onEnd));
+      }
+      undo.push(arm(done, fail));
+      if (failAtEnd && this.#end !== undefined) fail(this.#endError());
+    });
+  }
+  /**
+   * Waits until the console shows `pattern`.
+   * @param from position to look from (default: everything kept); `mark()` gives the present one
+   * @returns the text that matched
+   */
+  waitFor(pattern: string | RegExp, o: WaitOptions & { readonly from?: number } = {}): Promise<string> {
+    const find = (): string | undefined => {
+      const text = this.#log.from(o.from ?? 0);
+      if (typeof pattern === "string") return text.includes(pattern) ? pattern : undefined;
+      return pattern.exec(text)?.[0];
+    };
+    return this.#wait<string>(`${String(pattern)} on the console`, o, true, (done) => {
+      const check = (): void => {
+        const found = find();
+        if (found !== undefined) done(found);
+      };
+      const undo = this.onOutput(0, check);
+      queueMicrotask(check);
+      return undo;
+    });
+  }
+  /** The console's present end, for `waitFor`. */
+  mark(): number {
+    return this.#log.end;
+  }
+  /** Waits for the machine's end. */
+  waitForEnd(o: WaitOptions = {}): Promise<VmEnd> {
+    if (this.#end !== undefined) return Promise.resolve(this.#end);
+    return this.#wait<VmEnd>("the machine's end", o, false, (done) => {
+      const onEnd = (): void => done(this.#end!);
+      this.#endListeners.add(onEnd);
+      return () => void this.#endListeners.delete(onEnd);
+    });
+  }
+  stats(o: WaitOptions = {}): Promise<ProcessorStats> {
+    if (this.#end !== undefined && this.#stats !== undefined) return Promise.resolve(this.#stats);
+    return this.#wait<ProcessorStats>("the counters", o, true, (done) => {
+      this.#answers.stats.push(done);
+      this.#post({ type: "stats" });
+      return () => {};
+    });
+  }
+  /** The machine's whole state at the end of its current slice; it runs on. */
+  save(o: WaitOptions = {}): Promise<PartitionState> {
+    return this.#wait<PartitionState>("the saved state", o, true, (done) => {
+      this.#answers.saved.push(done);
+      this.#post({ type: "save" });
+      return () => {};
+    });
+  }
+  /** Ends it at once. */
+  async kill(): Promise<void> {
+    await this.#stop({ how: "killed", detail: "", exitCode: undefined });
+  }
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.kill();
+  }
+}
