@@ -131,6 +131,8 @@ export const Vp = {
   /** Interrupt requests from any thread, and later the SynIC. */
   apicRequests: 0x2000,
   synic: 0x3000,
+  /** Executions by form, when the interpreter was generated to count them. */
+  formCounts: 0x4000,
   tlbSupervisor: 0x10000,
   tlbUser: 0x30000,
   jumpCache: 0x50000,

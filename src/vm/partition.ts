@@ -27,6 +27,8 @@ export interface PartitionOptions {
   readonly wallClockSeconds: number;
   readonly serial: readonly [SerialSink, SerialSink, SerialSink, SerialSink];
   readonly onDebugExit?: (code: number) => void;
+  /** Counts executions by form (benchmarks). */
+  readonly countForms?: boolean;
 }
 
 /** A machine at rest, complete: plain data. RAM is kept by page, all-zero pages left out. */
@@ -100,7 +102,7 @@ export class Partition {
       },
       vmcall: () => false,
     };
-    this.vp = new VirtualProcessor(engine, 0, host, o.runtime);
+    this.vp = new VirtualProcessor(engine, 0, host, o.runtime, o.countForms);
     const { base, words } = this.vp;
     this.apic = new LocalApic({
       id: 0,

@@ -3,7 +3,7 @@
  * conditional jumps, to a jump, the end of the page or MAX_INSTRUCTIONS. Records hold no virtual address, so a block belongs
  * to a physical address and a mode.
  */
-import { type Form, fusedForm, lookupForm, specialForm, withoutFlags } from "../isa/forms.js";
+import { type Form, fusedForm, lookupForm, matchSequence, specialForm, touchForm, withoutFlags } from "../isa/forms.js";
 import { System } from "../isa/rows-integer.js";
 import { rows } from "../isa/table.js";
 import { Head, type MemoryLayout, ModeKey, Rec, REC_BYTES, SegIndex, Vp } from "../layout.js";
@@ -115,7 +115,10 @@ export class BlockBuilder {
       if (at >= 4096) break;
     }
     if (!ended) this.#continueAt(at);
-    if (!this.#single) this.#dropDeadFlags();
+    if (!this.#single) {
+      this.#dropDeadFlags();
+      this.#joinSequences();
+    }
     const records = (this.#at - this.#first) / REC_BYTES;
     v.setUint32(header + Head.page, page, true);
     v.setUint32(header + Head.start, physical, true);
@@ -228,7 +231,8 @@ export class BlockBuilder {
     }
     if (options.cc !== undefined && this.#fuse(o, at, options.cc)) return;
     const shape = !o.memory ? "r" : index === Vp.zero ? "m" : "x";
-    const form = lookupForm(row, o.width, shape);
+    let form = lookupForm(row, o.width, shape);
+    if (SHIFTS.has(row.form) && row.operands[1] !== "CL" && (o.immLow & (o.width === 64 ? 63 : 31)) === 0) form = touchForm(row.operands[0] === "Eb" ? 8 : o.width, shape);
     const rec = this.#clear(form, at, o.length);
     v.setUint16(rec + Rec.base, base, true);
     v.setUint16(rec + Rec.index, index, true);
@@ -317,6 +321,17 @@ export class BlockBuilder {
     return true;
   }
 
+  /** Gives the first record of a known sequence the arm that runs all of it. The others stay as they are. */
+  #joinSequences(): void {
+    for (let i = 0; i < this.#forms.length; i++) {
+      if (this.#forms[i] === undefined) continue;
+      const sequence = matchSequence(this.#forms, i);
+      if (sequence === undefined) continue;
+      this.#view.setUint16(this.#first + i * REC_BYTES + Rec.handler, sequence.id, true);
+      i += sequence.parts!.length - 1;
+    }
+  }
+
   /** Flags that the next instructions overwrite before anything can look at them need not be kept. */
   #dropDeadFlags(): void {
     let dead = false;
@@ -326,10 +341,14 @@ export class BlockBuilder {
         dead = false;
         continue;
       }
-      const { facts } = form;
-      if (dead && facts.writesFlags) {
+      let { facts } = form;
+      if (dead && facts.touchesFlags) {
         const other = withoutFlags(form);
-        if (other !== undefined) this.#view.setUint16(this.#first + i * REC_BYTES + Rec.handler, other.id, true);
+        if (other !== undefined) {
+          this.#view.setUint16(this.#first + i * REC_BYTES + Rec.handler, other.id, true);
+          this.#forms[i] = other;
+          facts = other.facts;
+        }
       }
       if (facts.readsFlags || facts.canFault || facts.canLeave) dead = false;
       else if (facts.writesFlags) dead = true;
@@ -337,6 +356,7 @@ export class BlockBuilder {
   }
 }
 
+const SHIFTS = new Set(["shl", "shr", "sar", "rol", "ror"]);
 function sizeOf(operand: string, width: number): number {
   switch (operand[1]) {
     case "b": return 8;

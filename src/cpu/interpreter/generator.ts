@@ -6,7 +6,7 @@
  */
 import { Helper, type HelperName } from "../isa/helpers.js";
 import { type Form, forms } from "../isa/forms.js";
-import { Exit, FlagKind, JUMP_CACHE_ENTRIES, type MemoryLayout, Rec, REC_BYTES, Status, Vp } from "../layout.js";
+import { ARENA_BYTES, Exit, JUMP_CACHE_ENTRIES, type MemoryLayout, Rec, REC_BYTES, Status, Vp } from "../layout.js";
 import { FunctionBuilder, ModuleBuilder } from "../wasm/assembler.js";
 import { InterpreterSem, type LoopContext } from "./interpreter-sem.js";
 
@@ -16,8 +16,11 @@ export interface InterpreterModule {
   readonly cold: number;
 }
 
-/** @param vp index of the virtual processor whose block the module is made for */
-export function generateInterpreter(layout: MemoryLayout, vp: number, shared: boolean): InterpreterModule {
+/**
+ * @param vp index of the virtual processor whose block the module is made for
+ * @param countForms counts executions by form at Vp.formCounts (u64 each): slow, for choosing what is hot
+ */
+export function generateInterpreter(layout: MemoryLayout, vp: number, shared: boolean, countForms = false): InterpreterModule {
   const module = new ModuleBuilder({ pages: layout.pages, shared });
   const base = layout.vps[vp]!.base;
   const helpers = new Map<HelperName, number>();
@@ -31,10 +34,14 @@ export function generateInterpreter(layout: MemoryLayout, vp: number, shared: bo
 
   const coldType = module.typeIndex(["i32", "i32"], ["i32"]);
   const coldFunctions = cold.map((form) => module.add(coldFunction(form, base, helpers)));
-  module.add(loop(hot, base, helpers, coldType), "run");
+  module.add(loop(hot, base, helpers, coldType, countForms), "run");
   module.table(coldFunctions);
   return { bytes: module.finish(), hot: hot.length, cold: cold.length };
 }
+
+/** Pair counts of `countForms`, in the last part of the arena: u32 by first * PAIR_FORMS + second. */
+export const PAIR_FORMS = 1024;
+export const PAIR_COUNTS = Vp.arena + ARENA_BYTES - PAIR_FORMS * PAIR_FORMS * 4;
 
 /** (record, tlb) -> Status */
 function coldFunction(form: Form, base: number, helpers: ReadonlyMap<HelperName, number>): FunctionBuilder {
@@ -58,7 +65,7 @@ function coldFunction(form: Form, base: number, helpers: ReadonlyMap<HelperName,
   return f;
 }
 
-function loop(hot: readonly Form[], base: number, helpers: ReadonlyMap<HelperName, number>, coldType: number): FunctionBuilder {
+function loop(hot: readonly Form[], base: number, helpers: ReadonlyMap<HelperName, number>, coldType: number, countForms: boolean): FunctionBuilder {
   const f = new FunctionBuilder(["i32"], ["i32"]);
   const budget = 0;
   const pc = f.local("i32");
@@ -161,6 +168,44 @@ function loop(hot: readonly Form[], base: number, helpers: ReadonlyMap<HelperNam
   const coldLabel = f.block();
   const labels: number[] = [];
   for (let i = hot.length - 1; i >= 0; i--) labels[i] = f.block();
+  if (countForms) {
+    f.get(pc);
+    f.mem("i32_load16_u", Rec.handler, 1);
+    f.i32(8);
+    f.op("i32_mul");
+    f.tee(entry);
+    f.get(entry);
+    f.mem("i64_load", base + Vp.formCounts, 3);
+    f.i64(1);
+    f.op("i64_add");
+    f.mem("i64_store", base + Vp.formCounts, 3);
+    // pairs of hot forms in a row
+    f.get(pc);
+    f.mem("i32_load16_u", Rec.handler, 1);
+    f.tee(entry);
+    f.i32(PAIR_FORMS);
+    f.op("i32_lt_u");
+    f.if();
+    f.get(status);
+    f.i32(PAIR_FORMS);
+    f.op("i32_mul");
+    f.get(entry);
+    f.op("i32_add");
+    f.i32(4);
+    f.op("i32_mul");
+    f.tee(status);
+    f.get(status);
+    f.mem("i32_load", base + PAIR_COUNTS, 2);
+    f.i32(1);
+    f.op("i32_add");
+    f.mem("i32_store", base + PAIR_COUNTS, 2);
+    f.get(entry);
+    f.set(status);
+    f.else();
+    f.i32(0);
+    f.set(status);
+    f.end();
+  }
   f.get(pc);
   f.mem("i32_load16_u", Rec.handler, 1);
   f.brTable(labels, coldLabel);
@@ -171,9 +216,14 @@ function loop(hot: readonly Form[], base: number, helpers: ReadonlyMap<HelperNam
     const context: LoopContext = {
       pc, tlb, base, helpers, target, budget, fault: () => fault, direct, indirect, next, cold: false, scratch,
     };
-    const sem = new InterpreterSem(f, form, context);
-    form.define(sem);
-    if (!sem.ended) sem.advance();
+    const parts = form.parts ?? [form];
+    parts.forEach((part, i) => {
+      const sem = new InterpreterSem(f, part, context);
+      part.define(sem);
+      if (sem.ended) return;
+      if (i === parts.length - 1) sem.advance();
+      else sem.nextRecord();
+    });
   }
   f.end(); // cold
   f.get(pc);
@@ -281,6 +331,5 @@ function loop(hot: readonly Form[], base: number, helpers: ReadonlyMap<HelperNam
   f.end(); // next
   f.end(); // redispatch
   f.op("unreachable");
-  void FlagKind;
   return f;
 }

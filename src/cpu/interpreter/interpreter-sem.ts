@@ -542,8 +542,10 @@ export class InterpreterSem implements Sem {
     slow();
     return this.#new("i32");
   }
+  keptFlags(): Value {
+    return this.#form.noFlags ? this.const32(0) : this.packedFlags();
+  }
   packedFlags(): Value {
-    if (this.#form.noFlags) return this.const32(0);
     this.#f.call(this.#c.helpers.get("packedFlags")!);
     return this.#new("i32");
   }
@@ -591,6 +593,10 @@ export class InterpreterSem implements Sem {
     }
     this.#effects ||= after;
     this.#f.end();
+  }
+  ifCount(count: Value, then: () => void): void {
+    if (this.#form.operands[1]?.kind === "i") then();
+    else this.if(count, then);
   }
   /** What was computed inside an arm is not known after it. */
   #restorePlaces(places: (number | undefined)[]): void {
@@ -699,12 +705,16 @@ export class InterpreterSem implements Sem {
     this.#f.op("return");
     this.ended = true;
   }
-  advance(): void {
+  /** `pc` moves to the next record, without a dispatch. */
+  nextRecord(): void {
     const f = this.#f;
     f.get(this.#c.pc);
     f.i32(REC_BYTES);
     f.op("i32_add");
     f.set(this.#c.pc);
-    f.br(this.#c.next);
+  }
+  advance(): void {
+    this.nextRecord();
+    this.#f.br(this.#c.next);
   }
 }

@@ -11,11 +11,12 @@ const V128 = value("v128");
 class FactSem implements Sem {
   readsFlags = false;
   writesFlags = false;
+  touchesFlags = false;
   canFault = false;
   canLeave = false;
   #depth = 0;
-  readonly #form: Pick<Form, "width" | "operands">;
-  constructor(form: Pick<Form, "width" | "operands">) {
+  readonly #form: Pick<Form, "width" | "operands" | "noFlags">;
+  constructor(form: Pick<Form, "width" | "operands" | "noFlags">) {
     this.#form = form;
   }
   get width(): Width {
@@ -92,6 +93,8 @@ class FactSem implements Sem {
   shuffle = (): Value => V128;
   constV = (): Value => V128;
   flags(_kind: FlagName): void {
+    this.touchesFlags = true;
+    if (this.#form.noFlags) return;
     if (this.#depth === 0) this.writesFlags = true;
   }
   #flag(): Value {
@@ -101,6 +104,12 @@ class FactSem implements Sem {
   carry = (): Value => this.#flag();
   condition = (): Value => this.#flag();
   packedFlags = (): Value => this.#flag();
+  keptFlags = (): Value => (this.#form.noFlags ? I32 : this.#flag());
+  ifCount(_count: Value, then: () => void): void {
+    if (this.#form.operands[1]?.kind !== "i") this.#depth++;
+    then();
+    if (this.#form.operands[1]?.kind !== "i") this.#depth--;
+  }
   call(name: string): Value {
     const helper = Helper[name as HelperName];
     if ("faults" in helper) this.canFault = true;
@@ -138,6 +147,6 @@ class FactSem implements Sem {
 export function recordFacts(form: Omit<Form, "facts" | "id" | "hot">): Facts {
   const sem = new FactSem(form);
   form.define(sem);
-  const { readsFlags, writesFlags, canFault, canLeave } = sem;
-  return { readsFlags, writesFlags, canFault, canLeave };
+  const { readsFlags, writesFlags, touchesFlags, canFault, canLeave } = sem;
+  return { readsFlags, writesFlags, touchesFlags, canFault, canLeave };
 }

@@ -8,6 +8,7 @@ import { cmpJcc, FUSED_CONDITIONS } from "./integer.js";
 import { recordFacts } from "./facts.js";
 import type { Definition, Width } from "./sem.js";
 import { type Row, rows } from "./table.js";
+import { SEQUENCES } from "./sequences.js";
 import { special } from "./special.js";
 
 /** r = register, m = base + displacement, x = base + index * scale + displacement, i = immediate, c = CL. */
@@ -27,6 +28,8 @@ export interface Form {
   /** A compare with its jump: the jump's distance is in the upper half of the immediate. */
   readonly fused: boolean;
   readonly facts: Facts;
+  /** Forms that one arm runs in a row, for a sequence. */
+  readonly parts?: readonly Form[];
   id: number;
 }
 /** What a definition does, for the decoder's flag liveness. */
@@ -34,6 +37,8 @@ export interface Facts {
   readonly readsFlags: boolean;
   /** Writes all six arithmetic flags whatever happens. */
   readonly writesFlags: boolean;
+  /** Writes any of them. */
+  readonly touchesFlags: boolean;
   readonly canFault: boolean;
   readonly canLeave: boolean;
 }
@@ -170,13 +175,36 @@ export function forms(): readonly Form[] {
           const operands = [...kinds].map((kind) => ({ kind: kind as OperandKind, width }));
           addForm(`${compare}.j${cc}`, width, operands, cmpJcc(compare, cc), false, true);
         }
+  for (const width of [8, 16, 32, 64] as const)
+    for (const kind of ["r", "m", "x"] as const) addForm("enlighten.touch", width, [{ kind, width }], touch);
   for (const s of special) addForm(s.name, s.width, s.operands, s.define);
+  for (const names of SEQUENCES) {
+    const parts = names.map((n) => byKey.get(n));
+    if (parts.some((p) => p === undefined || !p.hot)) throw new Error(`sequence of forms that are not hot: ${names.join(" ; ")}`);
+    addSequence(parts as Form[]);
+  }
   const ordered = [...list.filter((f) => f.hot), ...list.filter((f) => !f.hot)];
   ordered.forEach((f, id) => {
     f.id = id;
   });
   list = ordered;
   return list;
+}
+
+/** First form to the sequences that begin with it, longest first. */
+const sequencesOf = new Map<Form, Form[]>();
+function addSequence(parts: readonly Form[]): void {
+  const first = parts[0]!;
+  const form: Form = { ...first, name: parts.map((p) => p.name).join(" ; "), parts, hot: true, id: -1 };
+  list!.push(form);
+  const known = sequencesOf.get(first);
+  if (known === undefined) sequencesOf.set(first, [form]);
+  else known.push(form);
+}
+/** The longest sequence that the forms from `at` on begin with. */
+export function matchSequence(all: readonly (Form | undefined)[], at: number): Form | undefined {
+  const candidates = sequencesOf.get(all[at]!);
+  return candidates?.find(({ parts }) => parts!.every((p, i) => all[at + i] === p));
 }
 
 export function shapes(row: Row): readonly ("r" | "m" | "x")[] {
@@ -193,7 +221,7 @@ const isProcedure = (row: Row): boolean => row.options.selector !== undefined;
 function formOf(row: Row, width: Width, shape: "r" | "m" | "x", noFlags: boolean): Form {
   if (isProcedure(row)) return addForm(row.form, 64, [], row.define);
   const form = addForm(row.form, width, formOperands(row, width, shape), row.define);
-  if (form.facts.writesFlags && !form.facts.readsFlags && form.hot) addForm(row.form, width, formOperands(row, width, shape), row.define, true);
+  if (form.facts.touchesFlags && form.hot) addForm(row.form, width, formOperands(row, width, shape), row.define, true);
   if (!noFlags) return form;
   return byKey.get(key(row.form, width, form.operands, true)) ?? form;
 }
@@ -218,6 +246,11 @@ export function withoutFlags(form: Form): Form | undefined {
 }
 export function fusedForm(compare: "cmp" | "test", cc: number, width: number, kinds: string): Form | undefined {
   return byKey.get(`${compare}.j${cc}/${width}/${[...kinds].map((k) => k + width).join()}`);
+}
+/** What a shift by 0 is: its operand read and written, the flags left alone. */
+const touch: Definition = (s) => s.write(0, s.readWrite(0));
+export function touchForm(operand: number, shape: "r" | "m" | "x"): Form {
+  return byKey.get(key("enlighten.touch", operand, [{ kind: shape, width: operand }], false))!;
 }
 export function specialForm(name: string): Form {
   forms();

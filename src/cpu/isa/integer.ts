@@ -298,7 +298,7 @@ export const shl: Definition = (s) => {
   const full = s.bin("shl", s.zext(a, s.width), nw);
   const r = s.norm(full, s.width);
   s.write(0, r);
-  s.if(n, () => {
+  s.ifCount(n, () => {
     const cf =
       s.width >= 32
         ? low(s, s.bin("shr_u", a, s.bin("sub", s.constW(s.width), nw)))
@@ -313,7 +313,7 @@ export const shr: Definition = (s) => {
   const u = s.zext(a, s.width);
   const r = s.norm(s.bin("shr_u", u, nw), s.width);
   s.write(0, r);
-  s.if(n, () => {
+  s.ifCount(n, () => {
     const cf = low(s, s.bin("shr_u", u, s.bin("sub", nw, s.constW(1))));
     // OF is the old top bit for a count of 1, undefined otherwise: hardware gives the xor of the two top bits of the result
     shiftFlags(s, cf, s.bin("xor", msb(s, s.norm(s.bin("shl", r, s.constW(1)), s.width)), msb(s, r)), r);
@@ -325,7 +325,7 @@ export const sar: Definition = (s) => {
   const nw = toW(s, n);
   const r = s.bin("shr_s", a, nw);
   s.write(0, r);
-  s.if(n, () => shiftFlags(s, low(s, s.bin("shr_s", a, s.bin("sub", nw, s.constW(1)))), s.const32(0), r));
+  s.ifCount(n, () => shiftFlags(s, low(s, s.bin("shr_s", a, s.bin("sub", nw, s.constW(1)))), s.const32(0), r));
 };
 /** ROL and ROR change CF and OF only. */
 const rotate =
@@ -344,7 +344,7 @@ const rotate =
       r = s.norm(s.bin("or", x, y), s.width);
     }
     s.write(0, r);
-    s.if(n, () => {
+    s.ifCount(n, () => {
       const top = msb(s, r);
       const cf = left ? low(s, r) : top;
       const of = left ? s.bin("xor", top, cf) : s.bin("xor", top, msb(s, s.norm(s.bin("shl", r, s.constW(1)), s.width)));
@@ -353,7 +353,7 @@ const rotate =
   };
 /** New CF and OF, the other four flags as they were. */
 function keepButCarryOverflow(s: Sem, cf: Value, of: Value): void {
-  const kept = s.bin("and", s.packedFlags(), s.const32(0xd4)); // PF AF ZF SF
+  const kept = s.bin("and", s.keptFlags(), s.const32(0xd4)); // PF AF ZF SF
   const packed = s.bin("or", kept, s.bin("or", cf, s.bin("shl", of, s.const32(11))));
   setPacked(s, packed);
 }
@@ -436,7 +436,7 @@ const bitOp =
     const n = s.bin("and", raw, s.constW(s.width - 1));
     const bit = s.bin("shl", s.constW(1), n);
     const cf = low(s, s.bin("shr_u", a, n));
-    const f = s.bin("and", s.packedFlags(), s.const32(0x8d4));
+    const f = s.bin("and", s.keptFlags(), s.const32(0x8d4));
     if (change === "set") s.write(0, s.norm(s.bin("or", a, bit), s.width));
     if (change === "reset") s.write(0, s.norm(s.bin("and", a, s.bin("xor", bit, s.constW(-1))), s.width));
     if (change === "complement") s.write(0, s.norm(s.bin("xor", a, bit), s.width));

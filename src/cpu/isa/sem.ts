@@ -95,6 +95,10 @@ export interface Sem {
   condition(cc: number): Value;
   /** The six arithmetic flags at their places in RFLAGS. */
   packedFlags(): Value;
+  /** The same, wanted only to be written back with some of them changed: nothing in a variant whose flags nobody sees. */
+  keptFlags(): Value;
+  /** `if` on a shift count; one that is an immediate is not 0 (the decoder sees to that). */
+  ifCount(count: Value, then: () => void): void;
 
   /** Calls a runtime function (Helper in helpers.ts). A faulting one returns 0 for "fault recorded". */
   call(name: string, ...args: Value[]): Value;

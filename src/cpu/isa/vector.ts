@@ -72,6 +72,14 @@ export const packMm =
     return v(s, code, both, both);
   };
 
+/** MMX with a memory operand of 32 bits. */
+export const mmLow32 =
+  (f: Binary): Definition =>
+  (s) => {
+    const b = low64(s, s.extendU(s.readU(1)));
+    writeMm(s, 0, half(s, f(s, readMm(s, 0), b), 0));
+  };
+
 /** Bytes that pick dwords by two bits each of the immediate. */
 function dwordControl(s: Sem): Value {
   const spread = v(s, Simd.mul32, v(s, Simd.splat32, imm8(s)), dwords(s, [64, 16, 4, 1]));

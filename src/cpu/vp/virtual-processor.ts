@@ -84,7 +84,7 @@ export class VirtualProcessor {
   readonly #redispatch: number;
 
   /** @param runtimeModule the compiled AssemblyScript runtime */
-  constructor(engine: EngineMemory, index: number, host: ProcessorHost, runtimeModule: WebAssembly.Module, interpreter?: WebAssembly.Module) {
+  constructor(engine: EngineMemory, index: number, host: ProcessorHost, runtimeModule: WebAssembly.Module, countForms = false) {
     const { memory, layout, shared } = engine;
     const buffer = memory.buffer;
     this.index = index;
@@ -143,7 +143,7 @@ export class VirtualProcessor {
       host: calls,
     });
     this.runtime = runtime.exports as unknown as Runtime;
-    const module = interpreter ?? new WebAssembly.Module(generateInterpreter(layout, index, shared).bytes);
+    const module = new WebAssembly.Module(generateInterpreter(layout, index, shared, countForms).bytes);
     const instance = new WebAssembly.Instance(module, { env: { memory }, runtime: runtime.exports });
     this.#run = instance.exports.run as (budget: number) => number;
     this.#redispatch = blocks.redispatchHandler;

@@ -1,0 +1,130 @@
+/** Every row of the vector instructions against the processor of this machine: special and random operands, MXCSR, faults. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { forms, operationWidths, shapes } from "../../src/cpu/isa/forms.js";
+import { type Row, rows } from "../../src/cpu/isa/table.js";
+import { encode } from "./encode.js";
+import { Batch, CASE_BYTES, difference, EngineRunner, Field, nativeProgram, runNative, WINDOW } from "./native-runner.js";
+import { fill, Random, type Style } from "./values.js";
+
+forms();
+const isMmx = (row: Row): boolean => row.operands.some((o) => /^[PQ]/.test(o)) || row.mnemonic === "emms";
+const vectorRows = rows.filter(
+  (r) => (r.options.sse === true && r.form !== "system") || isMmx(r),
+);
+const styleOf = (row: Row): Style =>
+  /(ps|ss)(2|$)/.test(row.mnemonic) ? "f32" : /(pd|sd)(2|$)/.test(row.mnemonic) ? "f64" : "int";
+const approximate = (row: Row): boolean => /^r(cp|sqrt)/.test(row.mnemonic);
+
+/** Control bits, with flags here and there. */
+function mxcsrFor(random: Random, row: Row, n: number): number {
+  const flags = random.below(2) === 0 ? 0x20 : random.below(64);
+  if (n % 4 < 2) return 0x1f80 | flags;
+  let value = 0x1f80 | flags | (random.below(4) << 13);
+  if (random.below(3) === 0) value |= 0x40;
+  if (random.below(3) === 0) value |= 0x8000;
+  if (n % 8 === 7) value &= ~(random.below(64) << 7);
+  void row;
+  return value;
+}
+
+/** Adds `count` cases of a row. */
+function addCases(batch: Batch, random: Random, row: Row, count: number): void {
+  const style = styleOf(row);
+  for (const width of operationWidths(row)) {
+    if (width === 16) continue;
+    for (const shape of new Set(shapes(row).map((s) => (s === "x" ? "m" : s)))) {
+      for (let n = 0; n < count; n++) {
+        const general = [0, 1, 2, 6, 7, 8, 9, 12, 13, 15];
+        const vector = (): number => (isMmx(row) ? random.below(8) : random.below(16));
+        const reg = row.operands.some((o) => o[0] === "G") ? random.pick(general) : vector();
+        let rm = row.operands.some((o) => o[0] === "E") ? random.pick(general) : vector();
+        if (n % 7 === 0 && !row.operands.some((o) => /^[GE]/.test(o))) rm = reg;
+        const base = random.pick([3, 11, 5, 12]);
+        const displacement = n % 10 === 9 ? random.below(100) : random.below(7) * 16;
+        const wide = width === 64 && row.operands.some((o) => o[1] === "y");
+        const code = encode(row, {
+          width: wide ? 64 : 32, reg, rm, immediate: n < 40 ? n * 7 : random.u32(), ...(shape === "r" ? {} : { memory: { base, displacement } }),
+        });
+        const at = batch.add(code, `${row.mnemonic} ${row.operands.join()} ${width}${shape} #${n}: ${code.map((b) => b.toString(16).padStart(2, "0")).join(" ")}`);
+        const { view } = batch;
+        for (let i = 0; i < 16; i++) {
+          fill(random, n % 5 === 4 ? "any" : style, view, at + Field.xmm + i * 16);
+          view.setUint32(at + Field.gpr + i * 8, random.u32(), true);
+          view.setUint32(at + Field.gpr + i * 8 + 4, n % 3 === 0 ? (random.below(2) === 0 ? 0 : 0xffffffff) : random.u32(), true);
+          if (n % 3 === 1) fill(random, "int", view, at + Field.gpr + (i & ~1) * 8);
+        }
+        for (let i = 0; i < 16; i++) fill(random, n % 5 === 3 ? "any" : style, view, at + Field.window + i * 16);
+        if (shape === "m") view.setBigUint64(at + Field.gpr + base * 8, BigInt(WINDOW), true);
+        if (row.mnemonic.startsWith("maskmov")) view.setBigUint64(at + Field.gpr + 7 * 8, BigInt(WINDOW + random.below(64)), true);
+        if (/^(psll|psra|psrl)/.test(row.mnemonic) && n % 2 === 0) {
+          for (let i = 0; i < 16; i++) view.setBigUint64(at + Field.xmm + i * 16, BigInt(random.below(70)), true);
+          for (let i = 0; i < 32; i++) view.setBigUint64(at + Field.window + i * 8, BigInt(random.below(70)), true);
+        }
+        for (let i = 0; i < 8; i++) {
+          fill(random, "int", view, at + Field.st + i * 16);
+          if (isMmx(row) && row.mnemonic[0] === "c") fill(random, "f32", view, at + Field.st + i * 16);
+          if (isMmx(row) && /^ps[lr]/.test(row.mnemonic) && n % 2 === 0) view.setBigUint64(at + Field.st + i * 16, BigInt(random.below(70)), true);
+          view.setUint16(at + Field.st + i * 16 + 8, random.u32(), true);
+          for (let k = 10; k < 16; k++) batch.bytes[at + Field.st + i * 16 + k] = 0;
+        }
+        if (isMmx(row)) {
+          batch.bytes[at + Field.ftw] = random.below(256);
+          view.setUint16(at + Field.fsw, random.below(8) << 11, true);
+        }
+        view.setUint32(at + Field.rflags, 2 | (random.u32() & 0x8d5), true);
+        view.setUint32(at + Field.mxcsr, mxcsrFor(random, row, n), true);
+      }
+    }
+  }
+}
+
+/** RCP and RSQRT need only be near. */
+function near(native: Uint8Array, ours: Uint8Array, at: number): string {
+  const n = new DataView(native.buffer, native.byteOffset);
+  const o = new DataView(ours.buffer, ours.byteOffset);
+  for (let i = 0; i < 64; i++) {
+    const a = n.getFloat32(at + Field.xmm + i * 4, true);
+    const b = o.getFloat32(at + Field.xmm + i * 4, true);
+    if (Object.is(a, b)) continue;
+    if (!(Math.abs(a - b) <= Math.abs(a) * 2 * 1.5 * 2 ** -12)) return `xmm${i >> 2}.${i & 3} ${b}, not near ${a}`;
+  }
+  return "";
+}
+
+const COUNT = Number(process.env.CASES ?? 64);
+const only = process.env.ONLY === undefined ? undefined : new RegExp(process.env.ONLY);
+test("vector instructions do what this machine's processor does", { skip: nativeProgram() === undefined ? "no gcc, or no x86-64" : false }, (t) => {
+  const random = new Random(Number(process.env.SEED ?? 1));
+  const engine = new EngineRunner();
+  let cases = 0;
+  let failed = 0;
+  const bad = new Map<string, string>();
+  const tested = new Set<Row>();
+  for (let first = 0; first < vectorRows.length; first += 50) {
+    const batch = new Batch();
+    const owner: Row[] = [];
+    for (const row of vectorRows.slice(first, first + 50)) {
+      if (only !== undefined && !only.test(row.mnemonic)) continue;
+      addCases(batch, random, row, COUNT);
+      while (owner.length < batch.count) owner.push(row);
+    }
+    if (batch.count === 0) continue;
+    const native = runNative(batch);
+    const ours = engine.run(batch);
+    for (let i = 0; i < batch.count; i++) {
+      const row = owner[i]!;
+      tested.add(row);
+      cases++;
+      const d =
+        difference(native, ours, i * CASE_BYTES, { x87: isMmx(row), skipXmm: approximate(row), mxcsr: Number(process.env.MXCSR ?? 0xffff) }) ||
+        (approximate(row) ? near(native, ours, i * CASE_BYTES) : "");
+      if (d === "") continue;
+      failed++;
+      const key = `${row.mnemonic} ${row.operands.join()}`;
+      if (!bad.has(key)) bad.set(key, `${batch.labels[i]}: ${d} (mxcsr was ${batch.view.getUint32(i * CASE_BYTES + Field.mxcsr, true).toString(16)})`);
+    }
+  }
+  t.diagnostic(`rows defined ${vectorRows.length}, tested ${tested.size}; cases ${cases}, wrong ${failed} in ${bad.size} rows`);
+  assert.equal(failed, 0, `\n${[...bad.values()].slice(0, Number(process.env.SHOW ?? 40)).join("\n")}\n`);
+});
