@@ -5,7 +5,7 @@ import { fault, get16, gpr, set16, set32, setGpr, get8, set8 } from "./state";
 let quotientHigh: u64 = 0;
 let remainder: u64 = 0;
 /** 128 by 64 bits, quotient of 64 bits (high < by). Knuth's algorithm D with 32-bit digits. */
-function divide128(high: u64, low: u64, by: u64): u64 {
+export function divide128(high: u64, low: u64, by: u64): u64 {
   const s = clz(by);
   const v = by << s;
   const vh = v >> 32, vl = v & 0xffffffff;
@@ -29,6 +29,8 @@ function divide128(high: u64, low: u64, by: u64): u64 {
   remainder = (((un2 << 32) | l0) - q0 * v) >> s;
   return (q1 << 32) | q0;
 }
+/** Of the last `divide128`. */
+export function divideRemainder(): u64 { return remainder; }
 function de(): i32 { return fault(0, -1); }
 
 export function div(by: u64, width: i32): i32 {

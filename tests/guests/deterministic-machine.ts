@@ -1,0 +1,60 @@
+/** A deterministic boot of debian:12, stepped by instruction counts. */
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { parseCpuModel } from "../../src/cpu/vp/cpuid.js";
+import { readKernelImage } from "../../src/image/kernel-image.js";
+import { DeterministicMachine } from "../../src/vm/deterministic.js";
+import { Control, type FromProcessor, type ProcessorStart } from "../../src/vm/messages.js";
+import type { PartitionState } from "../../src/vm/partition.js";
+import { debian } from "./guests.js";
+
+const RAM = 128 << 20;
+
+export interface SteppedMachine {
+  runTo(instructions: number): void;
+  digest(): string;
+  save(): PartitionState;
+  console(): string;
+  readonly machine: DeterministicMachine;
+}
+
+export async function bootDeterministic(o: { seed?: number; saved?: PartitionState; console?: string } = {}): Promise<SteppedMachine> {
+  const runtime = new Uint8Array(await readFile(join(import.meta.dirname, "../../runtime.wasm")));
+  const common = { ramBytes: RAM, features: [...parseCpuModel("default")], debugExit: false };
+  let spec: ProcessorStart["spec"];
+  if (o.saved !== undefined) spec = { ...common, saved: o.saved };
+  else {
+    const guest = await debian();
+    const kernel = await readKernelImage(guest.kernel);
+    spec = { ...common, linux: { setupHeader: kernel.setupHeader, elf: kernel.elf, initrds: guest.initrds, commandLine: guest.commandLine.replace(" quiet", "") } };
+  }
+  let text = o.console ?? "";
+  const control = new Int32Array(new SharedArrayBuffer(Control.words * 4));
+  const machine = new DeterministicMachine(
+    { spec, runtime, wallClockSeconds: 1_700_000_000, control },
+    o.seed ?? 1,
+    (m: FromProcessor) => {
+      if (m.type !== "output") return;
+      Atomics.sub(control, Control.outstanding, m.bytes.length);
+      if (m.serial === 0) text += Buffer.from(m.bytes).toString("latin1");
+    },
+    () => undefined,
+  );
+  const { partition } = machine.thread;
+  return {
+    machine,
+    runTo(instructions) {
+      while (partition.vp.retired < instructions) {
+        const before = partition.vp.retired;
+        if (!machine.quantum()) throw new Error(`the machine ended after ${before} instructions`);
+      }
+      machine.thread.flushOutput();
+    },
+    digest: () => partition.digest(),
+    save: () => partition.save(),
+    console: () => text,
+  };
+}
+export function goOn(m: SteppedMachine, instructions: number): void {
+  m.runTo(m.machine.thread.partition.vp.retired + instructions);
+}
