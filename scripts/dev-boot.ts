@@ -6,6 +6,7 @@ import { buildAcpiTables } from "../src/firmware/acpi/tables.js";
 import { prepareLinuxBoot } from "../src/firmware/linux-boot.js";
 import { SERIAL_PORTS } from "../src/chipset/chipset.js";
 import { readKernelImage } from "../src/image/kernel-image.js";
+import { SeededEntropy } from "../src/vm/deterministic.js";
 import { Partition } from "../src/vm/partition.js";
 import { PAIR_COUNTS, PAIR_FORMS } from "../src/cpu/interpreter/generator.js";
 import { forms } from "../src/cpu/isa/forms.js";
@@ -29,7 +30,7 @@ const sink = { onOutput: (b: number): void => { out.push(b); if (b === 10) flush
 const quiet = { onOutput: (): void => {} };
 const p = new Partition({
   ramBytes: memory, features: parseCpuModel("default"), runtime, shared: true,
-  clock: { now: () => Number(process.hrtime.bigint() - start) }, random: () => (Math.random() * 2 ** 32) | 0,
+  clock: { now: () => Number(process.hrtime.bigint() - start) }, entropy: new SeededEntropy(1),
   wallClockSeconds: Math.floor(Date.now() / 1000), serial: [sink, quiet, quiet, quiet], countForms: process.env.COUNT === "1",
 });
 p.loadLinux(boot);

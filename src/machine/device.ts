@@ -45,6 +45,15 @@ export interface Clock {
   now(): number;
 }
 
+/** Where the guest's random numbers come from. */
+export interface Entropy {
+  /** 32 random bits. */
+  next(): number;
+  /** A repeatable source's state; undefined for one that cannot be repeated. */
+  readonly state: number | undefined;
+  restore(state: number): void;
+}
+
 /** The VM's one deadline queue; a device owns no timer, it asks here. */
 export interface Deadlines {
   /**

@@ -2,7 +2,7 @@
  * The deterministic scheduler: one thread, time from retired instructions, everything from outside applied between quanta,
  * entropy from a seed. Two runs with the same seed and input give the same states at the same times.
  */
-import type { Clock } from "../machine/device.js";
+import type { Clock, Entropy } from "../machine/device.js";
 import { Control, type FromProcessor, type ProcessorStart, type ToProcessor } from "./messages.js";
 import type { Platform, ProcessorEvents, ProcessorHandle } from "./platform.js";
 import { ProcessorThread } from "./processor-thread.js";
@@ -36,14 +36,25 @@ export class VirtualClock implements Clock {
 }
 
 /** xorshift32, for the guest's RDRAND: reproducible, not secret. */
-export function seededRandom(seed: number): () => number {
-  let x = seed | 0 || 0x2545f491;
-  return () => {
+export class SeededEntropy implements Entropy {
+  #x: number;
+  constructor(seed: number) {
+    this.#x = seed | 0 || 0x2545f491;
+  }
+  next(): number {
+    let x = this.#x;
     x ^= x << 13;
     x ^= x >>> 17;
     x ^= x << 5;
+    this.#x = x;
     return x;
-  };
+  }
+  get state(): number {
+    return this.#x;
+  }
+  restore(state: number): void {
+    this.#x = state;
+  }
 }
 
 export class DeterministicMachine {
@@ -53,7 +64,7 @@ export class DeterministicMachine {
   constructor(start: ProcessorStart, seed: number, post: (message: FromProcessor) => void, receive: () => ToProcessor | undefined) {
     const saved = start.spec.saved;
     if (saved !== undefined) this.clock.startAt(saved.timeNs, saved.retired);
-    this.thread = new ProcessorThread(start, { post: (m) => post(m), receive }, this.clock, seededRandom(seed));
+    this.thread = new ProcessorThread(start, { post: (m) => post(m), receive }, this.clock, new SeededEntropy(seed));
   }
   /** @returns false when the machine has ended */
   quantum(): boolean {

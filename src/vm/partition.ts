@@ -12,7 +12,7 @@ import type { LinuxBoot } from "../firmware/linux-boot.js";
 import { LOCAL_APIC_BASE } from "../machine/memory-map.js";
 import { MmioBus, PortBus } from "../machine/bus.js";
 import { DeadlineQueue, type DeadlineQueueState } from "../machine/deadlines.js";
-import type { AccessWidth, Clock } from "../machine/device.js";
+import type { AccessWidth, Clock, Entropy } from "../machine/device.js";
 import { invariant } from "../machine/guest-violation.js";
 import { InterruptRouter } from "../machine/interrupt-router.js";
 
@@ -22,8 +22,7 @@ export interface PartitionOptions {
   readonly runtime: WebAssembly.Module;
   readonly shared: boolean;
   readonly clock: Clock;
-  /** 32 random bits. */
-  readonly random: () => number;
+  readonly entropy: Entropy;
   readonly wallClockSeconds: number;
   readonly serial: readonly [SerialSink, SerialSink, SerialSink, SerialSink];
   readonly onDebugExit?: (code: number) => void;
@@ -47,6 +46,8 @@ export interface PartitionState {
   readonly chipset: ChipsetState;
   readonly deadlines: DeadlineQueueState;
   readonly timeNs: number;
+  /** State of a repeatable entropy source. */
+  readonly entropy: number | undefined;
 }
 export type SavedPartition = PartitionState;
 
@@ -68,12 +69,14 @@ export class Partition {
   readonly msrs: MsrFile;
   readonly clock: Clock;
   readonly #cpuid: Cpuid;
+  readonly #entropy: Entropy;
   #halted = false;
   /** A device asked for the end of the run. */
   #end: "power-off" | "reset" | undefined;
 
   constructor(o: PartitionOptions) {
     this.clock = o.clock;
+    this.#entropy = o.entropy;
     this.deadlines = new DeadlineQueue();
     const router = new InterruptRouter();
     const engine = createEngineMemory(o.ramBytes, 1, o.shared);
@@ -94,7 +97,7 @@ export class Partition {
         return ok;
       },
       tsc: () => this.msrs.tsc(),
-      random: o.random,
+      random: () => o.entropy.next(),
       readCr8: () => this.apic.cr8,
       writeCr8: (value) => {
         this.apic.cr8 = value;
@@ -247,7 +250,7 @@ export class Partition {
       registers: vp.bytes.slice(vp.base, vp.base + Vp.apic),
       retired: vp.retired, halted: this.#halted,
       apic: this.apic.save(), msrs: this.msrs.save(), chipset: this.chipset.save(), deadlines: this.deadlines.save(),
-      timeNs: this.clock.now(),
+      timeNs: this.clock.now(), entropy: this.#entropy.state,
     };
   }
   /** Into a fresh partition of the same size, whose clock goes on at the state's time. */
@@ -260,6 +263,7 @@ export class Partition {
     vp.restoreRegisters(s.registers);
     vp.retired = s.retired;
     this.#halted = s.halted;
+    if (s.entropy !== undefined) this.#entropy.restore(s.entropy);
     this.chipset.restore(s.chipset);
     this.msrs.restore(s.msrs);
     this.apic.restore(s.apic);

@@ -6,7 +6,7 @@ import { SERIAL_PORTS, type SerialSink } from "../chipset/chipset.js";
 import { Stat } from "../cpu/layout.js";
 import { buildAcpiTables } from "../firmware/acpi/tables.js";
 import { prepareLinuxBoot } from "../firmware/linux-boot.js";
-import type { Clock } from "../machine/device.js";
+import type { Clock, Entropy } from "../machine/device.js";
 import type { SerialNumber } from "./machine-spec.js";
 import { Control, type EndKind, type FromProcessor, MAX_OUTSTANDING, type ProcessorStart, type ProcessorStats, type ToProcessor } from "./messages.js";
 import { Partition } from "./partition.js";
@@ -62,7 +62,7 @@ export class ProcessorThread {
   #debugExit: number | undefined;
   ended = false;
 
-  constructor(start: ProcessorStart, port: ThreadPort, clock: Clock, random: () => number) {
+  constructor(start: ProcessorStart, port: ThreadPort, clock: Clock, entropy: Entropy) {
     this.#port = port;
     this.#control = start.control;
     this.#clock = clock;
@@ -83,7 +83,7 @@ export class ProcessorThread {
       runtime: new WebAssembly.Module(start.runtime),
       shared: true,
       clock,
-      random,
+      entropy,
       wallClockSeconds: start.wallClockSeconds,
       serial,
       ...(spec.debugExit
@@ -208,8 +208,8 @@ export class ProcessorThread {
 }
 
 /** The parallel scheduler's loop for one processor. Returns when the machine has ended. */
-export function runProcessor(start: ProcessorStart, port: ThreadPort, clock: Clock, random: () => number): void {
-  const thread = new ProcessorThread(start, port, clock, random);
+export function runProcessor(start: ProcessorStart, port: ThreadPort, clock: Clock, entropy: Entropy): void {
+  const thread = new ProcessorThread(start, port, clock, entropy);
   const { words, pendingWord } = thread.partition.vp;
   while (!thread.ended) {
     const idleNs = thread.slice(SLICE);

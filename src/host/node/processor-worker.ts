@@ -17,13 +17,16 @@ const clock = {
 };
 const pool = new Int32Array(256);
 let used = pool.length;
-const random = (): number => {
-  if (used === pool.length) {
-    const bytes = randomBytes(pool.byteLength);
-    new Uint8Array(pool.buffer).set(bytes);
-    used = 0;
-  }
-  return pool[used++]!;
+const entropy = {
+  next(): number {
+    if (used === pool.length) {
+      new Uint8Array(pool.buffer).set(randomBytes(pool.byteLength));
+      used = 0;
+    }
+    return pool[used++]!;
+  },
+  state: undefined,
+  restore(): void {},
 };
 runProcessor(
   start,
@@ -32,6 +35,6 @@ runProcessor(
     receive: () => receiveMessageOnPort(port)?.message as ToProcessor | undefined,
   },
   clock,
-  random,
+  entropy,
 );
 port.close();
