@@ -29,7 +29,7 @@ const flush = (): void => {
 const sink = { onOutput: (b: number): void => { out.push(b); if (b === 10) flush(); } };
 const quiet = { onOutput: (): void => {} };
 const p = new Partition({
-  ramBytes: memory, features: parseCpuModel("default"), runtime, shared: true,
+  ramBytes: memory, features: parseCpuModel("default"), modules: { runtime, interpreter: undefined }, shared: true,
   clock: { now: () => Number(process.hrtime.bigint() - start) }, entropy: new SeededEntropy(1),
   wallClockSeconds: Math.floor(Date.now() / 1000), serial: [sink, quiet, quiet, quiet], countForms: process.env.COUNT === "1",
 });

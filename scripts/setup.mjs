@@ -65,7 +65,7 @@ if (!existsSync(tool("typescript")) || !same(".dependencies", lock)) {
 }
 
 const sources = fingerprint(["src", "tests", "bench", "scripts", "tsconfig.json", "package.json"]);
-if (!same(".sources", sources) || !existsSync(stamp("runtime.wasm"))) {
+if (!same(".sources", sources) || !existsSync(stamp("interpreter.wasm"))) {
   rmSync(stamp(".sources"), { force: true });
   step("compiling", node, [tool("typescript", "bin", "tsc"), "-p", "."]);
   step("generating the layout", node, [join(root, "scripts", "generate-layout.mjs"), join(root, "dist")]);
@@ -73,11 +73,12 @@ if (!same(".sources", sources) || !existsSync(stamp("runtime.wasm"))) {
   if (!same(".assembly", assembly) || !existsSync(stamp("runtime.wasm"))) {
     step("compiling the runtime", node, [
       tool("assemblyscript", "bin", "asc.js"), "src/cpu/runtime/assembly/index.ts", "-o", "dist/runtime.wasm", "--runtime", "stub", "--importMemory",
-      "--sharedMemory", "--initialMemory", "1", "--maximumMemory", "65536", "--enable", "threads", "--enable", "simd", "--enable", "bulk-memory",
+      "--sharedMemory", "--initialMemory", "4", "--maximumMemory", "65536", "--enable", "threads", "--enable", "simd", "--enable", "bulk-memory",
       "--memoryBase", "65536", "-O3", "--noAssert", "--use", "abort=",
     ]);
     keep(".assembly", assembly);
   }
+  step("generating the interpreter", node, [join(root, "dist", "scripts", "generate-interpreter.js"), join(root, "dist", "interpreter.wasm")]);
   keep(".sources", sources);
 }
 clear();

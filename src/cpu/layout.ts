@@ -242,17 +242,26 @@ export interface MemoryLayout {
 
 const align = (value: number, to: number): number => Math.ceil(value / to) * to;
 
+/** Base of the first processor's block: the same in every machine, so that its interpreter can be made at build time. */
+export const FIRST_BLOCK = 0x40000;
+
 /** @param ramBytes guest RAM, a multiple of 4096; @param vps number of blocks (at least two are laid out) */
 export function layoutMemory(ramBytes: number, vps: number): MemoryLayout {
   const guestPages = ramBytes >>> 12;
-  const lineMasks = 0x40000; // below: null guard (64 KiB) and the runtime's statics and stack
-  let at = align(lineMasks + guestPages * 8, 0x10000);
-  const blocks: { base: number; pageBlocks: number }[] = [];
+  // below: null guard (64 KiB), the runtime's statics; the blocks come first, so that their addresses depend on nothing
+  let at = FIRST_BLOCK;
+  const bases: number[] = [];
   for (let i = 0; i < Math.max(2, vps); i++) {
-    const pageBlocks = at + VP_BLOCK_BYTES;
-    blocks.push({ base: at, pageBlocks });
-    at = align(pageBlocks + guestPages * 4, 0x10000);
+    bases.push(at);
+    at = align(at + VP_BLOCK_BYTES, 0x10000);
   }
+  const blocks = bases.map((base) => {
+    const pageBlocks = at;
+    at = align(at + guestPages * 4, 0x1000);
+    return { base, pageBlocks };
+  });
+  const lineMasks = at;
+  at = align(at + guestPages * 8, 0x10000);
   const end = align(at + ramBytes + 0x1000, 0x10000);
   if (end > 0xffff0000) throw new RangeError(`guest memory of ${ramBytes} bytes does not fit`);
   return { pages: end / 0x10000, lineMasks, vps: blocks, ram: at, ramBytes };

@@ -28,10 +28,15 @@ export interface ProcessorStats {
   readonly counters: Readonly<Record<string, number>>;
 }
 
+/** The engine's modules, as built. */
+export interface EngineBytes {
+  readonly runtime: Uint8Array<ArrayBuffer>;
+  readonly interpreter: Uint8Array<ArrayBuffer>;
+}
+
 export interface ProcessorStart {
   readonly spec: MachineSpec;
-  /** The engine's compiled runtime, as bytes. */
-  readonly runtime: Uint8Array<ArrayBuffer>;
+  readonly engine: EngineBytes;
   readonly wallClockSeconds: number;
   /** Control words shared with the API's thread (Control). */
   readonly control: Int32Array;

@@ -5,7 +5,7 @@
 import { Exit, Pending, SegIndex, Vp } from "../cpu/layout.js";
 import { Cpuid } from "../cpu/vp/cpuid.js";
 import { Msr, MsrFile, type MsrState } from "../cpu/vp/msr.js";
-import { createEngineMemory, FLAT_CODE64, FLAT_DATA, type ProcessorHost, VirtualProcessor } from "../cpu/vp/virtual-processor.js";
+import { createEngineMemory, type EngineModules, FLAT_CODE64, FLAT_DATA, type ProcessorHost, VirtualProcessor } from "../cpu/vp/virtual-processor.js";
 import { type Chipset, type ChipsetState, createChipset, type SerialSink } from "../chipset/chipset.js";
 import { LocalApic, type LocalApicState } from "../chipset/local-apic.js";
 import type { LinuxBoot } from "../firmware/linux-boot.js";
@@ -19,7 +19,7 @@ import { InterruptRouter } from "../machine/interrupt-router.js";
 export interface PartitionOptions {
   readonly ramBytes: number;
   readonly features: ReadonlySet<string>;
-  readonly runtime: WebAssembly.Module;
+  readonly modules: EngineModules;
   readonly shared: boolean;
   readonly clock: Clock;
   readonly entropy: Entropy;
@@ -105,7 +105,7 @@ export class Partition {
       },
       vmcall: () => false,
     };
-    this.vp = new VirtualProcessor(engine, 0, host, o.runtime, o.countForms);
+    this.vp = new VirtualProcessor(engine, 0, host, o.modules, o.countForms);
     const { base, words } = this.vp;
     this.apic = new LocalApic({
       id: 0,

@@ -1,5 +1,5 @@
 /** What the API needs of the platform it runs on; host/node and host/browser provide it. */
-import type { FromProcessor, ProcessorStart, ToProcessor } from "./messages.js";
+import type { EngineBytes, FromProcessor, ProcessorStart, ToProcessor } from "./messages.js";
 
 /** A processor that runs somewhere: another thread, or this one in turns. */
 export interface ProcessorHandle {
@@ -15,9 +15,12 @@ export interface ProcessorEvents {
 }
 
 export interface GuestFiles {
-  /** A bzImage. */
-  readonly kernel: Uint8Array;
-  readonly initrds: readonly Uint8Array[];
+  /** Reads them anew at each boot, so that nothing of some 60 MB is kept while the guest runs. */
+  load(): Promise<{
+    /** A bzImage. */
+    readonly kernel: Uint8Array;
+    readonly initrds: readonly Uint8Array[];
+  }>;
   readonly commandLine: string;
   /** Whether its init runs what `execCpio` carries. */
   readonly takesExec: boolean;
@@ -26,8 +29,11 @@ export interface GuestFiles {
 
 export interface Platform {
   /** Starts a processor on a thread of its own. */
-  startProcessor(start: ProcessorStart, events: ProcessorEvents): ProcessorHandle;
-  runtime(): Promise<Uint8Array<ArrayBuffer>>;
+  /** @param transfer buffers of `start` that this thread gives away */
+  startProcessor(start: ProcessorStart, events: ProcessorEvents, transfer: readonly ArrayBuffer[]): ProcessorHandle;
+  /** Gives memory back that large buffers took, if the platform can be asked for it. */
+  trim(): void;
+  engine(): Promise<EngineBytes>;
   /** Monotonic, in ns. */
   now(): number;
   /** Seconds since 1970 and 32 random bits, for the guest. */

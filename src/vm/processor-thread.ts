@@ -80,7 +80,7 @@ export class ProcessorThread {
     this.partition = new Partition({
       ramBytes: spec.ramBytes,
       features: new Set(spec.features),
-      runtime: new WebAssembly.Module(start.runtime),
+      modules: { runtime: new WebAssembly.Module(start.engine.runtime), interpreter: new WebAssembly.Module(start.engine.interpreter) },
       shared: true,
       clock,
       entropy,
@@ -208,15 +208,14 @@ export class ProcessorThread {
 }
 
 /** The parallel scheduler's loop for one processor. Returns when the machine has ended. */
-export function runProcessor(start: ProcessorStart, port: ThreadPort, clock: Clock, entropy: Entropy): void {
-  const thread = new ProcessorThread(start, port, clock, entropy);
+export function runProcessor(thread: ProcessorThread, control: Int32Array): void {
   const { words, pendingWord } = thread.partition.vp;
   while (!thread.ended) {
     const idleNs = thread.slice(SLICE);
     if (thread.ended) break;
     if (idleNs > 0) Atomics.wait(words, pendingWord, 0, Math.min(idleNs / 1e6, LONGEST_SLEEP_MS));
     while (thread.outputBlocked && !thread.ended) {
-      Atomics.wait(start.control, Control.outstanding, Atomics.load(start.control, Control.outstanding), 100);
+      Atomics.wait(control, Control.outstanding, Atomics.load(control, Control.outstanding), 100);
       thread.readMail();
     }
   }

@@ -85,29 +85,33 @@ export class Vm implements AsyncDisposable {
     this.#startedAt = this.#platform.now();
     const common = { ramBytes: memoryMiB * 2 ** 20, features: [...parseCpuModel(cpu)], debugExit: this.#options.debugExit ?? false };
     let spec: ProcessorStart["spec"];
+    const transfer = new Set<ArrayBuffer>();
     if (saved !== undefined) spec = { ...common, saved };
     else {
-      const kernel = await readKernelImage(guest.kernel);
-      const initrds = exec === undefined ? guest.initrds : [...guest.initrds, execCpio(exec, env)];
+      const files = await guest.load();
+      const kernel = await readKernelImage(files.kernel);
+      const initrds = exec === undefined ? files.initrds : [...files.initrds, execCpio(exec, env)];
+      for (const bytes of [kernel.elf, ...initrds]) if (bytes.buffer instanceof ArrayBuffer) transfer.add(bytes.buffer);
       const commandLine = [guest.commandLine, append].filter((s) => s !== "").join(" ");
-      spec = { ...common, linux: { setupHeader: kernel.setupHeader, elf: kernel.elf, initrds, commandLine } };
+      spec = { ...common, linux: { setupHeader: Uint8Array.from(kernel.setupHeader), elf: kernel.elf, initrds, commandLine } };
     }
-    const runtime = await this.#platform.runtime();
+    const engine = await this.#platform.engine();
     if (this.#end !== undefined) return;
     this.#control = new Int32Array(new SharedArrayBuffer(Control.words * 4));
-    const start: ProcessorStart = { spec, runtime, wallClockSeconds: this.#platform.wallClockSeconds(), control: this.#control };
+    const start: ProcessorStart = { spec, engine, wallClockSeconds: this.#platform.wallClockSeconds(), control: this.#control };
     const events = {
       onMessage: (m: FromProcessor): void => this.#receive(m),
       onFailure: (error: Error): void => this.#finish({ how: "failed", detail: error.stack ?? error.message, exitCode: undefined }),
     };
     const seed = this.#options.deterministic;
-    this.#processor = seed === undefined ? this.#platform.startProcessor(start, events) : startDeterministic(this.#platform, start, seed, events);
+    this.#processor = seed === undefined ? this.#platform.startProcessor(start, events, [...transfer]) : startDeterministic(this.#platform, start, seed, events);
   }
 
   #receive(m: FromProcessor): void {
     switch (m.type) {
       case "started":
         this.#memory = { words: new Int32Array(m.memory), pendingWord: m.pendingWord };
+        this.#platform.trim();
         break;
       case "output":
         Atomics.sub(this.#control, Control.outstanding, m.bytes.length);

@@ -1,7 +1,6 @@
 /** A deterministic boot of debian:12, stepped by instruction counts. */
-import { readFile } from "node:fs/promises";
-import { join } from "node:path";
 import { parseCpuModel } from "../../src/cpu/vp/cpuid.js";
+import { readEngine } from "../../src/host/node/platform.js";
 import { readKernelImage } from "../../src/image/kernel-image.js";
 import { DeterministicMachine } from "../../src/vm/deterministic.js";
 import { Control, type FromProcessor, type ProcessorStart } from "../../src/vm/messages.js";
@@ -19,19 +18,19 @@ export interface SteppedMachine {
 }
 
 export async function bootDeterministic(o: { seed?: number; saved?: PartitionState; console?: string } = {}): Promise<SteppedMachine> {
-  const runtime = new Uint8Array(await readFile(join(import.meta.dirname, "../../runtime.wasm")));
   const common = { ramBytes: RAM, features: [...parseCpuModel("default")], debugExit: false };
   let spec: ProcessorStart["spec"];
   if (o.saved !== undefined) spec = { ...common, saved: o.saved };
   else {
     const guest = await debian();
-    const kernel = await readKernelImage(guest.kernel);
-    spec = { ...common, linux: { setupHeader: kernel.setupHeader, elf: kernel.elf, initrds: guest.initrds, commandLine: guest.commandLine.replace(" quiet", "") } };
+    const files = await guest.load();
+    const kernel = await readKernelImage(files.kernel);
+    spec = { ...common, linux: { setupHeader: kernel.setupHeader, elf: kernel.elf, initrds: files.initrds, commandLine: guest.commandLine.replace(" quiet", "") } };
   }
   let text = o.console ?? "";
   const control = new Int32Array(new SharedArrayBuffer(Control.words * 4));
   const machine = new DeterministicMachine(
-    { spec, runtime, wallClockSeconds: 1_700_000_000, control },
+    { spec, engine: await readEngine(), wallClockSeconds: 1_700_000_000, control },
     o.seed ?? 1,
     (m: FromProcessor) => {
       if (m.type !== "output") return;

@@ -18,7 +18,7 @@ export const WINDOW = 0x300f00;
 export const WINDOW_BYTES = 256;
 /** Offsets in a case: code bytes and their number, vector that it raised (-1 = none), RIP after, registers, FXSAVE image, memory. */
 export const Field = {
-  code: 0, length: 16, trap: 20, rip: 24, gpr: 32, rflags: 160, error: 168, fx: 176, fcw: 176, fsw: 178, ftw: 180, mxcsr: 200,
+  code: 0, length: 16, trap: 20, rip: 24, gpr: 32, rflags: 160, error: 168, fx: 176, fcw: 176, fsw: 178, ftw: 180, fop: 182, fip: 184, fdp: 192, mxcsr: 200,
   st: 208, xmm: 336, window: 704,
 } as const;
 
@@ -164,6 +164,8 @@ export class EngineRunner {
     vp.view.setUint16(base + Vp.fcw, o.getUint16(at + Field.fcw, true), true);
     vp.view.setUint16(base + Vp.fsw, o.getUint16(at + Field.fsw, true), true);
     vp.view.setUint16(base + Vp.ftw, o.getUint8(at + Field.ftw), true);
+    vp.view.setUint16(base + Vp.fop, o.getUint16(at + Field.fop, true), true);
+    vp.bytes.set(out.subarray(at + Field.fip, at + Field.fip + 16), base + Vp.fip);
     const top = (o.getUint16(at + Field.fsw, true) >> 11) & 7;
     for (let i = 0; i < 8; i++) {
       const from = at + Field.st + i * 16;
@@ -181,6 +183,8 @@ export class EngineRunner {
     const fsw = vp.view.getUint16(base + Vp.fsw, true);
     o.setUint16(at + Field.fsw, fsw, true);
     o.setUint8(at + Field.ftw, vp.view.getUint16(base + Vp.ftw, true));
+    o.setUint16(at + Field.fop, vp.view.getUint16(base + Vp.fop, true), true);
+    out.set(vp.bytes.subarray(base + Vp.fip, base + Vp.fip + 16), at + Field.fip);
     const top = (fsw >> 11) & 7;
     for (let i = 0; i < 8; i++) {
       const from = base + Vp.x87 + ((top + i) & 7) * 16;

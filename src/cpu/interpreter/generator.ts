@@ -6,7 +6,7 @@
  */
 import { Helper, type HelperName } from "../isa/helpers.js";
 import { type Form, forms } from "../isa/forms.js";
-import { ARENA_BYTES, Exit, JUMP_CACHE_ENTRIES, type MemoryLayout, Rec, REC_BYTES, Status, Vp } from "../layout.js";
+import { ARENA_BYTES, Exit, JUMP_CACHE_ENTRIES, Rec, REC_BYTES, Status, Vp } from "../layout.js";
 import { FunctionBuilder, ModuleBuilder } from "../wasm/assembler.js";
 import { InterpreterSem, type LoopContext } from "./interpreter-sem.js";
 
@@ -17,12 +17,11 @@ export interface InterpreterModule {
 }
 
 /**
- * @param vp index of the virtual processor whose block the module is made for
+ * @param base of the block of the virtual processor that the module is made for
  * @param countForms counts executions by form at Vp.formCounts (u64 each): slow, for choosing what is hot
  */
-export function generateInterpreter(layout: MemoryLayout, vp: number, shared: boolean, countForms = false): InterpreterModule {
-  const module = new ModuleBuilder({ pages: layout.pages, shared });
-  const base = layout.vps[vp]!.base;
+export function generateInterpreter(base: number, shared: boolean, countForms = false): InterpreterModule {
+  const module = new ModuleBuilder({ minimum: 1, maximum: 65536, shared });
   const helpers = new Map<HelperName, number>();
   for (const name of Object.keys(Helper) as HelperName[]) {
     const { params, result } = Helper[name];

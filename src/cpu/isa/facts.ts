@@ -37,61 +37,123 @@ class FactSem implements Sem {
   #touch(i: number): void {
     if (this.isMemory(i)) this.canFault = true;
   }
-  const32 = (): Value => I32;
-  const64 = (): Value => I64;
-  constW = (): Value => (this.width === 64 ? I64 : I32);
-  read = (i: number): Value => this.#operand(i);
-  readU = (i: number): Value => this.#operand(i);
-  readWrite = (i: number): Value => this.#operand(i);
-  probeWrite = (i: number): void => this.#touch(i);
-  write = (i: number): void => this.#touch(i);
-  address = (): Value => I64;
-  readV = (i: number): Value => {
+  const32(): Value {
+    return I32;
+  }
+  const64(): Value {
+    return I64;
+  }
+  constW(): Value {
+    return (this.width === 64 ? I64 : I32);
+  }
+  read(i: number): Value {
+    return this.#operand(i);
+  }
+  readU(i: number): Value {
+    return this.#operand(i);
+  }
+  readWrite(i: number): Value {
+    return this.#operand(i);
+  }
+  probeWrite(i: number): void {
+    this.#touch(i);
+  }
+  write(i: number): void {
+    this.#touch(i);
+  }
+  address(): Value {
+    return I64;
+  }
+  readV(i: number): Value {
     this.#touch(i);
     return V128;
-  };
-  writeV = (i: number): void => this.#touch(i);
-  readF32 = (i: number): Value => {
+  }
+  writeV(i: number): void {
+    this.#touch(i);
+  }
+  readF32(i: number): Value {
     this.#touch(i);
     return value("f32");
-  };
-  readF64 = (i: number): Value => {
+  }
+  readF64(i: number): Value {
     this.#touch(i);
     return value("f64");
-  };
-  writeF32 = (i: number): void => this.#touch(i);
-  writeF64 = (i: number): void => this.#touch(i);
-  readLow = (i: number, width: 32 | 64): Value => {
+  }
+  writeF32(i: number): void {
+    this.#touch(i);
+  }
+  writeF64(i: number): void {
+    this.#touch(i);
+  }
+  readLow(i: number, width: 32 | 64): Value {
     this.#touch(i);
     return width === 64 ? I64 : I32;
-  };
-  writeLow = (i: number): void => this.#touch(i);
-  slot = (_o: number, width: Width): Value => (width === 64 ? I64 : I32);
+  }
+  writeLow(i: number): void {
+    this.#touch(i);
+  }
+  slot(_o: number, width: Width): Value {
+    return (width === 64 ? I64 : I32);
+  }
   setSlot(): void {}
-  slotV = (): Value => V128;
-  load = (_a: Value, width: Width): Value => {
+  slotV(): Value {
+    return V128;
+  }
+  load(_a: Value, width: Width): Value {
     this.canFault = true;
     return width === 64 ? I64 : I32;
-  };
-  store = (): void => {
+  }
+  store(): void {
     this.canFault = true;
-  };
-  bin = (_op: string, a: Value): Value => a;
-  cmp = (): Value => I32;
-  eqz = (): Value => I32;
-  clz = (a: Value): Value => a;
-  ctz = (a: Value): Value => a;
-  popcnt = (a: Value): Value => a;
-  select = (_c: Value, a: Value): Value => a;
-  wrap = (): Value => I32;
-  extendS = (): Value => I64;
-  extendU = (): Value => I64;
-  norm = (a: Value): Value => a;
-  zext = (a: Value): Value => a;
-  wasm = (_op: string, type: ValueType): Value => value(type);
-  simd = (_op: number, type: ValueType): Value => value(type);
-  shuffle = (): Value => V128;
-  constV = (): Value => V128;
+  }
+  bin(_op: string, a: Value): Value {
+    return a;
+  }
+  cmp(): Value {
+    return I32;
+  }
+  eqz(): Value {
+    return I32;
+  }
+  clz(a: Value): Value {
+    return a;
+  }
+  ctz(a: Value): Value {
+    return a;
+  }
+  popcnt(a: Value): Value {
+    return a;
+  }
+  select(_c: Value, a: Value): Value {
+    return a;
+  }
+  wrap(): Value {
+    return I32;
+  }
+  extendS(): Value {
+    return I64;
+  }
+  extendU(): Value {
+    return I64;
+  }
+  norm(a: Value): Value {
+    return a;
+  }
+  zext(a: Value): Value {
+    return a;
+  }
+  wasm(_op: string, type: ValueType): Value {
+    return value(type);
+  }
+  simd(_op: number, type: ValueType): Value {
+    return value(type);
+  }
+  shuffle(): Value {
+    return V128;
+  }
+  constV(): Value {
+    return V128;
+  }
   flags(_kind: FlagName): void {
     this.touchesFlags = true;
     if (this.#form.noFlags) return;
@@ -101,10 +163,18 @@ class FactSem implements Sem {
     this.readsFlags = true;
     return I32;
   }
-  carry = (): Value => this.#flag();
-  condition = (): Value => this.#flag();
-  packedFlags = (): Value => this.#flag();
-  keptFlags = (): Value => (this.#form.noFlags ? I32 : this.#flag());
+  carry(): Value {
+    return this.#flag();
+  }
+  condition(): Value {
+    return this.#flag();
+  }
+  packedFlags(): Value {
+    return this.#flag();
+  }
+  keptFlags(): Value {
+    return (this.#form.noFlags ? I32 : this.#flag());
+  }
   ifCount(_count: Value, then: () => void): void {
     if (this.#form.operands[1]?.kind !== "i") this.#depth++;
     then();
@@ -127,20 +197,38 @@ class FactSem implements Sem {
     otherwise?.();
     this.#depth--;
   }
-  slotRip = (): Value => I64;
-  nextRip = (): Value => I64;
-  fieldRegister = (): Value => I64;
-  jump = (): void => this.#leave();
-  jumpIf = (): void => this.#leave();
-  jumpTo = (): void => this.#leave();
-  leave = (): void => this.#leave();
+  slotRip(): Value {
+    return I64;
+  }
+  nextRip(): Value {
+    return I64;
+  }
+  fieldRegister(): Value {
+    return I64;
+  }
+  jump(): void {
+    this.#leave();
+  }
+  jumpIf(): void {
+    this.#leave();
+  }
+  jumpTo(): void {
+    this.#leave();
+  }
+  leave(): void {
+    this.#leave();
+  }
   #leave(): void {
     this.canLeave = true;
     // whoever runs next may look at the flags
     this.readsFlags = true;
   }
-  record = (): Value => I32;
-  immediate = (): Value => I64;
+  record(): Value {
+    return I32;
+  }
+  immediate(): Value {
+    return I64;
+  }
   knownImmediate = (): number | undefined => undefined;
 }
 

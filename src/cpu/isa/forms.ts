@@ -90,7 +90,7 @@ export function formOperands(row: Row, width: Width, shape: "r" | "m" | "x"): Fo
 
 export function operationWidths(row: Row): readonly Width[] {
   if (row.options.width !== undefined) return [row.options.width];
-  if (row.options.selector === undefined && row.operands.some((o) => o[1] === "y")) return [32, 64];
+  if (row.options.rexW || (row.options.selector === undefined && row.operands.some((o) => o[1] === "y"))) return [32, 64];
   const first = row.operands.find((o) => !/^(DX|Ib|Ibs|Iw|CL|1)$/.test(o)) ?? "v";
   if (first === "AL") return [8];
   const size = first === "rAX" || first === "M" ? "v" : (first[1] ?? "v");

@@ -34,6 +34,11 @@ export const Helper = {
   rcl: h(["i64", "i32", "i32", "i32"], "i64"),
   rcr: h(["i64", "i32", "i32", "i32"], "i64"),
   // SSE arithmetic off the fast path: code (FloatOp), operands; the result is in Vp.vectorResult
+  // vector operations that are no formula: code (VectorOp; immediate from bit 16 on), operands
+  vectorOp: h(["i32", "v128", "v128"], "v128", { pure: true }),
+  sha256rounds: h(["v128", "v128", "v128"], "v128", { pure: true }),
+  // PCMPxSTRx: immediate, operands, lengths -> mask in bits 0..15, flags at their places from bit 16 on
+  compareStrings: h(["i32", "v128", "v128", "i32", "i32"], "i32", { pure: true }),
   vectorFloat: h(["i32", "v128", "v128"], "i32", { faults: true }),
   // control
   lookup: h(["i64"], "i32", { faults: true }),

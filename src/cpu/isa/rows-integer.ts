@@ -295,7 +295,7 @@ sys("push cs", "0e", "", System.pushSeg, { not64: true });
 sys("crc32", "f2 0f38 f0", "Gy,Eb", System.crc32);
 sys("crc32", "f2 0f38 f1", "Gy,Ev", System.crc32);
 sys("invpcid", "66 0f38 82", "Gq,M", System.invpcid, { ends: true });
-sys("fwait", "9b", "", System.fwait, { fpu: true });
+sys("fwait", "9b", "", System.fwait);
 sys("call far", "ff /3 mem", "Mv", System.callFar, { ends: true });
 sys("jmp far", "ff /5 mem", "Mv", System.jmpFar, { ends: true });
 sys("ret far", "ca", "Iw", System.retFar, { ends: true });

@@ -1,19 +1,14 @@
-/** Rows of the SSE and SSE2 instructions, with the MMX forms that share their opcodes. */
-import { vectorProcedure } from "./rows-vector-procedures.js";
+/** Rows of the SSE and SSE2 instructions, with the MMX forms of the same operations. */
+import "./rows-vector-mmx.js";
+import "./rows-vector-sse4.js";
 import type { Definition } from "./sem.js";
-import { row, type RowOptions } from "./table.js";
 import * as F from "./vector-float.js";
 import * as V from "./vector.js";
-import { type Binary, binary, mm, op, Simd, unary } from "./vector-ops.js";
-import { VectorOp } from "./vector-codes.js";
+import { type Binary, binary, mm, op, Simd } from "./vector-ops.js";
+import { VectorProcedure } from "./vector-codes.js";
+import { integer, mmx, sse, vectorProcedure } from "./vector-row.js";
 
 const hex = (n: number): string => n.toString(16).padStart(2, "0");
-/** A row of SSE; `form` is the name of the semantics. */
-export const sse = (name: string, encoding: string, operands: string, define: Definition, form = name, options: RowOptions = {}): void =>
-  row(name, encoding, operands, define, { sse: true, ...options }, form);
-/** A row of MMX. */
-export const mmx = (name: string, encoding: string, operands: string, define: Definition, form = `${name}.mm`, options: RowOptions = {}): void =>
-  row(name, encoding, operands, define, { fpu: true, ...options }, form);
 
 // moves
 for (const [name, prefix] of [["movups", "np"], ["movupd", "66"]] as const) {
@@ -52,7 +47,7 @@ sse("movq", "66 0f d6", "Wq,Vx", V.moveQ);
 sse("movmskps", "np 0f 50 mod3", "Gd,Wx", V.moveMask(Simd.bitmask32));
 sse("movmskpd", "66 0f 50 mod3", "Gd,Wx", V.moveMask(Simd.bitmask64));
 sse("pmovmskb", "66 0f d7 mod3", "Gd,Wx", V.moveMask(Simd.bitmask8));
-vectorProcedure("maskmovdqu", "66 0f f7 mod3", "Vx,Wx", VectorOp.maskmov, { sse: true, string: true });
+vectorProcedure("maskmovdqu", "66 0f f7 mod3", "Vx,Wx", VectorProcedure.maskmovdqu, { sse: true, string: true });
 
 // float
 const FORMATS = [["ps", "np", "Wx"], ["pd", "66", "Wx"], ["ss", "f3", "Wd"], ["sd", "f2", "Wq"]] as const;
@@ -108,7 +103,6 @@ sse("shufpd", "66 0f c6", "Vx,Wx,Ib", V.shufpd);
 sse("pshufd", "66 0f 70", "Vx,Wx,Ib", V.pshufd);
 sse("pshufhw", "f3 0f 70", "Vx,Wx,Ib", V.pshufhw);
 sse("pshuflw", "f2 0f 70", "Vx,Wx,Ib", V.pshuflw);
-mmx("pshufw", "np 0f 70", "Pq,Qq,Ib", V.pshufw);
 [["bw", 0x60, 1], ["wd", 0x61, 2], ["dq", 0x62, 4]].forEach(([d, code, size]) => {
   const n = size as number;
   sse(`punpckl${d}`, `66 0f ${hex(code as number)}`, "Vx,Wx", binary(V.unpackLow(n)), `unpackLow${n}`);
@@ -125,11 +119,6 @@ for (const [name, code, simd] of [["packsswb", 0x63, Simd.narrow16S], ["packuswb
   mmx(name, `np 0f ${hex(code)}`, "Pq,Qq", mm(V.packMm(simd)));
 }
 
-/** Integer instructions that have an MMX form of the same meaning. */
-export function integer(name: string, encoding: string, f: Binary, options: RowOptions = {}): void {
-  sse(name, `66 ${encoding}`, "Vx,Wx", binary(f), name, options);
-  mmx(name, `np ${encoding}`, "Pq,Qq", mm(f));
-}
 const INTEGER: readonly (readonly [string, number, number | Binary])[] = [
   ["pcmpgtb", 0x64, Simd.gtS8], ["pcmpgtw", 0x65, Simd.gtS16], ["pcmpgtd", 0x66, Simd.gtS32],
   ["pcmpeqb", 0x74, Simd.eq8], ["pcmpeqw", 0x75, Simd.eq16], ["pcmpeqd", 0x76, Simd.eq32],
@@ -161,4 +150,3 @@ sse("pslldq", "66 0f 73 /7 mod3", "Wx,Ib", V.shiftBytes(true));
 sse("pinsrw", "66 0f c4 mod3", "Vx,Ed,Ib", V.insert(16));
 sse("pinsrw", "66 0f c4 mem", "Vx,Mw,Ib", V.insert(16));
 sse("pextrw", "66 0f c5 mod3", "Gd,Wx,Ib", V.extract(16));
-void unary;

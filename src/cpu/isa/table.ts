@@ -51,6 +51,8 @@ export interface RowOptions {
   readonly string?: true;
   /** REP prefixes are part of the row's encoding and not of the operation. */
   readonly direct?: true;
+  /** REX.W makes a difference although no operand has its size. */
+  readonly rexW?: true;
   /** Operand size is fixed to these bits, whatever the prefixes. */
   readonly width?: 8 | 16 | 32 | 64;
 }

@@ -15,8 +15,10 @@ export const FloatOp = {
 export const FloatFormat = { ss: 0, sd: 1, ps: 2, pd: 3 } as const;
 
 /** Procedures of the runtime's `vector`. */
+export const VectorProcedure = { maskmovdqu: 0, maskmovq: 1 } as const;
+/** First argument of the helper `vectorOp`, with the immediate from bit 16 on. The order matters there. */
 export const VectorOp = {
-  maskmov: 0, aesimc: 1, aesenc: 2, aesenclast: 3, aesdec: 4, aesdeclast: 5, aeskeygenassist: 6, pclmulqdq: 7,
-  sha1rnds4: 8, sha1nexte: 9, sha1msg1: 10, sha1msg2: 11, sha256rnds2: 12, sha256msg1: 13, sha256msg2: 14,
-  pcmpestrm: 15, pcmpestri: 16, pcmpistrm: 17, pcmpistri: 18, mpsadbw: 19, maskmovMmx: 20,
+  aesimc: 0, aesenc: 1, aesenclast: 2, aesdec: 3, aesdeclast: 4, aeskeygenassist: 5,
+  sha1rnds4: 6, sha1nexte: 7, sha1msg1: 8, sha1msg2: 9, sha256msg1: 10, sha256msg2: 11,
+  pclmulqdq: 12, mpsadbw: 13, phminposuw: 14,
 } as const;

@@ -7,7 +7,7 @@ import { Vp } from "../layout.js";
 import { setPacked } from "./integer.js";
 import type { Definition, Sem, Value } from "./sem.js";
 import { FloatFormat, FloatOp } from "./vector-codes.js";
-import { aligned, bytes, dwords, imm8, iota, low64, qwords, Simd, source, v, zero } from "./vector-ops.js";
+import { dwords, imm8, iota, low64, qwords, Simd, source, v, zero } from "./vector-ops.js";
 
 export type Format = keyof typeof FloatFormat;
 const wide = (f: Format): boolean => f === "sd" || f === "pd";
@@ -63,6 +63,10 @@ const PACKED = {
   add: { ps: Simd.f32Add, pd: Simd.f64Add }, sub: { ps: Simd.f32Sub, pd: Simd.f64Sub }, mul: { ps: Simd.f32Mul, pd: Simd.f64Mul },
   div: { ps: Simd.f32Div, pd: Simd.f64Div }, sqrt: { ps: Simd.f32Sqrt, pd: Simd.f64Sqrt },
 } as const;
+/** Takes the fast path's result if MXCSR and the result `r` allow it. */
+export function whenOrdinary(s: Sem, format: Format, r: Value, fast: () => void, slow: () => void): void {
+  s.if(both(s, defaultInexact(s), normal(s, format, r)), fast, slow);
+}
 /** A packed operation on values already read. */
 export function packedArithmetic(s: Sem, operation: Arithmetic, format: "ps" | "pd", a: Value, b: Value): void {
   const r = operation === "sqrt" ? v(s, PACKED.sqrt[format], b) : v(s, PACKED[operation][format], a, b);
@@ -298,5 +302,3 @@ export const approximate =
     const b = format === "ps" ? source(s, 1) : scalar(s, 1, "ss").vector();
     s.writeV(0, slowVector(s, codeOf(operation, format), s.readV(0), b));
   };
-void aligned;
-void bytes;

@@ -1,9 +1,8 @@
 /** Moves, logic and integer arithmetic of the vector registers (Intel SDM vol. 2). */
-import { Vp } from "../layout.js";
 import { setPacked } from "./integer.js";
 import type { Definition, Sem, Value } from "./sem.js";
 import {
-  aligned, type Binary, bytes, dwords, half, imm8, iota, low64, op, qwords, readMm, replaceHalf, Simd, source, v, words, writeMm, zero, enterMmx,
+  aligned, type Binary, bytes, dwords, half, imm8, iota, low64, op, qwords, readMm, replaceHalf, Simd, source, v, words, writeMm, zero,
 } from "./vector-ops.js";
 
 // ---- moves ------------------------------------------------------------------------------------------------------------------
@@ -188,9 +187,9 @@ export const shiftBytes =
 // ---- single elements ------------------------------------------------------------------------------------------------------------
 
 /** The element of `width` bits that the immediate names, zero-extended to 32 bits or as i64. */
-export function element(s: Sem, a: Value, width: 8 | 16 | 32 | 64): Value {
+export function element(s: Sem, a: Value, width: 8 | 16 | 32 | 64, lanes = 128 / width): Value {
   const per = 64 / width;
-  const lane = s.bin("and", imm8(s), s.const32(2 * per - 1));
+  const lane = s.bin("and", imm8(s), s.const32(lanes - 1));
   const word = s.select(s.bin("and", lane, s.const32(per)), half(s, a, 1), half(s, a, 0));
   if (width === 64) return word;
   const down = s.bin("mul", s.bin("and", lane, s.const32(per - 1)), s.const32(width));
@@ -200,11 +199,6 @@ export const extract =
   (width: 8 | 16 | 32 | 64): Definition =>
   (s) =>
     s.write(0, element(s, s.readV(1), width));
-export const extractMm: Definition = (s) => {
-  const a = readMm(s, 1);
-  s.write(0, element(s, a, 16));
-  enterMmx(s);
-};
 const INSERT = {
   8: [Simd.eq8, Simd.splat8, 16], 16: [Simd.eq16, Simd.splat16, 8], 32: [Simd.eq32, Simd.splat32, 4], 64: [Simd.eq64, Simd.splat64, 2],
 } as const;
@@ -223,35 +217,6 @@ export const insert =
     const value = s.read(1);
     s.writeV(0, inserted(s, s.readV(0), value, width));
   };
-export const insertMm: Definition = (s) => {
-  const value = s.read(1);
-  writeMm(s, 0, half(s, inserted(s, readMm(s, 0), value, 16, 4), 0));
-};
-
-// ---- MMX moves ------------------------------------------------------------------------------------------------------------------
-
-export const mmFromGeneral: Definition = (s) => writeMm(s, 0, s.extendU(s.read(1)));
-export const mmToGeneral: Definition = (s) => {
-  s.write(0, s.readLow(1, s.operandWidth(0) as 32 | 64));
-  enterMmx(s);
-};
-export const mmLoad: Definition = (s) => writeMm(s, 0, s.readLow(1, 64));
-export const mmStore: Definition = (s) => {
-  const a = s.readLow(1, 64);
-  if (s.isMemory(0)) {
-    s.writeLow(0, 64, a);
-    enterMmx(s);
-  } else writeMm(s, 0, a);
-};
-export const mmToXmm: Definition = (s) => {
-  s.writeV(0, low64(s, s.readLow(1, 64)));
-  enterMmx(s);
-};
-export const mmMoveMask: Definition = (s) => {
-  s.write(0, s.bin("and", s.simd(Simd.bitmask8, "i32", [readMm(s, 1)]), s.const32(0xff)));
-  enterMmx(s);
-};
-export const emms: Definition = (s) => s.setSlot(Vp.ftw, 16, s.const32(0));
 
 // ---- comparisons that set flags -----------------------------------------------------------------------------------------------
 

@@ -19,6 +19,13 @@ export function createEngineMemory(ramBytes: number, vps = 1, shared = true): En
   return { memory, layout, shared };
 }
 
+/** The engine's compiled modules, made at build time. */
+export interface EngineModules {
+  readonly runtime: WebAssembly.Module;
+  /** For processor 0 over shared memory; others are generated where they are needed. */
+  readonly interpreter: WebAssembly.Module | undefined;
+}
+
 /** What a processor asks of the machine around it. All calls are synchronous. */
 export interface ProcessorHost {
   portIn(port: number, width: 1 | 2 | 4): number;
@@ -83,8 +90,7 @@ export class VirtualProcessor {
   retired = 0;
   readonly #redispatch: number;
 
-  /** @param runtimeModule the compiled AssemblyScript runtime */
-  constructor(engine: EngineMemory, index: number, host: ProcessorHost, runtimeModule: WebAssembly.Module, countForms = false) {
+  constructor(engine: EngineMemory, index: number, host: ProcessorHost, modules: EngineModules, countForms = false) {
     const { memory, layout, shared } = engine;
     const buffer = memory.buffer;
     this.index = index;
@@ -135,7 +141,7 @@ export class VirtualProcessor {
       vmcall: (): number => (host.vmcall() ? 1 : 0),
       trace: (): void => {},
     };
-    const runtime = new WebAssembly.Instance(runtimeModule, {
+    const runtime = new WebAssembly.Instance(modules.runtime, {
       env: {
         memory, VP: constant(base), RAM: constant(layout.ram | 0), RAM_BYTES: constant(layout.ramBytes | 0),
         LINE_MASKS: constant(layout.lineMasks), PAGE_BLOCKS: constant(pageBlocks | 0),
@@ -143,7 +149,8 @@ export class VirtualProcessor {
       host: calls,
     });
     this.runtime = runtime.exports as unknown as Runtime;
-    const module = new WebAssembly.Module(generateInterpreter(layout, index, shared, countForms).bytes);
+    const made = index === 0 && shared && !countForms ? modules.interpreter : undefined;
+    const module = made ?? new WebAssembly.Module(generateInterpreter(base, shared, countForms).bytes);
     const instance = new WebAssembly.Instance(module, { env: { memory }, runtime: runtime.exports });
     this.#run = instance.exports.run as (budget: number) => number;
     this.#redispatch = blocks.redispatchHandler;

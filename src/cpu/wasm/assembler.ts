@@ -270,10 +270,10 @@ export class ModuleBuilder {
   readonly #imports: ImportedFunction[] = [];
   readonly #functions: { name: string | undefined; body: FunctionBuilder }[] = [];
   #table: readonly number[] = [];
-  readonly #memory: { pages: number; shared: boolean };
+  readonly #memory: { minimum: number; maximum: number; shared: boolean };
 
-  /** @param memory size of the imported memory `env.memory`, in 64 KiB pages (initial = maximum) */
-  constructor(memory: { pages: number; shared: boolean }) {
+  /** @param memory bounds of the imported memory `env.memory`, in 64 KiB pages */
+  constructor(memory: { minimum: number; maximum: number; shared: boolean }) {
     this.#memory = memory;
   }
   typeIndex(params: readonly ValTypeName[], results: readonly ValTypeName[]): number {
@@ -330,8 +330,8 @@ export class ModuleBuilder {
       s.name("memory");
       s.u8(2);
       s.u8(this.#memory.shared ? 3 : 1);
-      s.u32(this.#memory.pages);
-      s.u32(this.#memory.pages);
+      s.u32(this.#memory.minimum);
+      s.u32(this.#memory.maximum);
     });
     section(3, (s) => {
       s.u32(functionTypes.length);

@@ -30,7 +30,7 @@ export async function debianGuest(reference: string, o: GuestOptions = {}): Prom
   const environment = o.environment ?? process.env;
   const apt = await readAptSettings();
   const source = new Mirror({ mirror: o.mirror, environment, apt, keyring: () => readKeyring(o.keyring) });
-  const guest = await assembleDebianGuest({
+  const assemble = (): ReturnType<typeof assembleDebianGuest> => assembleDebianGuest({
     reference,
     source,
     cache: new FolderCache(cacheFolder(environment)),
@@ -41,12 +41,15 @@ export async function debianGuest(reference: string, o: GuestOptions = {}): Prom
     ...(o.progress === undefined ? {} : { progress: o.progress }),
     ...(o.signal === undefined ? {} : { signal: o.signal }),
   });
+  const { kernelVersion } = await assemble();
   return {
-    kernel: guest.kernel,
-    initrds: [guest.initramfs],
+    async load() {
+      const { kernel, initramfs } = await assemble();
+      return { kernel, initrds: [initramfs] };
+    },
     commandLine: `${COMMAND_LINE} quiet`,
     takesExec: true,
-    description: `${reference} · Linux ${guest.kernelVersion}`,
+    description: `${reference} · Linux ${kernelVersion}`,
   };
 }
 
@@ -105,8 +108,7 @@ export async function kernelGuest(kernel: string, initrds: readonly string[]): P
     throw new ImageError("cannot-run", `${kernel} is ${identity.description}: this boot method (${identity.bootable.method}) is not there yet`, "give a Linux bzImage (vmlinuz)");
   }
   return {
-    kernel: await wholeFile(kernel),
-    initrds: await Promise.all(initrds.map(wholeFile)),
+    load: async () => ({ kernel: await wholeFile(kernel), initrds: await Promise.all(initrds.map(wholeFile)) }),
     commandLine: COMMAND_LINE,
     takesExec: false,
     description: identity.description,

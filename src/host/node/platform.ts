@@ -3,14 +3,22 @@ import { randomBytes } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Worker } from "node:worker_threads";
-import type { FromProcessor } from "../../vm/messages.js";
+import { trim } from "./trim.js";
+import type { EngineBytes, FromProcessor } from "../../vm/messages.js";
 import type { Platform } from "../../vm/platform.js";
 
-let runtime: Promise<Uint8Array<ArrayBuffer>> | undefined;
+const built = (name: string): Promise<Uint8Array<ArrayBuffer>> => readFile(join(import.meta.dirname, "../../..", name)).then((b) => new Uint8Array(b));
+let engine: Promise<EngineBytes> | undefined;
+/** The engine's modules beside the compiled sources. */
+export function readEngine(): Promise<EngineBytes> {
+  engine ??= Promise.all([built("runtime.wasm"), built("interpreter.wasm")]).then(([runtime, interpreter]) => ({ runtime, interpreter }));
+  return engine;
+}
 
 export const nodePlatform: Platform = {
-  startProcessor(start, events) {
-    const worker = new Worker(join(import.meta.dirname, "processor-worker.js"), { workerData: start, name: "processor-0" });
+  startProcessor(start, events, transfer) {
+    const worker = new Worker(join(import.meta.dirname, "processor-worker.js"), { name: "processor-0" });
+    worker.postMessage(start, [...transfer]);
     worker.on("message", (m: FromProcessor) => events.onMessage(m));
     worker.on("error", (e: unknown) => events.onFailure(e instanceof Error ? e : new Error(String(e))));
     return {
@@ -18,10 +26,8 @@ export const nodePlatform: Platform = {
       terminate: async () => void (await worker.terminate()),
     };
   },
-  runtime() {
-    runtime ??= readFile(join(import.meta.dirname, "../../../runtime.wasm")).then((b) => new Uint8Array(b));
-    return runtime;
-  },
+  engine: readEngine,
+  trim,
   now: () => Number(process.hrtime.bigint()),
   wallClockSeconds: () => Math.floor(Date.now() / 1000),
   random: () => randomBytes(4).readInt32LE(0),

@@ -1,18 +1,18 @@
 /** A processor's worker thread in Node: port, clock and entropy for vm/processor-thread. */
 import { randomBytes } from "node:crypto";
-import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
+import { parentPort, receiveMessageOnPort } from "node:worker_threads";
 import type { ProcessorStart, ToProcessor } from "../../vm/messages.js";
-import { runProcessor } from "../../vm/processor-thread.js";
+import { ProcessorThread, runProcessor } from "../../vm/processor-thread.js";
+import { trim } from "./trim.js";
 
-const start = workerData as ProcessorStart;
 const port = parentPort!;
+let baseNs = 0;
 /** process.hrtime is process-wide: performance.now() in a worker starts with the worker. */
 const origin = process.hrtime();
-const base = start.spec.saved?.timeNs ?? 0;
 const clock = {
   now(): number {
     const [s, ns] = process.hrtime();
-    return base + (s - origin[0]) * 1e9 + (ns - origin[1]);
+    return baseNs + (s - origin[0]) * 1e9 + (ns - origin[1]);
   },
 };
 const pool = new Int32Array(256);
@@ -28,13 +28,23 @@ const entropy = {
   state: undefined,
   restore(): void {},
 };
-runProcessor(
-  start,
-  {
-    post: (message, transfer) => port.postMessage(message, [...transfer]),
-    receive: () => receiveMessageOnPort(port)?.message as ToProcessor | undefined,
-  },
-  clock,
-  entropy,
-);
-port.close();
+// the first message is the start; everything after it is taken by the loop
+port.once("message", (start: ProcessorStart) => {
+  baseNs = start.spec.saved?.timeNs ?? 0;
+  const thread = new ProcessorThread(
+    start,
+    {
+      post: (message, transfer) => port.postMessage(message, [...transfer]),
+      receive: () => receiveMessageOnPort(port)?.message as ToProcessor | undefined,
+    },
+    clock,
+    entropy,
+  );
+  const { control } = start;
+  // out of the handler, so that the start's images are nobody's any more
+  setImmediate(() => {
+    trim();
+    runProcessor(thread, control);
+    port.close();
+  });
+});

@@ -3,32 +3,34 @@ import { VP } from "./env";
 import * as L from "./layout";
 import { readable, writeBytes } from "./mmu";
 import { ea } from "./system";
-import { code64, cpl, get16, get32, get64, gp, gpr, set16, set32, set64, ud } from "./state";
+import { initialize, setControlWord, summarize } from "./x87-stack";
+import { code64, get16, get32, get64, gp, gpr, set16, set32, set64, ud } from "./state";
 
 const IMAGE: i32 = L.Vp_scratch;
 
-function x87ToImage(to: i32): void {
+/** @param wide REX.W: instruction and data pointer have 64 bits; else 32, and a selector that is 0 here (CPUID's ZERO_FCS_FDS) */
+function x87ToImage(to: i32, wide: bool): void {
   const top = (get16(L.Vp_fsw) >> 11) & 7;
   store<u16>(to, <u16>get16(L.Vp_fcw));
   store<u16>(to, <u16>get16(L.Vp_fsw), 2);
-  store<u8>(to, <u8>get16(L.Vp_ftw), 4);
-  store<u8>(to, 0, 5);
+  store<u16>(to, <u16>get16(L.Vp_ftw), 4);
   store<u16>(to, <u16>get16(L.Vp_fop), 6);
-  store<u64>(to, get64(L.Vp_fip), 8);
-  store<u64>(to, get64(L.Vp_fdp), 16);
+  store<u64>(to, wide ? get64(L.Vp_fip) : get64(L.Vp_fip) & 0xffffffff, 8);
+  store<u64>(to, wide ? get64(L.Vp_fdp) : get64(L.Vp_fdp) & 0xffffffff, 16);
   for (let i: u32 = 0; i < 8; i++) {
     const from = VP + L.Vp_x87 + i32((top + i) & 7) * 16;
     store<u64>(to + 32 + i32(i) * 16, load<u64>(from));
     store<u64>(to + 32 + i32(i) * 16, u64(load<u16>(from, 8)), 8);
   }
 }
-function x87FromImage(from: i32): void {
-  set16(L.Vp_fcw, load<u16>(from) | 0x40);
+function x87FromImage(from: i32, wide: bool): void {
+  setControlWord(load<u16>(from));
   set16(L.Vp_fsw, load<u16>(from, 2));
+  summarize();
   set16(L.Vp_ftw, load<u8>(from, 4));
   set16(L.Vp_fop, load<u16>(from, 6) & 0x7ff);
-  set64(L.Vp_fip, load<u64>(from, 8));
-  set64(L.Vp_fdp, load<u64>(from, 16));
+  set64(L.Vp_fip, wide ? load<u64>(from, 8) : u64(load<u32>(from, 8)));
+  set64(L.Vp_fdp, wide ? load<u64>(from, 16) : u64(load<u32>(from, 16)));
   const top = (load<u16>(from, 2) >> 11) & 7;
   for (let i: u32 = 0; i < 8; i++) {
     const to = VP + L.Vp_x87 + i32((top + i) & 7) * 16;
@@ -36,15 +38,7 @@ function x87FromImage(from: i32): void {
     store<u16>(to, load<u16>(from + 32 + i32(i) * 16, 8), 8);
   }
 }
-function x87Init(): void {
-  set16(L.Vp_fcw, 0x37f);
-  set16(L.Vp_fsw, 0);
-  set16(L.Vp_ftw, 0);
-  set16(L.Vp_fop, 0);
-  set64(L.Vp_fip, 0);
-  set64(L.Vp_fdp, 0);
-  memory.fill(VP + L.Vp_x87, 0, 128);
-}
+@inline function wide(r: i32): bool { return load<u8>(r, L.Rec_link) == 64; }
 
 export function fxsave(r: i32): i32 {
   const va = ea(r);
@@ -53,7 +47,7 @@ export function fxsave(r: i32): i32 {
     return L.Status_fault;
   }
   const image = VP + IMAGE;
-  x87ToImage(image);
+  x87ToImage(image, wide(r));
   store<u32>(image, get32(L.Vp_mxcsr), 24);
   store<u32>(image, 0xffff, 28);
   const n = code64() ? 16 : 8;
@@ -83,7 +77,7 @@ export function fxrstor(r: i32): i32 {
     gp(0);
     return L.Status_fault;
   }
-  x87FromImage(image);
+  x87FromImage(image, wide(r));
   set32(L.Vp_mxcsr, mxcsr);
   memory.copy(VP + L.Vp_xmm, image + 160, (code64() ? 16 : 8) * 16);
   return L.Status_next;
@@ -103,7 +97,7 @@ export function xsave(r: i32, compact: bool): i32 {
   const mask = ((gpr(0) & 0xffffffff) | (gpr(2) << 32)) & get64(L.Vp_xcr0);
   const image = VP + IMAGE;
   if ((mask & 1) != 0) {
-    x87ToImage(image);
+    x87ToImage(image, wide(r));
     if (!writeBytes(va, 24, image)) return L.Status_fault;
     if (!writeBytes(va + 32, 128, image + 32)) return L.Status_fault;
   }
@@ -131,38 +125,34 @@ export function xrstor(r: i32): i32 {
   }
   if (!fetch(va, 576)) return L.Status_fault;
   const image = VP + IMAGE;
-  const present = load<u64>(image, 512), compact = load<u64>(image, 520);
+  const present = load<u64>(image, 512), layout = load<u64>(image, 520);
+  const compact = (layout >> 63) != 0;
   const xcr0 = get64(L.Vp_xcr0);
-  if ((present & ~xcr0) != 0 || ((compact >> 63) != 0 ? (compact & ~(u64(1) << 63) & ~xcr0) != 0 || (present & ~compact) != 0 : compact != 0)) {
+  // the standard form checks bytes 8..23 of the header, the compact one 16..63
+  let reserved = load<u64>(image, 528);
+  if (compact) for (let i = 536; i < 576; i += 8) reserved |= load<u64>(image + i);
+  if (reserved != 0 || (present & ~xcr0) != 0 || (compact ? ((layout << 1 >> 1) & ~xcr0) != 0 || (present & ~layout) != 0 : layout != 0)) {
     gp(0);
     return L.Status_fault;
   }
   const mask = ((gpr(0) & 0xffffffff) | (gpr(2) << 32)) & xcr0;
   if ((mask & 2) != 0) {
-    const mxcsr = load<u32>(image, 24);
+    // the standard form takes MXCSR whatever XSTATE_BV says; in the compact form it is a part of SSE
+    const mxcsr = compact && (present & 2) == 0 ? 0x1f80 : load<u32>(image, 24);
     if ((mxcsr & 0xffff0000) != 0) {
       gp(0);
       return L.Status_fault;
     }
-    if ((present & 2) != 0) {
-      set32(L.Vp_mxcsr, mxcsr);
-      memory.copy(VP + L.Vp_xmm, image + 160, (code64() ? 16 : 8) * 16);
-    } else {
-      set32(L.Vp_mxcsr, (compact >> 63) != 0 ? 0x1f80 : mxcsr);
-      memory.fill(VP + L.Vp_xmm, 0, (code64() ? 16 : 8) * 16);
-    }
+    set32(L.Vp_mxcsr, mxcsr);
+    if ((present & 2) != 0) memory.copy(VP + L.Vp_xmm, image + 160, (code64() ? 16 : 8) * 16);
+    else memory.fill(VP + L.Vp_xmm, 0, (code64() ? 16 : 8) * 16);
   }
   if ((mask & 1) != 0) {
-    if ((present & 1) != 0) x87FromImage(image);
-    else x87Init();
+    if ((present & 1) != 0) x87FromImage(image, wide(r));
+    else {
+      initialize();
+      memory.fill(VP + L.Vp_x87, 0, 128);
+    }
   }
   return L.Status_next;
-}
-export function fninit(): void {
-  set16(L.Vp_fcw, 0x37f);
-  set16(L.Vp_fsw, 0);
-  set16(L.Vp_ftw, 0);
-  set16(L.Vp_fop, 0);
-  set64(L.Vp_fip, 0);
-  set64(L.Vp_fdp, 0);
 }

@@ -8,5 +8,6 @@ export { string } from "./strings";
 export { farTransfer } from "./far";
 export { legacy } from "./legacy";
 export { x87 } from "./x87";
-export { vector } from "./vector";
+export { vector, vectorOp, compareStrings } from "./vector";
+export { sha256rounds } from "./vector-crypto";
 export { vectorFloat } from "./vector-float";

@@ -12,6 +12,7 @@ import {
 } from "./state";
 import { fxrstor, fxsave, xrstor, xsave } from "./fpstate";
 import { far } from "./far";
+import { fwait } from "./x87";
 
 @inline function width(r: i32): i32 { return load<u8>(r, L.Rec_link); }
 @inline export function isMemory(r: i32): bool { return (load<u32>(r, L.Rec_link) & L.ProcedureFlag_memory) != 0; }
@@ -204,7 +205,7 @@ export function system(r: i32): i32 {
       return softwareInterrupt(4, ripOf(r), nextRip(r));
     case L.System_ud: return failed(ud());
     case L.System_noFpu: return failed(fault(7, -1));
-    case L.System_fwait: return L.Status_next;
+    case L.System_fwait: return fwait();
     case L.System_rdfsbase:
     case L.System_rdgsbase:
     case L.System_wrfsbase:

@@ -107,6 +107,15 @@ function arithmetic(op: i32, x: u64, y: u64, wide: bool, odd: bool): u64 {
   }
 }
 
+/** DPPS, DPPD: products that the high half of the immediate picks, summed in pairs; the low half picks the places of the sum. */
+function dotProduct(ra: i32, rb: i32, imm: i32, wide: bool): void {
+  const n = wide ? 2 : 4;
+  for (let i = 0; i < n; i++) put(rb, i, wide, (imm & (16 << i)) != 0 ? F.mul(get(ra, i, wide), get(rb, i, wide), wide) : 0);
+  let sum = F.add(get(rb, 0, wide), get(rb, 1, wide), false, wide);
+  if (!wide) sum = F.add(sum, F.add(get(rb, 2, wide), get(rb, 3, wide), false, wide), false, wide);
+  for (let i = 0; i < n; i++) put(ra, i, wide, (imm & (1 << i)) != 0 ? sum : 0);
+}
+
 /** Takes over the flags. @returns 0 = an unmasked one: #XM, or #UD where the system does not handle it */
 function finish(): i32 {
   const mxcsr = get32(L.Vp_mxcsr);
@@ -152,6 +161,9 @@ export function vectorFloat(code: i32, a: v128, b: v128): i32 {
       if ((imm & 4) == 0) F.setMode(imm & 3);
       for (let i = 0; i < n; i++) put(ra, i, wide, F.roundIntegral(get(rb, i, wide), wide));
       if ((imm & 8) != 0) F.clearFlags(F.PE);
+      break;
+    case L.FloatOp_dp:
+      dotProduct(ra, rb, imm, wide);
       break;
     case L.FloatOp_toFloat:
       for (let i = 0; i < min(n, 2); i++) put(ra, i, !wide, F.convert(get(rb, i, wide), wide));

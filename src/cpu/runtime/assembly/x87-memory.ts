@@ -9,12 +9,13 @@ import {
   bcdIndefinite, convertedDenormal, convertedHigh, convertedLow, fromBcd, fromDouble, fromInteger, fromSingle, toBcd, toDouble, toInteger,
   toSingle,
 } from "./softfloat80-convert";
-import { get16, set64, ud } from "./state";
+import { get16, ud } from "./state";
 import { ea } from "./system";
-import { arithmetic, compareTo } from "./x87-arithmetic";
+import { arithmetic, compareTo, emptyCompare } from "./x87-arithmetic";
 import { loadEnvironment, restoreState, saveState, storeEnvironment } from "./x87-environment";
 import {
-  begin, high, isEmpty, loadA, low, openExceptions, pendingException, pop, push, setControlWord, settle, stackFault, summarize,
+  beginOp, high, isEmpty, loadA, low, noteMemory, openExceptions, pendingException, pop, push, setControlWord, settle, stackFault,
+  settleTo, summarize, underflowTo,
 } from "./x87-stack";
 
 /** Formats of a memory operand. */
@@ -49,8 +50,8 @@ function fetch(va: u64, format: i32): i32 {
 function loadOperand(r: i32, format: i32): i32 {
   const va = ea(r);
   if (!fetch(va, format)) return L.Status_fault;
-  begin(r);
-  set64(L.Vp_fdp, va);
+  noteMemory(r, va);
+  beginOp();
   if (!isEmpty(7)) {
     if (stackFault(true)) {
       indefinite();
@@ -77,7 +78,7 @@ function storeOperand(r: i32, format: i32, popping: bool, truncate: bool): i32 {
   const image = VP + L.Vp_scratch;
   const empty = isEmpty(0);
   const size = sizeOf(format);
-  beginStore();
+  beginOp();
   if (empty) {
     switch (format) {
       case SINGLE: store<u32>(image, 0xffc00000); break;
@@ -103,9 +104,69 @@ function storeOperand(r: i32, format: i32, popping: bool, truncate: bool): i32 {
   }
   const stored = empty ? masked(IE) : (openExceptions() & (IE | OE | UE)) == 0;
   if (stored && !(size > 8 ? writeBytes(va, size, image) : write(va, size, load<u64>(image)))) return L.Status_fault;
-  noteStore(r, va);
+  noteMemory(r, va);
   if (empty) stackFault(false);
   else settle(true);
   if (stored && popping) pop();
   return L.Status_next;
+}
+
+function arithmeticOperand(r: i32, operation: i32, format: i32): i32 {
+  const va = ea(r);
+  if (!fetch(va, format)) return L.Status_fault;
+  noteMemory(r, va);
+  beginOp();
+  const compares = operation == 2 || operation == 3;
+  if (isEmpty(0)) {
+    if (compares) emptyCompare();
+    else underflowTo(0);
+    if (operation == 3 && masked(IE)) pop();
+    return L.Status_next;
+  }
+  loadA(0);
+  setConvertedB(convertedHigh, convertedLow, convertedDenormal);
+  if (!compares) {
+    arithmetic(operation);
+    settleTo(0);
+  } else if (compareTo(false) && operation == 3) pop();
+  return L.Status_next;
+}
+
+/** Opcode 0xd8 + op with a memory operand. */
+export function memoryForm(r: i32, op: i32, reg: i32): i32 {
+  switch (op << 3 | reg) {
+    case 0x0e: return storeEnvironment(r, ea(r));
+    case 0x2e: return saveState(r, ea(r));
+    case 0x0f: return write(ea(r), 2, u64(get16(L.Vp_fcw))) ? L.Status_next : L.Status_fault;
+    case 0x2f: return write(ea(r), 2, u64(get16(L.Vp_fsw))) ? L.Status_next : L.Status_fault;
+    case 0x09:
+    case 0x1c:
+    case 0x1e:
+    case 0x2d:
+      ud();
+      return L.Status_fault;
+  }
+  if (pendingException()) return L.Status_fault;
+  if ((op & 1) == 0) return arithmeticOperand(r, reg, op == 0 ? SINGLE : op == 2 ? INT32 : op == 4 ? DOUBLE : INT16);
+  switch (op << 3 | reg) {
+    case 0x0c: return loadEnvironment(r, ea(r));
+    case 0x2c: return restoreState(r, ea(r));
+    case 0x0d: {
+      const at = readable(ea(r), 2);
+      if (at == 0) return L.Status_fault;
+      setControlWord(load<u16>(at));
+      summarize();
+      return L.Status_next;
+    }
+    case 0x1d: return loadOperand(r, EXTENDED);
+    case 0x1f: return storeOperand(r, EXTENDED, true, false);
+    case 0x3c: return loadOperand(r, BCD);
+    case 0x3d: return loadOperand(r, INT64);
+    case 0x3e: return storeOperand(r, BCD, true, false);
+    case 0x3f: return storeOperand(r, INT64, true, false);
+  }
+  const format = op == 1 ? SINGLE : op == 3 ? INT32 : op == 5 ? DOUBLE : INT16;
+  if (reg == 0) return loadOperand(r, format);
+  if (reg == 1) return storeOperand(r, format == DOUBLE ? INT64 : format, true, true);
+  return storeOperand(r, format, reg == 3, false);
 }

@@ -39,15 +39,17 @@ export function setControlWord(fcw: u32): void {
   set16(L.Vp_fcw, (fcw & 0x1f3f) | 0x40);
 }
 
-/**
- * Starts a non-control instruction: notes where it is, and sets the rounding.
- * The last-instruction registers are kept at every such instruction (CPUID's FDP_EXCPTN_ONLY is 0).
- */
-export function begin(r: i32): void {
+/** Sets what the control word says for the operation that follows. */
+export function beginOp(): void { beginOperation(get16(L.Vp_fcw)); }
+/** Notes a non-control instruction in the last-instruction registers: all of them each time (CPUID's FDP_EXCPTN_ONLY is 0). */
+export function note(r: i32): void {
   const bits = load<u32>(r, L.Rec_link);
   set64(L.Vp_fip, ripOf(r));
   set16(L.Vp_fop, ((bits >> 8) & 0x700) | (bits >> 24));
-  beginOperation(get16(L.Vp_fcw));
+}
+export function noteMemory(r: i32, va: u64): void {
+  note(r);
+  set64(L.Vp_fdp, va);
 }
 
 // ---- stack ---------------------------------------------------------------------------------------------------------------------

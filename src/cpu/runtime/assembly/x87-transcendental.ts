@@ -1,0 +1,1 @@
+export function transcendental(which: i32): void {}
