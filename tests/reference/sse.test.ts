@@ -40,7 +40,8 @@ function addCases(batch: Batch, random: Random, row: Row, count: number): void {
         let rm = row.operands.some((o) => o[0] === "E") ? random.pick(general) : vector();
         if (n % 7 === 0 && !row.operands.some((o) => /^[GE]/.test(o))) rm = reg;
         const base = random.pick([3, 11, 5, 12]);
-        const displacement = n % 10 === 9 ? random.below(100) : random.below(7) * 16;
+        // SHA: this processor may be an AMD one, which does not ask for alignment there; Intel's does, and ours
+        const displacement = n % 10 === 9 && !row.mnemonic.startsWith("sha") ? random.below(100) : random.below(7) * 16;
         const wide = width === 64 && row.operands.some((o) => o[1] === "y");
         const code = encode(row, {
           width: wide ? 64 : 32, reg, rm, immediate: n < 40 ? n * 7 : random.u32(), ...(shape === "r" ? {} : { memory: { base, displacement } }),
@@ -120,7 +121,7 @@ test("vector instructions do what this machine's processor does", { skip: native
       tested.add(row);
       cases++;
       const d =
-        difference(native, ours, i * CASE_BYTES, { x87: isMmx(row), skipXmm: approximate(row), mxcsr: mxcsrMask(batch.view.getUint32(i * CASE_BYTES + Field.mxcsr, true)) }) ||
+        difference(native, ours, i * CASE_BYTES, { x87: isMmx(row) && new DataView(native.buffer, native.byteOffset).getInt32(i * CASE_BYTES + Field.trap, true) === -1, skipXmm: approximate(row), mxcsr: mxcsrMask(batch.view.getUint32(i * CASE_BYTES + Field.mxcsr, true)) }) ||
         (approximate(row) ? near(native, ours, i * CASE_BYTES) : "");
       if (d === "") continue;
       failed++;

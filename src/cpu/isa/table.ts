@@ -74,7 +74,7 @@ export function row(mnemonic: string, encoding: string, operands: string, define
   const tokens = encoding.split(" ");
   tokens.forEach((t, i) => {
     if (t === "np") prefix = 0;
-    else if (t === "0f") map = 1;
+    else if (t === "0f" && map === 0) map = 1; // behind an escape it is the opcode (PALIGNR)
     else if (t === "0f38") map = 2;
     else if (t === "0f3a") map = 3;
     else if (t.startsWith("/")) reg = Number(t.slice(1));
@@ -89,6 +89,7 @@ export function row(mnemonic: string, encoding: string, operands: string, define
       opcode = Number.parseInt(t, 16);
     }
   });
+  if (!(opcode >= 0 && opcode <= 0xff)) throw new Error(`${mnemonic}: no opcode in "${encoding}"`);
   const list = operands === "" ? [] : operands.split(",");
   const modrm = reg !== undefined || mod !== undefined || list.some((o) => "EGMVWCDSRPQ".includes(o[0]!) && !/^(CL|DX|AL|rAX)$/.test(o));
   for (let k = 0; k < (plus ? 8 : 1); k++) {

@@ -34,7 +34,10 @@ export const extractWord: Definition = (s) => {
   s.write(0, element(s, readMm(s, 1), 16, 4));
   enterMmx(s);
 };
-export const emms: Definition = (s) => s.setSlot(Vp.ftw, 16, s.const32(0));
+export const emms: Definition = (s) => {
+  enterMmx(s);
+  s.setSlot(Vp.ftw, 16, s.const32(0));
+};
 
 /** CVTPI2PS: two dwords to the low singles; the high half stays. */
 export const toSingles: Definition = (s) => {

@@ -28,6 +28,9 @@ export function begin(mxcsr: u32): void {
   daz = (mxcsr & 0x40) != 0;
   ftz = (mxcsr & 0x8000) != 0;
 }
+export function unmasked(): bool {
+  return (flags & ~masks) != 0;
+}
 export function setMode(to: u32): void {
   mode = to;
 }

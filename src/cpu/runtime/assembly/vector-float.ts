@@ -111,8 +111,14 @@ function arithmetic(op: i32, x: u64, y: u64, wide: bool, odd: bool): u64 {
 function dotProduct(ra: i32, rb: i32, imm: i32, wide: bool): void {
   const n = wide ? 2 : 4;
   for (let i = 0; i < n; i++) put(rb, i, wide, (imm & (16 << i)) != 0 ? F.mul(get(ra, i, wide), get(rb, i, wide), wide) : 0);
+  // an unmasked exception of one step keeps the next from happening
+  if (F.unmasked()) return;
   let sum = F.add(get(rb, 0, wide), get(rb, 1, wide), false, wide);
-  if (!wide) sum = F.add(sum, F.add(get(rb, 2, wide), get(rb, 3, wide), false, wide), false, wide);
+  if (!wide) {
+    const upper = F.add(get(rb, 2, wide), get(rb, 3, wide), false, wide);
+    if (F.unmasked()) return;
+    sum = F.add(sum, upper, false, wide);
+  }
   for (let i = 0; i < n; i++) put(ra, i, wide, (imm & (1 << i)) != 0 ? sum : 0);
 }
 
