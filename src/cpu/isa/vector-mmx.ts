@@ -39,14 +39,14 @@ export const emms: Definition = (s) => {
   s.setSlot(Vp.ftw, 16, s.const32(0));
 };
 
-/** CVTPI2PS: two dwords to the low singles; the high half stays. */
+/** CVTPI2PS: two dwords to the low singles; the high half stays. With a memory operand the MMX state is left alone. */
 export const toSingles: Definition = (s) => {
   const b = low64(s, s.readLow(1, 64));
   const r = slowVector(s, codeOf("fromInt32", "ps"), b, b);
   s.writeV(0, replaceHalf(s, s.readV(0), half(s, r, 0), 0));
-  enterMmx(s);
+  if (!s.isMemory(1)) enterMmx(s);
 };
-/** CVTPI2PD. With a memory operand the MMX state is left alone. */
+/** CVTPI2PD, the same way. */
 export const toDoubles: Definition = (s) => {
   s.writeV(0, v(s, Simd.convert32F64, low64(s, s.readLow(1, 64))));
   if (!s.isMemory(1)) enterMmx(s);

@@ -15,6 +15,8 @@ const TOP: u64 = u64(1) << 63;
 
 /** Flags raised since `begin`. */
 export let flags: u32 = 0;
+/** Flags of the steps that are done. */
+export let settled: u32 = 0;
 export let mode: u32 = 0;
 let masks: u32 = 0;
 let daz: bool = false;
@@ -23,13 +25,18 @@ let ftz: bool = false;
 /** @param mxcsr control bits to work by */
 export function begin(mxcsr: u32): void {
   flags = 0;
+  settled = 0;
   mode = (mxcsr >> 13) & 3;
   masks = (mxcsr >> 7) & 63;
   daz = (mxcsr & 0x40) != 0;
   ftz = (mxcsr & 0x8000) != 0;
 }
-export function unmasked(): bool {
-  return (flags & ~masks) != 0;
+/** Ends a step of an operation of several. @returns false = an unmasked exception: the next step does not happen */
+export function settle(): bool {
+  if ((flags & ~masks) != 0) return false;
+  settled |= flags;
+  flags = 0;
+  return true;
 }
 export function setMode(to: u32): void {
   mode = to;

@@ -112,11 +112,11 @@ function dotProduct(ra: i32, rb: i32, imm: i32, wide: bool): void {
   const n = wide ? 2 : 4;
   for (let i = 0; i < n; i++) put(rb, i, wide, (imm & (16 << i)) != 0 ? F.mul(get(ra, i, wide), get(rb, i, wide), wide) : 0);
   // an unmasked exception of one step keeps the next from happening
-  if (F.unmasked()) return;
+  if (!F.settle()) return;
   let sum = F.add(get(rb, 0, wide), get(rb, 1, wide), false, wide);
   if (!wide) {
     const upper = F.add(get(rb, 2, wide), get(rb, 3, wide), false, wide);
-    if (F.unmasked()) return;
+    if (!F.settle()) return;
     sum = F.add(sum, upper, false, wide);
   }
   for (let i = 0; i < n; i++) put(ra, i, wide, (imm & (1 << i)) != 0 ? sum : 0);
@@ -128,7 +128,7 @@ function finish(): i32 {
   const unmasked = ~(mxcsr >> 7) & 63;
   const before = F.flags & (F.IE | F.DE | F.ZE);
   // exceptions of the operands come before there is a result
-  const raised = (before & unmasked) != 0 ? before : F.flags;
+  const raised = F.settled | ((before & unmasked) != 0 ? before : F.flags);
   set32(L.Vp_mxcsr, mxcsr | raised);
   if ((raised & unmasked) == 0) return 1;
   return (get64(L.Vp_cr4) & 0x400) != 0 ? fault(19, -1) : ud();
@@ -195,5 +195,5 @@ export function vectorFloat(code: i32, a: v128, b: v128): i32 {
     default:
       for (let i = 0; i < n; i++) put(ra, i, wide, arithmetic(op, get(ra, i, wide), get(rb, i, wide), wide, (i & 1) != 0));
   }
-  return F.flags == 0 ? 1 : finish();
+  return (F.flags | F.settled) == 0 ? 1 : finish();
 }
