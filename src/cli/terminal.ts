@@ -68,10 +68,18 @@ export function attachTerminal(vm: Vm, hooks: TerminalHooks): () => void {
     if (vm.state === "running") vm.write(Uint8Array.of(4));
   };
   if (raw) stdin.setRawMode(true);
-  stdin.on("data", onData);
-  stdin.on("end", onEnd);
-  stdin.resume();
+  let attached = true;
+  const listen = (): void => {
+    if (!attached) return;
+    stdin.on("data", onData);
+    stdin.on("end", onEnd);
+    stdin.resume();
+  };
+  // what comes from a pipe waits for the shell: a console takes what is typed before only in part
+  if (raw) listen();
+  else vm.waitForPrompt().then(listen, () => {});
   return () => {
+    attached = false;
     if (raw) stdin.setRawMode(false);
     stdin.off("data", onData);
     stdin.off("end", onEnd);

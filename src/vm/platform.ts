@@ -24,6 +24,8 @@ export interface GuestFiles {
   readonly commandLine: string;
   /** Whether its init runs what `execCpio` carries. */
   readonly takesExec: boolean;
+  /** What its console shows when it takes commands. */
+  readonly prompt?: RegExp;
   readonly description: string;
 }
 

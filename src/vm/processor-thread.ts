@@ -2,10 +2,8 @@
  * What runs on the processor's thread: makes the partition, steps it, sleeps in Atomics.wait while it is halted, moves serial
  * output out and input in. It never awaits. The platform's worker file gives it a port, a clock and entropy.
  */
-import { SERIAL_PORTS, type SerialSink } from "../chipset/chipset.js";
+import type { SerialSink } from "../chipset/chipset.js";
 import { Stat } from "../cpu/layout.js";
-import { buildAcpiTables } from "../firmware/acpi/tables.js";
-import { prepareLinuxBoot } from "../firmware/linux-boot.js";
 import type { Clock, Entropy } from "../machine/device.js";
 import type { SerialNumber } from "./machine-spec.js";
 import { Control, type EndKind, type FromProcessor, MAX_OUTSTANDING, type ProcessorStart, type ProcessorStats, type ToProcessor } from "./messages.js";
@@ -96,10 +94,7 @@ export class ProcessorThread {
         : {}),
     });
     if (spec.saved !== undefined) this.partition.restore(spec.saved);
-    else if (spec.linux !== undefined) {
-      const acpi = buildAcpiTables({ processors: 1, serial: SERIAL_PORTS });
-      this.partition.loadLinux(prepareLinuxBoot({ ...spec.linux, memoryBytes: spec.ramBytes, acpi }));
-    }
+    else if (spec.boot !== undefined) this.partition.loadLinux(spec.boot);
     const { words, pendingWord } = this.partition.vp;
     port.post({ type: "started", memory: words.buffer as SharedArrayBuffer, pendingWord }, []);
   }

@@ -1,5 +1,8 @@
 /** The public API: one virtual machine, from its files to its end. Every wait has a time-out and an AbortSignal. */
+import { SERIAL_PORTS } from "../chipset/chipset.js";
 import { parseCpuModel } from "../cpu/vp/cpuid.js";
+import { buildAcpiTables } from "../firmware/acpi/tables.js";
+import { prepareLinuxBoot } from "../firmware/linux-boot.js";
 import { execCpio } from "../image/init/exec-cpio.js";
 import { readKernelImage } from "../image/kernel-image.js";
 import { ConsoleLog, findPanic, PANIC_IS_COMPLETE } from "./console-log.js";
@@ -91,9 +94,13 @@ export class Vm implements AsyncDisposable {
       const files = await guest.load();
       const kernel = await readKernelImage(files.kernel);
       const initrds = exec === undefined ? files.initrds : [...files.initrds, execCpio(exec, env)];
-      for (const bytes of [kernel.elf, ...initrds]) if (bytes.buffer instanceof ArrayBuffer) transfer.add(bytes.buffer);
       const commandLine = [guest.commandLine, append].filter((s) => s !== "").join(" ");
-      spec = { ...common, linux: { setupHeader: Uint8Array.from(kernel.setupHeader), elf: kernel.elf, initrds, commandLine } };
+      const boot = prepareLinuxBoot({
+        setupHeader: kernel.setupHeader, elf: kernel.elf, initrds, commandLine, memoryBytes: common.ramBytes,
+        acpi: buildAcpiTables({ processors: 1, serial: SERIAL_PORTS }),
+      });
+      for (const { bytes } of boot.writes) if (bytes.buffer instanceof ArrayBuffer) transfer.add(bytes.buffer);
+      spec = { ...common, boot };
     }
     const engine = await this.#platform.engine();
     if (this.#end !== undefined) return;
@@ -249,6 +256,10 @@ export class Vm implements AsyncDisposable {
     const { words, pendingWord } = this.#memory;
     Atomics.or(words, pendingWord, 8);
     if (words.buffer instanceof SharedArrayBuffer) Atomics.notify(words, pendingWord);
+  }
+  /** Waits until the guest takes commands on its console; at once where nothing tells it. */
+  async waitForPrompt(o: WaitOptions = {}): Promise<void> {
+    if (this.#options.guest.prompt !== undefined) await this.waitFor(this.#options.guest.prompt, o);
   }
   /** Types on the console (serial 0) or sends to another port. */
   write(data: string | Uint8Array, serial: SerialNumber = 0): void {

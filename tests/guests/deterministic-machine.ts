@@ -1,5 +1,8 @@
 /** A deterministic boot of debian:12, stepped by instruction counts. */
+import { SERIAL_PORTS } from "../../src/chipset/chipset.js";
 import { parseCpuModel } from "../../src/cpu/vp/cpuid.js";
+import { buildAcpiTables } from "../../src/firmware/acpi/tables.js";
+import { prepareLinuxBoot } from "../../src/firmware/linux-boot.js";
 import { readEngine } from "../../src/host/node/platform.js";
 import { readKernelImage } from "../../src/image/kernel-image.js";
 import { DeterministicMachine } from "../../src/vm/deterministic.js";
@@ -25,7 +28,11 @@ export async function bootDeterministic(o: { seed?: number; saved?: PartitionSta
     const guest = await debian();
     const files = await guest.load();
     const kernel = await readKernelImage(files.kernel);
-    spec = { ...common, linux: { setupHeader: kernel.setupHeader, elf: kernel.elf, initrds: files.initrds, commandLine: guest.commandLine.replace(" quiet", "") } };
+    spec = { ...common, boot: prepareLinuxBoot({
+        setupHeader: kernel.setupHeader, elf: kernel.elf, initrds: files.initrds, commandLine: guest.commandLine.replace(" quiet loglevel=3", ""),
+        memoryBytes: RAM, acpi: buildAcpiTables({ processors: 1, serial: SERIAL_PORTS }),
+      }),
+    };
   }
   let text = o.console ?? "";
   const control = new Int32Array(new SharedArrayBuffer(Control.words * 4));

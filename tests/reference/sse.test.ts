@@ -30,8 +30,9 @@ function mxcsrFor(random: Random, n: number): number {
 /** Adds `count` cases of a row. */
 function addCases(batch: Batch, random: Random, row: Row, count: number): void {
   const style = styleOf(row);
-  for (const width of operationWidths(row)) {
-    if (width === 16) continue;
+  const widths = operationWidths(row);
+  for (const width of widths) {
+    if (width === 16 && widths.length > 1) continue;
     for (const shape of new Set(shapes(row).map((s) => (s === "x" ? "m" : s)))) {
       for (let n = 0; n < count; n++) {
         const general = [0, 1, 2, 6, 7, 8, 9, 12, 13, 15];

@@ -86,10 +86,24 @@ function addCases(batch: Batch, random: Random, e: Encoding, count: number): voi
   }
 }
 
-/** Bits of the status word that are not compared: by encoding, found undefined in the manual. */
-function undefinedStatus(e: Encoding): number {
-  void e;
-  return 0;
+const RESULT = 0x4500;
+/**
+ * Bits of the status word and of RFLAGS that are not compared, where AMD's processors do otherwise than Intel's manual says:
+ * FCOMI clears C1; comparisons with an unmasked invalid operand leave their result alone. (And FLD of a denormal with DE unmasked
+ * does not push: such cases are left out.)
+ */
+function undefinedBits(e: Encoding, open: number): { fsw: number; flags: number } {
+  const toFlags = (e.op === 0xdb || e.op === 0xdf) && e.modrm >= 0xe8 && e.modrm < 0xf8;
+  if (toFlags) return { fsw: 0x200, flags: open & 1 ? 0x45 : 0 };
+  if (open & 1 && compares(e)) return { fsw: RESULT, flags: 0 };
+  return { fsw: 0, flags: 0 };
+}
+function compares({ op, modrm }: Encoding): boolean {
+  if (modrm < 0xc0) return op % 2 === 0 && (modrm >> 4) === 1;
+  if (op === 0xd9) return modrm === 0xe4;
+  if (op === 0xda) return modrm === 0xe9;
+  if (op === 0xdd) return modrm >= 0xe0 && modrm < 0xf0;
+  return (op === 0xd8 || op === 0xdc || op === 0xde) && modrm >= 0xd0 && modrm < 0xe0;
 }
 const show = (view: DataView, at: number): string => `${hex(view.getUint16(at + 8, true)).padStart(4, "0")}:${hex(view.getBigUint64(at, true)).padStart(16, "0")}`;
 
@@ -105,7 +119,12 @@ function distance(high1: number, low1: bigint, high2: number, low2: bigint): big
   const d = linear(high1, low1) - linear(high2, low2);
   return d < 0n ? -d : d;
 }
-function difference(native: DataView, ours: DataView, at: number, e: Encoding): string {
+/** FYL2XP1 of a number up to -1, for which the manual defines nothing. */
+function outOfDomain(e: Encoding, before: DataView, at: number): boolean {
+  const high = before.getUint16(at + Field.st + 8, true);
+  return e.op === 0xd9 && e.modrm === 0xf9 && high >= 0xbfff && high < 0xffff;
+}
+function difference(before: DataView, native: DataView, ours: DataView, at: number, e: Encoding): string {
   const trap = native.getInt32(at + Field.trap, true);
   if (trap !== ours.getInt32(at + Field.trap, true)) return `trap ${ours.getInt32(at + Field.trap, true)}, not ${trap}`;
   if (trap >= 0) return "";
@@ -114,11 +133,17 @@ function difference(native: DataView, ours: DataView, at: number, e: Encoding): 
     const b = ours.getUint16(at + offset, true) & mask;
     return a === b ? "" : `${name} ${hex(b)}, not ${hex(a)}`;
   };
-  let skip = undefinedStatus(e);
+  const open = native.getUint16(at + Field.fsw, true) & ~native.getUint16(at + Field.fcw, true) & 0x3f;
+  if ((e.op === 0xd9 || e.op === 0xdd) && e.modrm === 7 && open & 2) return "";
+  if (outOfDomain(e, before, at)) return "";
+  const undefinedHere = undefinedBits(e, open);
+  let skip = undefinedHere.fsw;
   const approximate = isTranscendental(e);
   if (approximate) skip |= 0x200;
+  // the logarithm of a power of two is exact here, and said to be inexact there
+  if (e.op === 0xd9 && e.modrm === 0xf1 && before.getBigUint64(at + Field.st, true) === 1n << 63n) skip |= 0x20;
   const first =
-    word("fsw", Field.fsw, 0xffff & ~skip) || word("fcw", Field.fcw) || word("tags", Field.ftw, 0xff) || word("flags", Field.rflags, 0x8d5) || word("ax", Field.gpr) || ((native.getUint16(at + Field.fsw, true) & 0x80) === 0 ? "" :
+    word("fsw", Field.fsw, 0xffff & ~skip) || word("fcw", Field.fcw) || word("tags", Field.ftw, 0xff) || word("flags", Field.rflags, 0x8d5 & ~undefinedHere.flags) || word("ax", Field.gpr) || ((native.getUint16(at + Field.fsw, true) & 0x80) === 0 ? "" :
     word("fop", Field.fop, 0x7ff) || word("fip", Field.fip) || word("fip+2", Field.fip + 2) || word("fdp", Field.fdp) || word("fdp+2", Field.fdp + 2));
   if (first !== "") return first;
   for (let i = 0; i < 8; i++) {
@@ -169,7 +194,7 @@ test("x87: every encoding as the FPU of this machine does it", { skip: nativePro
       const at = i * CASE_BYTES;
       cases++;
       if (native.getInt32(at + Field.trap, true) !== 6) tested.add(e.name);
-      const d = difference(native, ours, at, e);
+      const d = difference(batch.view, native, ours, at, e);
       if (d === "") continue;
       const { view } = batch;
       const state = `fcw ${hex(view.getUint16(at + Field.fcw, true))} fsw ${hex(view.getUint16(at + Field.fsw, true))} ftw ${hex(view.getUint8(at + Field.ftw))} st0 ${show(view, at + Field.st)} st1 ${show(view, at + Field.st + 16)} st${e.modrm & 7} ${show(view, at + Field.st + (e.modrm & 7) * 16)}`;
@@ -180,6 +205,6 @@ test("x87: every encoding as the FPU of this machine does it", { skip: nativePro
   }
   console.log(`x87: ${encodings.length} encodings, ${tested.size} of them defined here and tested, ${cases} cases; transcendentals differ by at most ${largest} ulp (${largestAt})`);
   const total = [...failures.values()].reduce((n, l) => n + l.length, 0);
-  const lines = [...failures].map(([name, l]) => `${name}: ${l.length} differ\n    ${l.slice(0, 4).join("\n    ")}`);
+  const lines = [...failures].map(([name, l]) => `${name}: ${l.length} differ\n    ${l.slice(0, Number(process.env.ENLIGHTEN_X87_SHOW ?? 4)).join("\n    ")}`);
   assert.equal(total, 0, `${total} of ${cases} cases differ\n${lines.join("\n")}`);
 });

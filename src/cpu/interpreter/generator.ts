@@ -5,7 +5,7 @@
  * The loop keeps the record pointer, the instruction budget and the TLB's base in locals, all else in the processor's block.
  */
 import { Helper, type HelperName } from "../isa/helpers.js";
-import { type Form, forms } from "../isa/forms.js";
+import { type Form, forms, formsFingerprint } from "../isa/forms.js";
 import { ARENA_BYTES, Exit, JUMP_CACHE_ENTRIES, Rec, REC_BYTES, Status, Vp } from "../layout.js";
 import { FunctionBuilder, ModuleBuilder } from "../wasm/assembler.js";
 import { InterpreterSem, type LoopContext } from "./interpreter-sem.js";
@@ -33,7 +33,7 @@ export function generateInterpreter(base: number, shared: boolean, countForms = 
 
   const coldType = module.typeIndex(["i32", "i32"], ["i32"]);
   const coldFunctions = cold.map((form) => module.add(coldFunction(form, base, helpers)));
-  module.add(loop(hot, base, helpers, coldType, countForms), "run");
+  module.add(loop(hot, base, helpers, coldType, countForms), `run-${formsFingerprint()}`);
   module.table(coldFunctions);
   return { bytes: module.finish(), hot: hot.length, cold: cold.length };
 }

@@ -121,6 +121,11 @@ function addForm(name: string, width: Width, operands: readonly FormOperand[], d
 }
 
 const HOT_RR = new Set(["add", "sub", "and", "or", "xor", "cmp", "test", "mov", "imul2", "movzx", "movsx", "adc", "sbb"]);
+/** Vector forms, by the operand kinds that are hot. */
+const HOT_VECTOR: Readonly<Record<string, readonly string[]>> = {
+  vmov: ["rm", "mr", "rx", "xr"], vmova: ["rr", "rm", "mr"], vload: ["rm", "rx"], movsd: ["mr"],
+  addsd: ["rr"], subsd: ["rr"], mulsd: ["rr", "rm"], pxor: ["rr"], pcmpeqb: ["rr"], pmovmskb: ["rr"], movdFrom: ["rr"],
+};
 const HOT_SHIFT = new Set(["shl", "shr", "sar", "rol", "ror"]);
 function isHot(name: string, width: number, operands: readonly FormOperand[], noFlags: boolean, fused: boolean): boolean {
   const kinds = operands.map((o) => o.kind).join("");
@@ -130,6 +135,7 @@ function isHot(name: string, width: number, operands: readonly FormOperand[], no
   if (/^j[a-z]+$/.test(name) && operands.length === 0) return true;
   if ((name === "push" || name === "pop") && width === 64 && kinds === "r") return true;
   if (width === 16) return false;
+  if (HOT_VECTOR[name]?.includes(kinds)) return true;
   const wide = width >= 32;
   switch (kinds) {
     case "rr":
@@ -205,6 +211,17 @@ function addSequence(parts: readonly Form[]): void {
 export function matchSequence(all: readonly (Form | undefined)[], at: number): Form | undefined {
   const candidates = sequencesOf.get(all[at]!);
   return candidates?.find(({ parts }) => parts!.every((p, i) => all[at + i] === p));
+}
+
+/** Of the forms' names in order: a module that was generated from another list must not run. */
+export function formsFingerprint(): string {
+  let h = 0x811c9dc5;
+  for (const form of forms()) {
+    const { name } = form;
+    for (let i = 0; i < name.length; i++) h = Math.imul(h ^ name.charCodeAt(i), 0x01000193);
+    h ^= form.hot ? 1 : 2;
+  }
+  return (h >>> 0).toString(16);
 }
 
 export function shapes(row: Row): readonly ("r" | "m" | "x")[] {

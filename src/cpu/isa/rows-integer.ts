@@ -319,4 +319,4 @@ strings("scas", StringOp.scas, 0xae);
 strings("ins", StringOp.ins, 0x6c);
 strings("outs", StringOp.outs, 0x6e);
 
-for (let k = 0xd8; k <= 0xdf; k++) row("x87", k.toString(16), "Ed", procedure("x87"), { selector: k - 0xd8, fpu: true }, "x87");
+for (let k = 0xd8; k <= 0xdf; k++) row("x87", k.toString(16), "Ev", procedure("x87"), { selector: k - 0xd8, fpu: true }, "x87");

@@ -3,6 +3,7 @@
  * make. It runs until something has to be done outside (Exit); it owns no clock, no bus and no interrupt controller.
  */
 import { BlockBuilder } from "../decode/block-builder.js";
+import { formsFingerprint } from "../isa/forms.js";
 import { generateInterpreter } from "../interpreter/generator.js";
 import { Exit, layoutMemory, type MemoryLayout, SegAttr, SegIndex, SEG_BYTES, Stat, Vp } from "../layout.js";
 
@@ -152,7 +153,9 @@ export class VirtualProcessor {
     const made = index === 0 && shared && !countForms ? modules.interpreter : undefined;
     const module = made ?? new WebAssembly.Module(generateInterpreter(base, shared, countForms).bytes);
     const instance = new WebAssembly.Instance(module, { env: { memory }, runtime: runtime.exports });
-    this.#run = instance.exports.run as (budget: number) => number;
+    const run = instance.exports[`run-${formsFingerprint()}`];
+    if (typeof run !== "function") throw new Error("invariant broken: the interpreter was built from other forms than the decoder's (build again)");
+    this.#run = run as (budget: number) => number;
     this.#redispatch = blocks.redispatchHandler;
     this.reset();
   }

@@ -47,8 +47,9 @@ export async function debianGuest(reference: string, o: GuestOptions = {}): Prom
       const { kernel, initramfs } = await assemble();
       return { kernel, initrds: [initramfs] };
     },
-    commandLine: `${COMMAND_LINE} quiet`,
+    commandLine: `${COMMAND_LINE} quiet loglevel=3`,
     takesExec: true,
+    prompt: new RegExp(`${reference} \\S+ # `),
     description: `${reference} · Linux ${kernelVersion}`,
   };
 }

@@ -46,7 +46,7 @@ offers() {
 }
 
 vmbus() {
-  modprobe hv_vmbus || return
+  modprobe hv_vmbus 2>/dev/null || return
   echo online >/sys/devices/system/memory/auto_online_blocks
   offers
   [ -n "$aliases" ] || return

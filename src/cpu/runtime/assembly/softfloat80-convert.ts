@@ -76,8 +76,7 @@ function toFloat(fractionBits: i32, maxExp: i32): u64 {
       // a significand that grew to the integer bit is the smallest normal number
       return signBit | (kept >> dropped);
     }
-    raiseFlags(inexact ? UE | PE : UE);
-    setRoundedUp(inexact && up);
+    raiseFlags(UE);
     return 0;
   }
   let significand = kept;
@@ -93,8 +92,7 @@ function toFloat(fractionBits: i32, maxExp: i32): u64 {
       setRoundedUp(away);
       return signBit | (away ? top : top - 1);
     }
-    raiseFlags(inexact ? OE | PE : OE);
-    setRoundedUp(inexact && up);
+    raiseFlags(OE);
     return 0;
   }
   if (inexact) {

@@ -1,15 +1,15 @@
 /** x87 instructions on registers: arithmetic, comparison, examination, constants. */
 import * as L from "./layout";
 import {
-  aClass, aDenormal, aSign, IE, INFINITE, INTEGER_BIT, masked, raised, roundingMode, resultHigh, resultLow, setB, setResult, swapOperands,
+  aClass, aDenormal, aSign, bClass, IE, INFINITE, INTEGER_BIT, masked, raised, roundingMode, resultHigh, resultLow, setB, setResult, swapOperands,
   UNSUPPORTED, ZERO,
 } from "./softfloat80";
 import {
   add, compare, divide, EQUAL, exponentHigh, exponentLow, extract, LESS, multiply, partial, remainder, remainderQuotient, UNORDERED,
 } from "./softfloat80-arithmetic";
-import { CF, PF, setArithmetic, ZF } from "./state";
+import { CF, packedFlags, PF, setArithmetic, ZF } from "./state";
 import {
-  C0, C1, C2, C3, high, isEmpty, loadA, loadB, low, pop, push, put, setConditions, settle, settleTo, stackFault, underflowTo,
+  C0, C1, C2, C3, high, isEmpty, loadA, loadB, low, openExceptions, pop, push, put, setConditions, settle, settleTo, stackFault, underflowTo,
 } from "./x87-stack";
 
 /** By the reg field of the arithmetic opcodes: A op B, or B op A. */
@@ -43,17 +43,17 @@ export function arithmeticStack(operation: i32, i: i32, to: i32): bool {
 function conditionCodes(relation: i32): u32 {
   return relation == UNORDERED ? C0 | C2 | C3 : relation == LESS ? C0 : relation == EQUAL ? C3 : 0;
 }
-/** A comparison with an empty register. @returns whether it is masked */
+/** A comparison with an empty register; unmasked, C0, C2, C3 stay. @returns whether it is masked */
 export function emptyCompare(): bool {
   const goesOn = stackFault(false);
   if (goesOn) setConditions(0, C0 | C2 | C3);
   return goesOn;
 }
-/** Compares A with B to C0, C2, C3. @returns whether the instruction goes on to its pops */
+/** Compares A with B to C0, C2, C3, which only an unmasked invalid operation leaves alone. @returns whether the instruction goes on to its pops */
 export function compareTo(quiet: bool): bool {
   const relation = compare(quiet);
   const goesOn = settle(false);
-  if (goesOn) setConditions(C0 | C2 | C3, conditionCodes(relation));
+  if ((openExceptions() & IE) == 0) setConditions(C0 | C2 | C3, conditionCodes(relation));
   return goesOn;
 }
 export function compareStack(i: i32, quiet: bool): bool {
@@ -62,19 +62,21 @@ export function compareStack(i: i32, quiet: bool): bool {
   loadB(i);
   return compareTo(quiet);
 }
-/** FCOMI, FUCOMI: the relation goes to ZF, PF, CF. */
+/** FCOMI, FUCOMI: the relation goes to ZF, PF, CF, which only an unmasked invalid operation leaves alone; OF, SF, AF are cleared. */
 export function compareFlags(i: i32, quiet: bool): bool {
   let relation = UNORDERED;
-  if (isEmpty(0) || isEmpty(i)) {
-    if (!stackFault(false)) return false;
-  } else {
+  let goesOn: bool, known: bool;
+  if (isEmpty(0) || isEmpty(i)) known = goesOn = stackFault(false);
+  else {
     loadA(0);
     loadB(i);
     relation = compare(quiet);
-    if (!settle(false)) return false;
+    goesOn = settle(false);
+    known = (openExceptions() & IE) == 0;
   }
-  setArithmetic(relation == UNORDERED ? ZF | PF | CF : relation == LESS ? CF : relation == EQUAL ? ZF : 0);
-  return true;
+  if (!known) setArithmetic(packedFlags() & (ZF | PF | CF));
+  else setArithmetic(relation == UNORDERED ? ZF | PF | CF : relation == LESS ? CF : relation == EQUAL ? ZF : 0);
+  return goesOn;
 }
 /** FTST */
 export function compareWithZero(): void {
@@ -114,14 +116,15 @@ export function changeSign(clear: bool): void {
 /** FPREM, FPREM1: quotient bits 0, 1, 2 go to C1, C3, C0. */
 export function remainderStack(nearest: bool): void {
   if (isEmpty(0) || isEmpty(1)) {
-    if (underflowTo(0)) setConditions(C2, 0);
+    underflowTo(0);
+    setConditions(C2, 0);
     return;
   }
   loadA(0);
   loadB(1);
   remainder(nearest);
-  if (!settleTo(0)) return;
-  if ((raised & IE) != 0) {
+  const stored = settleTo(0);
+  if (!stored || aClass > INFINITE || bClass > INFINITE || (raised & IE) != 0) {
     setConditions(C2, 0);
     return;
   }
@@ -182,15 +185,13 @@ export function moveConditionally(i: i32, holds: bool): void {
     underflowTo(0);
     return;
   }
-  setConditions(C1, 0);
   if (holds) put(0, high(i), low(i));
 }
 /** FLD ST(i) */
 export function duplicate(i: i32): void {
-  if (!isEmpty(7)) {
-    if (stackFault(true)) push(0xffff, 0xc000000000000000);
-  } else if (isEmpty(i)) {
-    if (stackFault(false)) push(0xffff, 0xc000000000000000);
+  const empty = isEmpty(i);
+  if (empty || !isEmpty(7)) {
+    if (stackFault(!empty)) push(0xffff, 0xc000000000000000);
   } else {
     setConditions(C1, 0);
     push(high(i), low(i));

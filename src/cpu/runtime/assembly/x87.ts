@@ -8,7 +8,7 @@ import {
 } from "./x87-arithmetic";
 import { memoryForm } from "./x87-memory";
 import {
-  beginOp, C1, free, initialize, isEmpty, loadA, loadB, moveTop, note, pendingException, pop, setConditions, settleTo, underflowTo,
+  beginOp, C1, free, high, initialize, isEmpty, loadA, loadB, low, moveTop, note, pendingException, pop, put, setConditions, settleTo, underflowTo,
 } from "./x87-stack";
 import { transcendental } from "./x87-transcendental";
 
@@ -72,7 +72,10 @@ export function x87(r: i32): i32 {
       break;
     case 5:
       switch (reg) {
-        case 0: free(i); break;
+        case 0:
+          free(i);
+          setConditions(C1, 0);
+          break;
         case 1: exchange(i); break;
         case 2: copyTo(i, false); break;
         case 3: copyTo(i, true); break;
@@ -87,7 +90,8 @@ export function x87(r: i32): i32 {
       switch (reg) {
         case 0: // FFREEP
           free(i);
-          moveTop(1);
+          pop();
+          setConditions(C1, 0);
           break;
         case 1: exchange(i); break;
         case 2:
@@ -124,7 +128,10 @@ function group1(reg: i32, i: i32): void {
   switch (reg) {
     case 0: return duplicate(i);
     case 1: return exchange(i);
-    case 3: return copyTo(i, true);
+    case 3: // FSTPNCE, a double of FSTP that raises no stack underflow
+      if (!isEmpty(0)) put(i, high(0), low(0));
+      setConditions(C1, 0);
+      return pop();
     case 4:
       if (i < 2) changeSign(i == 1);
       else if (i == 4) compareWithZero();
