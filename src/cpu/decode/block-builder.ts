@@ -5,7 +5,7 @@
  */
 import { type Form, fusedForm, lookupForm, matchSequence, specialForm, touchForm, withoutFlags } from "../isa/forms.js";
 import { System } from "../isa/rows-integer.js";
-import { rows } from "../isa/table.js";
+import { type Row, rows } from "../isa/table.js";
 import { Head, type MemoryLayout, ModeKey, Rec, REC_BYTES, SegIndex, Vp } from "../layout.js";
 import { Decoder, type Instruction } from "./decode.js";
 
@@ -24,6 +24,7 @@ export interface BlockSource {
 export class BlockBuilder {
   readonly #bytes: Uint8Array;
   readonly #view: DataView;
+  readonly #words: Int32Array;
   readonly #vp: number;
   readonly #ram: number;
   readonly #decoder = new Decoder();
@@ -48,6 +49,7 @@ export class BlockBuilder {
   constructor(memory: ArrayBufferLike, layout: MemoryLayout, vp: number) {
     this.#bytes = new Uint8Array(memory);
     this.#view = new DataView(memory);
+    this.#words = new Int32Array(memory);
     this.#vp = layout.vps[vp]!.base;
     this.#ram = layout.ram;
     this.#address = specialForm("enlighten.address");
@@ -143,19 +145,18 @@ export class BlockBuilder {
 
   #clear(form: Form, at: number, length: number): number {
     const rec = this.#at;
-    const v = this.#view;
     this.#at += REC_BYTES;
-    v.setFloat64(rec, 0);
-    v.setFloat64(rec + 8, 0);
-    v.setFloat64(rec + 16, 0);
-    v.setFloat64(rec + 24, 0);
-    v.setUint16(rec + Rec.handler, form.id, true);
-    v.setUint8(rec + Rec.count, this.#count);
-    v.setUint16(rec + Rec.base, Vp.zero, true);
-    v.setUint16(rec + Rec.index, Vp.zero, true);
-    v.setUint16(rec + Rec.src, Vp.zero, true);
-    v.setUint16(rec + Rec.pageOffset, at, true);
-    v.setUint8(rec + Rec.length, length);
+    // by words: handler, count | dst, src | base, index | disp | imm | imm | pageOffset, length | link
+    const w = this.#words;
+    const i = rec >>> 2;
+    w[i] = form.id | (this.#count << 16);
+    w[i + 1] = Vp.zero << 16;
+    w[i + 2] = Vp.zero | (Vp.zero << 16);
+    w[i + 3] = 0;
+    w[i + 4] = 0;
+    w[i + 5] = 0;
+    w[i + 6] = at | (length << 16);
+    w[i + 7] = 0;
     this.#forms.push(form);
     return rec;
   }
@@ -234,39 +235,53 @@ export class BlockBuilder {
     let form = lookupForm(row, o.width, shape);
     if (SHIFTS.has(row.form) && row.operands[1] !== "CL" && (o.immLow & (o.width === 64 ? 63 : 31)) === 0) form = touchForm(row.operands[0] === "Eb" ? 8 : o.width, shape);
     const rec = this.#clear(form, at, o.length);
-    v.setUint16(rec + Rec.base, base, true);
-    v.setUint16(rec + Rec.index, index, true);
-    v.setUint8(rec + Rec.scale, scale);
-    v.setInt32(rec + Rec.disp, disp, true);
-    v.setInt32(rec + Rec.imm, o.immLow, true);
-    v.setInt32(rec + Rec.imm + 4, o.immHigh, true);
+    const w = this.#words;
+    const word = rec >>> 2;
+    w[word]! |= scale << 24;
+    w[word + 2] = base | (index << 16);
+    w[word + 3] = disp;
+    w[word + 4] = o.immLow;
+    w[word + 5] = o.immHigh;
     let field: number = Rec.dst;
-    const put = (offset: number): void => {
-      if (field <= Rec.src) v.setUint16(rec + field, offset, true);
-      else v.setUint8(rec + Rec.src2, (offset - Vp.gpr) >> 3);
-      field += 2;
-    };
-    for (const operand of row.operands) {
-      const kind = operand[0]!;
-      const reg = ((o.modrm >> 3) & 7) | ((o.rex & 4) << 1);
-      const rm = (o.modrm & 7) | ((o.rex & 1) << 3);
-      if (operand === "AL" || operand === "rAX") put(Vp.gpr);
-      else if (operand === "DX" || operand === "CL" || operand === "Ap") continue;
-      else if (kind === "E" && !o.memory) put(this.#register(rm, row.options.selector === undefined ? sizeOf(operand, o.width) : operand[1] === "b" ? 8 : 64, o.rex));
-      else if (kind === "G") put(this.#register(reg, sizeOf(operand, o.width), o.rex));
-      else if (kind === "Z") put(this.#register(o.opcodeRegister, sizeOf(operand, o.width), o.rex));
-      else if (kind === "R") put(Vp.gpr + rm * 8);
-      else if (kind === "C" || kind === "D" || kind === "S") put(reg);
-      else if (kind === "V") put(Vp.xmm + reg * 16);
-      else if (kind === "W" && !o.memory) put(Vp.xmm + rm * 16);
-      else if (kind === "P") put(Vp.x87 + (reg & 7) * 16);
-      else if (kind === "Q" && !o.memory) put(Vp.x87 + (rm & 7) * 16);
-      else if (kind === "J") {
-        const target = at + o.length + o.immLow;
-        v.setInt32(rec + Rec.imm, target, true);
-        v.setInt32(rec + Rec.imm + 4, target < 0 ? -1 : 0, true);
-        if (target !== (target | 0)) v.setBigInt64(rec + Rec.imm, BigInt(target), true);
+    const plan = planOf(row);
+    const reg = ((o.modrm >> 3) & 7) | ((o.rex & 4) << 1);
+    const rm = (o.modrm & 7) | ((o.rex & 1) << 3);
+    for (let i = 0; i < plan.length; i += 2) {
+      const size = plan[i + 1]!;
+      const width = size === SIZE_V ? o.width : size === SIZE_Y ? (o.width === 64 ? 64 : 32) : size;
+      let place: number;
+      switch (plan[i]) {
+        case Place.accumulator: place = Vp.gpr; break;
+        case Place.e:
+          if (o.memory) continue;
+          place = this.#register(rm, options.selector === undefined ? width : size === 8 ? 8 : 64, o.rex);
+          break;
+        case Place.g: place = this.#register(reg, width, o.rex); break;
+        case Place.opcode: place = this.#register(o.opcodeRegister, width, o.rex); break;
+        case Place.rm: place = Vp.gpr + rm * 8; break;
+        case Place.number: place = reg; break;
+        case Place.v: place = Vp.xmm + reg * 16; break;
+        case Place.w:
+          if (o.memory) continue;
+          place = Vp.xmm + rm * 16;
+          break;
+        case Place.p: place = Vp.x87 + (reg & 7) * 16; break;
+        case Place.q:
+          if (o.memory) continue;
+          place = Vp.x87 + (rm & 7) * 16;
+          break;
+        case Place.jump: {
+          const target = at + o.length + o.immLow;
+          w[word + 4] = target;
+          w[word + 5] = target < 0 ? -1 : 0;
+          if (target !== (target | 0)) v.setBigInt64(rec + Rec.imm, BigInt(target), true);
+          continue;
+        }
+        default: continue;
       }
+      if (field <= Rec.src) v.setUint16(rec + field, place, true);
+      else v.setUint8(rec + Rec.src2, (place - Vp.gpr) >> 3);
+      field += 2;
     }
     if (options.selector !== undefined) {
       v.setUint8(rec + Rec.src2, options.selector);
@@ -304,12 +319,8 @@ export class BlockBuilder {
   #fuse(o: Instruction, at: number, cc: number): boolean {
     if (this.#single || this.#forms.length === 0) return false;
     const before = this.#forms.at(-1);
-    if (before === undefined || before.operands.length !== 2) return false;
-    const kinds = before.operands[0]!.kind + before.operands[1]!.kind;
-    if (kinds !== "rr" && kinds !== "ri") return false;
-    const compare = before.name.startsWith("cmp/") ? "cmp" : before.name.startsWith("test/") ? "test" : undefined;
-    if (compare === undefined) return false;
-    const form = fusedForm(compare, cc, before.width, kinds);
+    if (before === undefined) return false;
+    const form = fusedForm(before, cc);
     const target = at + o.length + o.immLow;
     if (form === undefined || target !== (target | 0)) return false;
     const rec = this.#at - REC_BYTES;
@@ -357,13 +368,24 @@ export class BlockBuilder {
 }
 
 const SHIFTS = new Set(["shl", "shr", "sar", "rol", "ror"]);
-function sizeOf(operand: string, width: number): number {
-  switch (operand[1]) {
-    case "b": return 8;
-    case "w": return 16;
-    case "d": return 32;
-    case "q": return 64;
-    case "y": return width === 64 ? 64 : 32;
-    default: return width;
-  }
+/** Where an operand's place in the record comes from. */
+const Place = { none: 0, accumulator: 1, e: 2, g: 3, opcode: 4, rm: 5, number: 6, v: 7, w: 8, p: 9, q: 10, jump: 11 } as const;
+const PLACES: Readonly<Record<string, number>> = {
+  E: Place.e, G: Place.g, Z: Place.opcode, R: Place.rm, C: Place.number, D: Place.number, S: Place.number, V: Place.v, W: Place.w, P: Place.p,
+  Q: Place.q, J: Place.jump,
+};
+const SIZES: Readonly<Record<string, number>> = { b: 8, w: 16, d: 32, q: 64 };
+/** Sizes that depend on the operation's width. */
+const SIZE_V = 0;
+const SIZE_Y = 1;
+const plans: (Uint8Array | undefined)[] = [];
+/** Pairs of Place and size, one for each operand of the row. */
+function planOf(row: Row): Uint8Array {
+  return (plans[row.index] ??= Uint8Array.from(
+    row.operands.flatMap((operand) => {
+      if (operand === "AL" || operand === "rAX") return [Place.accumulator, SIZE_V];
+      if (operand === "DX" || operand === "CL" || operand === "Ap") return [Place.none, SIZE_V];
+      return [PLACES[operand[0]!] ?? Place.none, operand[1] === "y" ? SIZE_Y : (SIZES[operand[1]!] ?? SIZE_V)];
+    }),
+  ));
 }

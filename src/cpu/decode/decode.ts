@@ -3,7 +3,7 @@
  * Intel SDM vol. 2, chapter 2 ("Instruction Format"). Used by the block builder, the disassembler and the tests.
  */
 import { type Row, rows } from "../isa/table.js";
-import { forms, operationWidths, sizeBits } from "../isa/forms.js";
+import { forms, operationWidths } from "../isa/forms.js";
 import type { Width } from "../isa/sem.js";
 
 /** A decoded instruction. One object is reused by a decoder; copy what has to stay. */
@@ -50,6 +50,12 @@ function prepare(): void {
   for (const list of candidates) list?.sort((a, b) => rank(b) - rank(a));
 }
 const rank = (r: Row): number => (r.prefix === undefined ? 0 : r.prefix === 0 ? 1 : 2) * 4 + (r.rm !== undefined ? 2 : 0) + (r.mod !== undefined ? 1 : 0);
+
+const immediateLists: (readonly string[] | undefined)[] = [];
+/** The row's operands that bring bytes behind ModRM, and "1". */
+function immediatesOf(row: Row): readonly string[] {
+  return (immediateLists[row.index] ??= row.operands.filter((x) => /^(I|J|O|Ap$|1$)/.test(x)));
+}
 
 export class Decoder {
   readonly out: Instruction = {
@@ -171,7 +177,7 @@ export class Decoder {
     if (row.modrm) {
       at++;
       // control and debug register moves ignore mod
-      const registerForm = mod === 3 || row.operands.some((x) => x[0] === "R");
+      const registerForm = mod === 3 || row.operands[0]?.[0] === "R" || row.operands[1]?.[0] === "R";
       if (!registerForm) {
         o.memory = true;
         let size = mod === 1 ? 1 : mod === 2 ? (o.addressWidth === 16 ? 2 : 4) : 0;
@@ -212,20 +218,28 @@ export class Decoder {
         at += size;
       }
     }
-    for (const operand of row.operands) {
+    const immediates = immediatesOf(row);
+    for (let k = 0; k < immediates.length; k++) {
+      const operand = immediates[k]!;
       let size = 0;
       let signBytes = 0;
       switch (operand) {
-        case "Ib": size = 1; signBytes = 1; break;
-        case "Ibs": size = 1; signBytes = 1; break;
+        case "Ib": case "Ibs": case "Jb":
+          size = signBytes = 1;
+          break;
         case "Iw": size = 2; break;
-        case "Iz": case "Jz": size = width === 16 && !(code === 64 && operand === "Jz") ? 2 : 4; signBytes = size; break;
-        case "Iv": size = width / 8; signBytes = Math.min(4, size); break;
-        case "Jb": size = 1; signBytes = 1; break;
+        case "Iz": case "Jz":
+          size = signBytes = width === 16 && !(code === 64 && operand === "Jz") ? 2 : 4;
+          break;
+        case "Iv":
+          size = width / 8;
+          signBytes = Math.min(4, size);
+          break;
         case "Ob": case "Ov": size = o.addressWidth / 8; break;
         case "Ap": size = width === 16 ? 4 : 6; break;
-        case "1": o.immLow = 1; continue;
-        default: continue;
+        default:
+          o.immLow = 1; // "1"
+          continue;
       }
       // E9 with a 16-bit operand size outside 64-bit mode has a 16-bit distance: its width is forced to 64 above
       if (operand === "Jz" && code !== 64 && options.width === 64) {
@@ -267,4 +281,3 @@ export class Decoder {
   }
 }
 
-export { sizeBits };

@@ -88,7 +88,12 @@ export function formOperands(row: Row, width: Width, shape: "r" | "m" | "x"): Fo
   return out;
 }
 
+const widthsOfRow: (readonly Width[] | undefined)[] = [];
+/** Operation widths that the row exists in. */
 export function operationWidths(row: Row): readonly Width[] {
+  return (widthsOfRow[row.index] ??= findWidths(row));
+}
+function findWidths(row: Row): readonly Width[] {
   if (row.options.width !== undefined) return [row.options.width];
   if (row.options.rexW || (row.options.selector === undefined && row.operands.some((o) => o[1] === "y"))) return [32, 64];
   const first = row.operands.find((o) => !/^(DX|Ib|Ibs|Iw|CL|1)$/.test(o)) ?? "v";
@@ -243,16 +248,16 @@ function formOf(row: Row, width: Width, shape: "r" | "m" | "x", noFlags: boolean
   return byKey.get(key(row.form, width, form.operands, true)) ?? form;
 }
 
-const cache = new Map<number, Form>();
+const cache: (Form | undefined)[] = [];
 /** The form of a decoded instruction. */
 export function lookupForm(row: Row, width: Width, shape: "r" | "m" | "x"): Form {
   const k = row.index * 16 + (width >> 4) * 3 + (shape === "r" ? 0 : shape === "m" ? 1 : 2);
-  let form = cache.get(k);
+  let form = cache[k];
   if (form === undefined) {
     forms();
     form = isProcedure(row) ? byKey.get(key(row.form, 64, [], false)) : byKey.get(key(row.form, width, formOperands(row, width, shape), false));
     if (form === undefined) throw new Error(`no form for ${row.mnemonic} ${width} ${shape}`);
-    cache.set(k, form);
+    cache[k] = form;
   }
   return form;
 }
@@ -261,8 +266,17 @@ export function withoutFlags(form: Form): Form | undefined {
   if (!noFlagsOf.has(form)) noFlagsOf.set(form, byKey.get(`${form.name}/nf`));
   return noFlagsOf.get(form);
 }
-export function fusedForm(compare: "cmp" | "test", cc: number, width: number, kinds: string): Form | undefined {
-  return byKey.get(`${compare}.j${cc}/${width}/${[...kinds].map((k) => k + width).join()}`);
+const fusedOf = new Map<Form, (Form | undefined)[]>();
+/** The form that is `compare` with the jump on `cc` behind it; undefined where there is none. */
+export function fusedForm(compare: Form, cc: number): Form | undefined {
+  let list = fusedOf.get(compare);
+  if (list === undefined) {
+    const name = compare.name.startsWith("cmp/") ? "cmp" : compare.name.startsWith("test/") ? "test" : "";
+    const operands = compare.operands.map((o) => o.kind + o.width).join();
+    list = Array.from({ length: 16 }, (_, c) => byKey.get(`${name}.j${c}/${compare.width}/${operands}`));
+    fusedOf.set(compare, list);
+  }
+  return list[cc];
 }
 /** What a shift by 0 is: its operand read and written, the flags left alone. */
 const touch: Definition = (s) => s.write(0, s.readWrite(0));
