@@ -56,6 +56,7 @@ program
   .option("--cpu <model>", "what CPUID advertises: default, max, +feature, -feature", cpu, "default")
   .option("--stats", "print counters at the end")
   .addOption(new Option("--deterministic [seed]", "one thread, time from instructions: repeatable").preset("1").argParser(seed))
+  .option("--trace-cpu <file>", "write every instruction to a file before it runs (very slow)")
   .option("--debug-exit", "port 0xF4 ends the machine with (value << 1) | 1")
   .action(async (guest: string, options: RunOptions) => {
     process.exitCode = await run(guest, options);

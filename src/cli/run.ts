@@ -22,6 +22,7 @@ export interface RunOptions {
   readonly stats?: boolean;
   readonly deterministic?: number;
   readonly debugExit?: boolean;
+  readonly traceCpu?: string;
 }
 
 /** Events of `--json`, one object a line on standard output. */
@@ -59,6 +60,7 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, onSignal);
   let restore = (): void => {};
   let log: WriteStream | undefined;
+  const logs: WriteStream[] = [];
   let timer: NodeJS.Timeout | undefined;
   let timedOut = false;
   const started = process.hrtime.bigint();
@@ -69,7 +71,9 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
         controller.abort(new VmError("timeout", "time-out"));
         void vm?.kill();
       }, o.timeout * 1000);
+    const trace = o.traceCpu === undefined ? undefined : await openLog(o.traceCpu, "trace");
     vm = await createVm({
+      ...(trace === undefined ? {} : { traceCpu: (lines: string) => void trace.write(lines) }),
       ...(o.kernel === undefined ? { image: guest ?? "debian:12" } : { kernel: o.kernel, initrd: o.initrd ?? [] }),
       memoryMiB: o.memory,
       cpu: o.cpu,
@@ -88,7 +92,8 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
     });
     progress.clear();
     const machine = vm;
-    if (o.serialLog !== undefined) log = await openLog(o.serialLog);
+    if (trace !== undefined) logs.push(trace);
+    if (o.serialLog !== undefined) log = await openLog(o.serialLog, "serial log");
     const output = log;
     machine.onOutput(0, (bytes) => {
       output?.write(bytes);
@@ -141,7 +146,8 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
     clearTimeout(timer);
     for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.off(signal, onSignal);
     await vm?.kill();
-    if (log !== undefined) await new Promise<void>((resolve) => log!.end(() => resolve()));
+    if (log !== undefined) logs.push(log);
+    for (const stream of logs) await new Promise<void>((resolve) => stream.end(() => resolve()));
     void started;
   }
 }
@@ -152,11 +158,11 @@ export function reportFailure(failure: ReturnType<typeof describeFailure>, error
   if (process.env.ENLIGHTEN_DEBUG && error instanceof Error) process.stderr.write(`${error.stack}\n`);
 }
 
-function openLog(path: string): Promise<WriteStream> {
+function openLog(path: string, what: string): Promise<WriteStream> {
   return new Promise((resolve, reject) => {
     const stream = createWriteStream(path);
     stream.once("open", () => resolve(stream));
-    stream.once("error", (e: NodeJS.ErrnoException) => reject(new VmError("bad-option", `cannot write the serial log ${path} (${e.code})`, "name a file in a folder that exists and may be written")));
+    stream.once("error", (e: NodeJS.ErrnoException) => reject(new VmError("bad-option", `cannot write the ${what} ${path} (${e.code})`, "name a file in a folder that exists and may be written")));
   });
 }
 

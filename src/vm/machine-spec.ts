@@ -13,4 +13,6 @@ export interface MachineSpec {
   /** A machine saved before, to go on with. */
   readonly saved?: SavedPartition;
   readonly debugExit: boolean;
+  /** Every instruction is told before it runs: some thousand times slower. */
+  readonly traceCpu: boolean;
 }

@@ -14,7 +14,8 @@ export type FromProcessor =
   /** The machine is made: its memory, for wake-ups, with the index of the processor's pending word. */
   | { readonly type: "started"; readonly memory: SharedArrayBuffer | ArrayBuffer; readonly pendingWord: number }
   | { readonly type: "output"; readonly serial: SerialNumber; readonly bytes: Uint8Array<ArrayBuffer> }
-  /** The guest has taken input away: so many bytes of the queue are free again. */
+  /** Lines of `--trace-cpu`. */
+  | { readonly type: "trace"; readonly text: string }
   | { readonly type: "stats"; readonly stats: ProcessorStats }
   | { readonly type: "saved"; readonly state: PartitionState }
   | { readonly type: "ended"; readonly how: EndKind; readonly detail: string; readonly stats: ProcessorStats };

@@ -2,7 +2,7 @@
  * One virtual machine's parts, wired: memory, buses, chipset, processor with its local APIC, clock and deadlines. It has no
  * thread of its own: a scheduler (parallel.ts, deterministic.ts) calls `step`.
  */
-import { Exit, Pending, SegIndex, Vp } from "../cpu/layout.js";
+import { Exit, ModeKey, Pending, SegIndex, Vp } from "../cpu/layout.js";
 import { Cpuid } from "../cpu/vp/cpuid.js";
 import { Msr, MsrFile, type MsrState } from "../cpu/vp/msr.js";
 import { createEngineMemory, type EngineModules, FLAT_CODE64, FLAT_DATA, type ProcessorHost, VirtualProcessor } from "../cpu/vp/virtual-processor.js";
@@ -311,6 +311,13 @@ export class Partition {
 
   /** Runs what is due, takes an interrupt if there is one, then at most about `budget` instructions. */
   step(budget: number): StepResult {
+    return this.#step(budget, false);
+  }
+  /** The same for one instruction. */
+  stepOne(): StepResult {
+    return this.#step(0, true);
+  }
+  #step(budget: number, one: boolean): StepResult {
     const { vp, apic } = this;
     const now = this.clock.now();
     if (this.deadlines.earliest() <= now) this.deadlines.runDue(now);
@@ -334,7 +341,7 @@ export class Partition {
     } else if ((flags & TF) !== 0) {
       reason = this.#single();
       if (reason !== Exit.tripleFault && vp.runtime.trap(1) !== 0) return "triple-fault";
-    } else reason = vp.run(budget);
+    } else reason = one ? this.#single() : vp.run(budget);
     if (this.#end !== undefined) return this.#end;
     if (reason === Exit.tripleFault) return "triple-fault";
     if (reason === Exit.halt) {
@@ -342,6 +349,15 @@ export class Partition {
       return apic.pendingVector() >= 0 || this.deadlines.earliest() <= this.clock.now() ? "running" : "halted";
     }
     return "running";
+  }
+  /** Bytes at RIP as far as their page goes, and the code size: what a trace shows. Undefined where the fetch would fault. */
+  codeAtRip(): { readonly bytes: Uint8Array; readonly code: 16 | 32 | 64 } | undefined {
+    const { vp } = this;
+    const physical = vp.runtime.peekCode();
+    if (physical < 0) return undefined;
+    const mode = vp.view.getUint32(vp.base + Vp.mode, true) & ModeKey.codeMask;
+    const code = mode === ModeKey.code64 ? 64 : mode === ModeKey.code32 ? 32 : 16;
+    return { bytes: vp.ram.subarray(physical, Math.min(physical + 15, (physical | 0xfff) + 1)), code };
   }
   /** One instruction. */
   #single(): number {

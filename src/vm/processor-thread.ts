@@ -3,6 +3,7 @@
  * output out and input in. It never awaits. The platform's worker file gives it a port, a clock and entropy.
  */
 import type { SerialSink } from "../chipset/chipset.js";
+import { disassemble } from "../cpu/decode/disassemble.js";
 import { Stat } from "../cpu/layout.js";
 import type { Clock, Entropy } from "../machine/device.js";
 import type { SerialNumber } from "./machine-spec.js";
@@ -59,12 +60,15 @@ export class ProcessorThread {
   #stopAsked = false;
   #debugExit: number | undefined;
   ended = false;
+  readonly #traced: boolean;
+  #trace = "";
 
   constructor(start: ProcessorStart, port: ThreadPort, clock: Clock, entropy: Entropy) {
     this.#port = port;
     this.#control = start.control;
     this.#clock = clock;
     const { spec } = start;
+    this.#traced = spec.traceCpu;
     const serial = this.#outputs.map(
       (out): SerialSink => ({
         onOutput: (byte) => {
@@ -162,9 +166,29 @@ export class ProcessorThread {
       }
     }
   }
+  /** One instruction, with a line that says where and what it is. */
+  #traceStep(): ReturnType<Partition["step"]> {
+    const { vp, halted } = this.partition;
+    if (!halted) {
+      const found = this.partition.codeAtRip();
+      const rip = vp.rip;
+      const { text, length } = found === undefined ? { text: "(fetch faults)", length: 0 } : disassemble(found.bytes, found.code, rip);
+      const bytes = found === undefined ? "" : Array.from(found.bytes.subarray(0, length), (b) => b.toString(16).padStart(2, "0")).join("");
+      this.#trace += `${vp.retired} ${rip.toString(16).padStart(16, "0")} ${bytes.padEnd(20)} ${text}\n`;
+      if (this.#trace.length > OUTPUT_BUFFER) this.#flushTrace();
+    }
+    return this.partition.stepOne();
+  }
+  #flushTrace(): void {
+    if (this.#trace === "") return;
+    Atomics.add(this.#control, Control.outstanding, this.#trace.length);
+    this.#port.post({ type: "trace", text: this.#trace }, []);
+    this.#trace = "";
+  }
   end(how: EndKind, detail: string): void {
     if (this.ended) return;
     this.ended = true;
+    this.#flushTrace();
     this.flushOutput();
     this.#port.post({ type: "ended", how, detail, stats: this.stats() }, []);
   }
@@ -178,7 +202,7 @@ export class ProcessorThread {
       this.end("stopped", "");
       return 0;
     }
-    const result = this.partition.step(budget);
+    const result = this.#traced ? this.#traceStep() : this.partition.step(budget);
     if (this.#debugExit !== undefined) {
       this.end("debug-exit", String(this.#debugExit));
       return 0;

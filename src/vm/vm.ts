@@ -27,6 +27,8 @@ export interface VmOptions {
   /** A seed: the deterministic scheduler. */
   readonly deterministic?: number;
   readonly debugExit?: boolean;
+  /** Gets a line for every instruction before it runs: count, RIP, bytes, text. Very slow. */
+  readonly traceCpu?: (lines: string) => void;
   /** Go on with a saved machine instead of booting. */
   readonly saved?: PartitionState;
 }
@@ -86,7 +88,7 @@ export class Vm implements AsyncDisposable {
   async #boot(): Promise<void> {
     const { guest, memoryMiB = 512, cpu = "default", append = "", exec, env, saved } = this.#options;
     this.#startedAt = this.#platform.now();
-    const common = { ramBytes: memoryMiB * 2 ** 20, features: [...parseCpuModel(cpu)], debugExit: this.#options.debugExit ?? false };
+    const common = { ramBytes: memoryMiB * 2 ** 20, features: [...parseCpuModel(cpu)], debugExit: this.#options.debugExit ?? false, traceCpu: this.#options.traceCpu !== undefined };
     let spec: ProcessorStart["spec"];
     const transfer = new Set<ArrayBuffer>();
     if (saved !== undefined) spec = { ...common, saved };
@@ -124,6 +126,11 @@ export class Vm implements AsyncDisposable {
         Atomics.sub(this.#control, Control.outstanding, m.bytes.length);
         Atomics.notify(this.#control, Control.outstanding);
         this.#output(m.serial, m.bytes);
+        break;
+      case "trace":
+        Atomics.sub(this.#control, Control.outstanding, m.text.length);
+        Atomics.notify(this.#control, Control.outstanding);
+        this.#options.traceCpu?.(m.text);
         break;
       case "stats":
         this.#stats = m.stats;

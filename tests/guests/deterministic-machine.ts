@@ -21,7 +21,7 @@ export interface SteppedMachine {
 }
 
 export async function bootDeterministic(o: { seed?: number; saved?: PartitionState; console?: string } = {}): Promise<SteppedMachine> {
-  const common = { ramBytes: RAM, features: [...parseCpuModel("default")], debugExit: false };
+  const common = { ramBytes: RAM, features: [...parseCpuModel("default")], debugExit: false, traceCpu: false };
   let spec: ProcessorStart["spec"];
   if (o.saved !== undefined) spec = { ...common, saved: o.saved };
   else {

@@ -62,6 +62,8 @@ interface Runtime {
   secondPage(): number;
   interrupt(vector: number): number;
   trap(vector: number): number;
+  /** RAM offset of the instruction at RIP, -1 = its fetch faults; changes nothing but accessed bits. */
+  peekCode(): number;
 }
 
 /** State of a segment register, as descriptors have it. */

@@ -402,6 +402,11 @@ export function fetchAddress(rip: u64): u64 {
   store<u64>(slot, physical & ~u64(0xfff), 8);
   return physical;
 }
+/** RAM offset of the instruction at RIP, -1 = not to be had. For traces: no fault is left behind. */
+export function peekCode(): i32 {
+  const p = fetchAddress(get64(L.Vp_rip));
+  return p == MISSED || !inRam(p) ? -1 : i32(p);
+}
 /** For the decoder: RAM offset of the page after the one of RIP, -1 = fault recorded. */
 export function secondPage(): i32 {
   const p = fetchAddress((get64(L.Vp_rip) & ~u64(0xfff)) + 4096);
