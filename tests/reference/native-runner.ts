@@ -6,7 +6,7 @@
  * outcome in a record of the same layout. Code is at CODE; 256 bytes of memory are at WINDOW, and the page behind is absent.
  */
 import { execFileSync, spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Exit, SegIndex, Vp } from "../../src/cpu/layout.js";
@@ -60,7 +60,9 @@ export function nativeProgram(): string | undefined {
   if (process.arch !== "x64" || process.platform !== "linux") return undefined;
   const source = [join(import.meta.dirname, "native-runner.c"), join(import.meta.dirname, "../../../tests/reference/native-runner.c"), join(process.cwd(), "tests/reference/native-runner.c")].find(existsSync);
   if (source === undefined) return undefined;
-  const out = join(mkdtempSync(join(tmpdir(), "enlighten-native-")), "runner");
+  const dir = mkdtempSync(join(tmpdir(), "enlighten-native-"));
+  process.on("exit", () => rmSync(dir, { recursive: true, force: true }));
+  const out = join(dir, "runner");
   try {
     execFileSync("gcc", ["-O1", "-fpie", "-pie", "-o", out, source], { stdio: "pipe" });
   } catch {

@@ -1,5 +1,5 @@
 /** Operands for tests of x87 instructions: every class of number, its edges, and pairs that are near each other. */
-import { Random } from "./values.js";
+import type { Random } from "./values.js";
 
 /** Sign and exponent, significand. */
 export type Extended = readonly [high: number, low: bigint];

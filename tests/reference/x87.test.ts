@@ -1,4 +1,7 @@
-/** Every x87 encoding against the FPU of this machine: all modes, all classes of operands, stack faults, unmasked exceptions. */
+/**
+ * Every x87 encoding against the FPU of this machine: all modes, all classes of operands, stack faults, unmasked exceptions, page
+ * faults. ENLIGHTEN_X87_CASES=6000 makes a long run, ENLIGHTEN_SEED another one, ENLIGHTEN_X87_ONLY="d9 f" one of some encodings.
+ */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Batch, CASE_BYTES, EngineRunner, Field, nativeProgram, runNative, WINDOW } from "./native-runner.js";
@@ -72,9 +75,11 @@ function addCases(batch: Batch, random: Random, e: Encoding, count: number): voi
     if (e.modrm >= 0xc0) continue;
     const { view } = batch;
     for (let i = 0; i < 256; i += 4) view.setUint32(at + Field.window + i, random.u32(), true);
-    const offset = random.below(40);
+    // some operands reach into the page behind the window, which is absent
+    const offset = random.below(40) === 0 ? 240 + random.below(16) : random.below(40);
     view.setUint32(at + Field.gpr + 7 * 8, WINDOW + offset, true);
     const format = MEMORY_FORMATS[e.op - 0xd8]![e.modrm >> 3]!;
+    if (offset > 200) continue;
     const operand = at + Field.window + offset;
     fillOperand(random, format, view, operand);
     // an environment with all exceptions masked most of the time
@@ -140,7 +145,6 @@ function isExact(e: Encoding, before: DataView, at: number): boolean {
 function difference(before: DataView, native: DataView, ours: DataView, at: number, e: Encoding): string {
   const trap = native.getInt32(at + Field.trap, true);
   if (trap !== ours.getInt32(at + Field.trap, true)) return `trap ${ours.getInt32(at + Field.trap, true)}, not ${trap}`;
-  if (trap >= 0) return "";
   const word = (name: string, offset: number, mask = 0xffff): string => {
     const a = native.getUint16(at + offset, true) & mask;
     const b = ours.getUint16(at + offset, true) & mask;

@@ -238,6 +238,8 @@ export class BlockBuilder {
     const w = this.#words;
     const word = rec >>> 2;
     w[word]! |= scale << 24;
+    // instructions of the stack name RSP there: their faults are #SS
+    if (!o.memory && STACK.has(row.form)) base = Vp.gpr + 4 * 8;
     w[word + 2] = base | (index << 16);
     w[word + 3] = disp;
     w[word + 4] = o.immLow;
@@ -367,6 +369,7 @@ export class BlockBuilder {
   }
 }
 
+const STACK = new Set(["push", "pop", "pushImmediate", "leave", "call", "callIndirect", "ret", "retImmediate"]);
 const SHIFTS = new Set(["shl", "shr", "sar", "rol", "ror"]);
 /** Where an operand's place in the record comes from. */
 const Place = { none: 0, accumulator: 1, e: 2, g: 3, opcode: 4, rm: 5, number: 6, v: 7, w: 8, p: 9, q: 10, jump: 11 } as const;

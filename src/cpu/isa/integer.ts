@@ -125,7 +125,9 @@ export const cmpxchg: Definition = (s) => {
   const a = s.slot(RAX, s.width, true);
   const r = s.norm(s.bin("sub", a, d), s.width);
   const equal = s.cmp("eq", a, d);
-  s.write(0, s.select(equal, n, d)); // memory is written in both cases (SDM: "never produces a locked read without a locked write")
+  // memory is written in both cases (SDM: "never produces a locked read without a locked write"), a register only with the new value
+  if (s.isMemory(0)) s.write(0, s.select(equal, n, d));
+  else s.if(equal, () => s.write(0, n));
   s.if(s.eqz(equal), () => setAccumulator(s, d));
   s.flags("sub", a, d, r);
 };

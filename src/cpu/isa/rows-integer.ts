@@ -195,11 +195,12 @@ row("xchg", "91", "Zv,rAX", I.xchg);
 for (let k = 2; k < 8; k++) row("xchg", (0x90 + k).toString(16), "Zv,rAX", I.xchg);
 row("nop", "0f 0d", "Ev", I.nop, {}, "nopE");
 for (let k = 0x18; k <= 0x1f; k++) row("nop", `0f ${k.toString(16)}`, "Ev", I.nop, {}, "nopE");
-row("lfence", "0f ae /5 mod3", "", I.nop, {}, "nop");
-row("mfence", "0f ae /6 mod3", "", I.nop, {}, "nop");
-row("sfence", "0f ae /7 mod3", "", I.nop, {}, "nop");
-row("clflush", "0f ae /7 mem", "Mb", I.nop, {}, "nopE");
+row("lfence", "np 0f ae /5 mod3", "", I.nop, {}, "nop");
+row("mfence", "np 0f ae /6 mod3", "", I.nop, {}, "nop");
+row("sfence", "np 0f ae /7 mod3", "", I.nop, {}, "nop");
+row("clflush", "np 0f ae /7 mem", "Mb", I.nop, {}, "nopE");
 row("clwb", "66 0f ae /6 mem", "Mb", I.nop, {}, "nopE");
+row("clflushopt", "66 0f ae /7 mem", "Mb", I.nop, {}, "nopE");
 row("movnti", "np 0f c3", "My,Gy", I.mov, {}, "mov");
 
 const sys = (name: string, encoding: string, operands: string, selector: number, more = {}): void =>

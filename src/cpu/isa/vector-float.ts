@@ -70,11 +70,7 @@ export function whenOrdinary(s: Sem, format: Format, r: Value, fast: () => void,
 /** A packed operation on values already read. */
 export function packedArithmetic(s: Sem, operation: Arithmetic, format: "ps" | "pd", a: Value, b: Value): void {
   const r = operation === "sqrt" ? v(s, PACKED.sqrt[format], b) : v(s, PACKED[operation][format], a, b);
-  s.if(
-    both(s, defaultInexact(s), normal(s, format, r)),
-    () => s.writeV(0, r),
-    () => s.writeV(0, slowVector(s, codeOf(operation, format), a, b)),
-  );
+  whenOrdinary(s, format, r, () => s.writeV(0, r), () => s.writeV(0, slowVector(s, codeOf(operation, format), a, b)));
 }
 export const arithmetic =
   (operation: Arithmetic, format: Format): Definition =>
@@ -87,12 +83,7 @@ export const arithmetic =
     const type = wide(format) ? "f64" : "f32";
     const b = scalar(s, 1, format);
     const r = operation === "sqrt" ? s.wasm(`${type}_sqrt`, type, b.value) : s.wasm(`${type}_${operation}`, type, scalar(s, 0, format).value, b.value);
-    const fine = normal(s, format, r);
-    s.if(
-      both(s, defaultInexact(s), fine),
-      () => writeScalar(s, format, r),
-      () => s.writeV(0, slowVector(s, codeOf(operation, format), s.readV(0), b.vector())),
-    );
+    whenOrdinary(s, format, r, () => writeScalar(s, format, r), () => s.writeV(0, slowVector(s, codeOf(operation, format), s.readV(0), b.vector())));
   };
 
 /** 1 if no element of a or b is a NaN. */
@@ -215,7 +206,8 @@ export const toInteger =
       both(s, defaultInexact(s), within),
       () => s.write(0, s.wasm(`${wideResult ? "i64" : "i32"}_trunc_${type}_s`, wideResult ? "i64" : "i32", whole)),
       () => {
-        slowFloat(s, s.const32(codeOf(truncate ? (wideResult ? "truncate64" : "truncate32") : wideResult ? "toInt64" : "toInt32", format)), s.readV(1), b.vector());
+        const x = b.vector();
+        slowFloat(s, s.const32(codeOf(truncate ? (wideResult ? "truncate64" : "truncate32") : wideResult ? "toInt64" : "toInt32", format)), x, x);
         s.write(0, s.slot(Vp.vectorResult, wideResult ? 64 : 32));
       },
     );

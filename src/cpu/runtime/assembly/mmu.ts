@@ -216,9 +216,23 @@ export function resetTlb(): void {
 
 // ---- translation with the permissions of the current or of the supervisor level ---------------------------------------------
 
+/** The access is relative to SS: a non-canonical address is #SS, not #GP. */
+let ofStack: bool = false;
+/** Whether the record's memory operand is the stack's: RSP or RBP as base, without FS or GS. */
+function noteStack(pc: i32): void {
+  if (pc == 0) {
+    ofStack = false;
+    return;
+  }
+  const base = i32(load<u16>(pc, L.Rec_base)), index = i32(load<u16>(pc, L.Rec_index));
+  ofStack = (base == L.Vp_gpr + 32 || base == L.Vp_gpr + 40) && !(index >= L.Vp_segBase && index < L.Vp_segBase + 48);
+}
+export function stackAccess(yes: bool): void { ofStack = yes; }
+
 function translate(va: u64, access: i32, user: bool): u64 {
   if (longMode() && !canonical(va)) {
-    gp(0);
+    if (ofStack) fault(12, 0);
+    else gp(0);
     return u64.MAX_VALUE;
   }
   return walk(va, access, user);
@@ -262,6 +276,7 @@ function writePhysical(physical: u64, size: i32, from: i32): void {
 }
 
 export function readSlow(va: u64, size: i32, pc: i32): i32 {
+  if (pc != 0) noteStack(pc);
   count(L.Stat_tlbMisses);
   const first = 4096 - i32(va & 0xfff);
   const a = access(va, READ);
@@ -294,16 +309,19 @@ function writeFrom(va: u64, size: i32, from: i32): i32 {
   return 1;
 }
 export function writeSlow(va: u64, size: i32, value: u64, pc: i32): i32 {
+  if (pc != 0) noteStack(pc);
   store<u64>(VP + L.Vp_bounce2, value);
   return writeFrom(va, size, VP + L.Vp_bounce2);
 }
 export function writeSlowV(va: u64, low: u64, high: u64, pc: i32): i32 {
+  noteStack(pc);
   store<u64>(VP + L.Vp_bounce2, low);
   store<u64>(VP + L.Vp_bounce2, high, 8);
   return writeFrom(va, 16, VP + L.Vp_bounce2);
 }
 /** Memory that is read and then written: an address in RAM, or the bounce buffer that rmwDone writes back. */
 export function rmwSlow(va: u64, size: i32, pc: i32): i32 {
+  noteStack(pc);
   count(L.Stat_tlbMisses);
   const first = 4096 - i32(va & 0xfff);
   const a = access(va, WRITE);

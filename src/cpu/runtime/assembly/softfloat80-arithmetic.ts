@@ -4,7 +4,7 @@ import {
   aClass, aDenormal, aExp, aSig, aSign, bClass, bExp, bSig, bSign, BIAS, DE, divideByZero, divideSignificands, droppedBits, IE,
   INFINITE, infinity, INTEGER_BIT, invalid, multiply64, normalizeRoundPack, noteDenormals, PE, productLow, QNAN, quotientLow, raiseFlags,
   roundingMode, roundPack, roundsUp, setResult, setRoundedUp, settledByNan, settledByNanA, shiftedHigh, shiftedLow, shiftRightJam,
-  swapOperands, zero, ZERO, ZE,
+  zero, ZERO, ZE,
 } from "./softfloat80";
 
 /** A + B, or A - B. */

@@ -4,7 +4,7 @@
  */
 import { hostPortIn, hostPortOut, RAM, VP } from "./env";
 import * as L from "./layout";
-import { plainReadable, plainWritable, readable, write } from "./mmu";
+import { plainReadable, plainWritable, readable, stackAccess, write } from "./mmu";
 import { DF, get32, get64, gpr, packedFlags, set32, set64, setArithmetic, setGpr } from "./state";
 import { addressMask, nextRip, portAllowed, ripOf, setRegister } from "./system";
 
@@ -35,6 +35,7 @@ function setIndex(n: i32, v: u64, mask: u64): void {
 }
 
 export function string(r: i32): i32 {
+  stackAccess(false);
   const bits = load<u32>(r, L.Rec_link);
   const op = i32(load<u8>(r, L.Rec_src2));
   let size = i32(bits & 0xff) >> 3;

@@ -4,7 +4,7 @@ import {
 } from "./env";
 import { iret, softwareInterrupt } from "./interrupt";
 import * as L from "./layout";
-import { checkSecond, flushTlb, invalidatePage, plainReadable, readable, resetTlb, write, writeBytes } from "./mmu";
+import { checkSecond, flushTlb, invalidatePage, readable, stackAccess, write, writeBytes } from "./mmu";
 import * as S from "./segment";
 import {
   AC, code64, cpl, fault, get16, get32, get64, gp, gpr, IF, longMode, NT, packedFlags, protectedMode, RF, rflags, set16, set32, set64,
@@ -64,6 +64,7 @@ function privileged(): bool {
 }
 
 export function system(r: i32): i32 {
+  stackAccess(false);
   switch (i32(load<u8>(r, L.Rec_src2))) {
     case L.System_cli:
       if (cpl() > iopl()) return failed(gp(0));
@@ -343,6 +344,7 @@ export function setStack(sp: u64): void {
 }
 export function pushValue(v: u64, size: i32): i32 {
   const sp = (gpr(4) - u64(size)) & stackMask();
+  stackAccess(true);
   if (!write(stackBase() + sp, size, v)) return 0;
   setStack(sp);
   return 1;
@@ -350,6 +352,7 @@ export function pushValue(v: u64, size: i32): i32 {
 export let topValue: u64 = 0;
 /** Reads the top of the stack without moving it. */
 export function peekValue(size: i32, offset: i32): i32 {
+  stackAccess(true);
   const at = readable(stackBase() + ((gpr(4) + u64(offset)) & stackMask()), size);
   if (at == 0) return 0;
   topValue = size == 8 ? load<u64>(at) : size == 4 ? u64(load<u32>(at)) : u64(load<u16>(at));
@@ -388,6 +391,7 @@ function popSeg(r: i32): i32 {
   return redispatchNext(r);
 }
 function enter(r: i32): i32 {
+  stackAccess(true);
   const size = width(r) >> 3;
   const level = i32(load<u16>(r, L.Rec_dst)) & 31;
   const m = stackMask();

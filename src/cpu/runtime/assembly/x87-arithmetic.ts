@@ -1,7 +1,7 @@
 /** x87 instructions on registers: arithmetic, comparison, examination, constants. */
 import * as L from "./layout";
 import {
-  aClass, aDenormal, aSign, bClass, IE, INFINITE, INTEGER_BIT, masked, raised, roundingMode, resultHigh, resultLow, setB, setResult, swapOperands,
+  aClass, aDenormal, aSign, bClass, IE, INFINITE, INTEGER_BIT, masked, raised, roundingMode, resultHigh, resultLow, setB, swapOperands,
   UNSUPPORTED, ZERO,
 } from "./softfloat80";
 import {

@@ -2,7 +2,7 @@
 import { VP } from "./env";
 import * as L from "./layout";
 import { readable, writeBytes } from "./mmu";
-import { classify, FINITE, INTEGER_BIT, ZERO } from "./softfloat80";
+import { classify, FINITE, ZERO } from "./softfloat80";
 import { get16, get32, get64, set16, set64, VM } from "./state";
 import { initialize, setControlWord, st, summarize } from "./x87-stack";
 

@@ -1,7 +1,7 @@
 /** x87 instructions with a memory operand. */
 import { VP } from "./env";
 import * as L from "./layout";
-import { readable, write, writeBytes } from "./mmu";
+import { plainWritable, readable, write, writeBytes } from "./mmu";
 import {
   DE, IE, indefinite, masked, OE, raiseFlags, resultHigh, resultLow, setConvertedB, setResult, SNAN, classify, UE,
 } from "./softfloat80";
@@ -103,7 +103,9 @@ function storeOperand(r: i32, format: i32, popping: bool, truncate: bool): i32 {
     }
   }
   const stored = empty ? masked(IE) : (openExceptions() & (IE | OE | UE)) == 0;
-  if (stored && !(size > 8 ? writeBytes(va, size, image) : write(va, size, load<u64>(image)))) return L.Status_fault;
+  if (stored) {
+    if (!(size > 8 ? writeBytes(va, size, image) : write(va, size, load<u64>(image)))) return L.Status_fault;
+  } else if (plainWritable(va, 1) == 0 || plainWritable(va + u64(size - 1), 1) == 0) return L.Status_fault; // #PF comes before #MF
   noteMemory(r, va);
   if (empty) stackFault(false);
   else settle(true);

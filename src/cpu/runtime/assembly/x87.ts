@@ -46,11 +46,8 @@ export function x87(r: i32): i32 {
     return L.Status_fault;
   }
   if (pendingException()) return L.Status_fault;
-  if (op == 1 && reg == 2) { // FNOP
-    note(r);
-    return L.Status_next;
-  }
   note(r);
+  if (op == 1 && reg == 2) return L.Status_next; // FNOP
   beginOp();
   switch (op) {
     case 0:
