@@ -10,7 +10,7 @@ import { type Extended, extended, fillOperand, type MemoryFormat, nearOne, rando
 
 const LONG = Number(process.env.ENLIGHTEN_X87_CASES ?? 0);
 const SEED = Number(process.env.ENLIGHTEN_SEED ?? 1);
-const CASES = LONG > 0 ? LONG : 150;
+const CASES = LONG > 0 ? LONG : 500;
 
 interface Encoding {
   readonly op: number;
