@@ -76,6 +76,7 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
       ...(trace === undefined ? {} : { traceCpu: (lines: string) => void trace.write(lines) }),
       ...(o.kernel === undefined ? { image: guest ?? "debian:12" } : { kernel: o.kernel, initrd: o.initrd ?? [] }),
       memoryMiB: o.memory,
+      commands: false,
       cpu: o.cpu,
       progress: (p) => {
         emit({ event: "progress", ...p });

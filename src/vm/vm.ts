@@ -3,6 +3,8 @@ import { SERIAL_PORTS } from "../chipset/chipset.js";
 import { parseCpuModel } from "../cpu/vp/cpuid.js";
 import { buildAcpiTables } from "../firmware/acpi/tables.js";
 import { prepareLinuxBoot } from "../firmware/linux-boot.js";
+import { concatBytes } from "../image/byte-reader.js";
+import { COMMAND_SERVER, shellWords } from "../image/init/command-server.js";
 import { execCpio } from "../image/init/exec-cpio.js";
 import { readKernelImage } from "../image/kernel-image.js";
 import { ConsoleLog, findPanic, PANIC_IS_COMPLETE } from "./console-log.js";
@@ -24,6 +26,8 @@ export interface VmOptions {
   /** Run this instead of a login shell, then power off: a shell script, or a program with its arguments. */
   readonly exec?: string | readonly string[];
   readonly env?: Readonly<Record<string, string>>;
+  /** The guest takes commands (`Vm.exec`) beside its console. Default: yes, where its init knows how. */
+  readonly commands?: boolean;
   /** A seed: the deterministic scheduler. */
   readonly deterministic?: number;
   readonly debugExit?: boolean;
@@ -48,6 +52,26 @@ export interface VmEnd {
 }
 
 type Listener<T> = (value: T) => void;
+/** What a command left. */
+export interface ExecResult {
+  readonly exitCode: number;
+  readonly stdout: string;
+  readonly stderr: string;
+  /** Standard output as it came. */
+  readonly stdoutBytes: Uint8Array;
+}
+
+/** Base64 without line breaks (RFC 4648); `btoa` would want a string of characters below 256. */
+function base64(bytes: Uint8Array): string {
+  const digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  let out = "";
+  for (let i = 0; i < bytes.length; i += 3) {
+    const n = (bytes[i]! << 16) | ((bytes[i + 1] ?? 0) << 8) | (bytes[i + 2] ?? 0);
+    out += digits[n >> 18]! + digits[(n >> 12) & 63]! + (i + 1 < bytes.length ? digits[(n >> 6) & 63]! : "=") + (i + 2 < bytes.length ? digits[n & 63]! : "=");
+  }
+  return out;
+}
+
 /** How long after its first line a panic may take to print the rest, in ms. */
 const PANIC_MS = 3_000;
 
@@ -67,6 +91,12 @@ export class Vm implements AsyncDisposable {
   #controlLine = "";
   #exitCode: number | undefined;
   #ready = false;
+  readonly #readyListeners: (() => void)[] = [];
+  /** Commands run one after the other. */
+  #lastCommand: Promise<unknown> = Promise.resolve();
+  #commandEnded: ((exitCode: number) => void) | undefined;
+  #abandoned = 0;
+  #forgetOutput: () => void = () => {};
   #cancelPanicTimer: (() => void) | undefined;
   #startedAt = 0;
   #reboots = 0;
@@ -95,7 +125,8 @@ export class Vm implements AsyncDisposable {
     else {
       const files = await guest.load();
       const kernel = await readKernelImage(files.kernel);
-      const initrds = exec === undefined ? files.initrds : [...files.initrds, execCpio(exec, env)];
+      const command = exec ?? (this.#serves ? COMMAND_SERVER : undefined);
+      const initrds = command === undefined ? files.initrds : [...files.initrds, execCpio(command, env)];
       const commandLine = [guest.commandLine, append].filter((s) => s !== "").join(" ");
       const boot = prepareLinuxBoot({
         setupHeader: kernel.setupHeader, elf: kernel.elf, initrds, commandLine, memoryBytes: common.ramBytes,
@@ -166,9 +197,19 @@ export class Vm implements AsyncDisposable {
       }
       const line = this.#controlLine.trim();
       this.#controlLine = "";
-      if (line === "ready") this.#ready = true;
+      if (line === (this.#serves ? "serving" : "ready")) {
+        this.#ready = true;
+        for (const f of this.#readyListeners.splice(0)) f();
+      }
       const exit = /^exit (\d+)$/.exec(line);
-      if (exit !== null) this.#exitCode = Number(exit[1]);
+      if (exit === null) continue;
+      if (this.#abandoned > 0) {
+        this.#abandoned--;
+        this.#forgetOutput();
+        continue;
+      }
+      if (this.#commandEnded !== undefined) this.#commandEnded(Number(exit[1]));
+      else this.#exitCode = Number(exit[1]);
     }
   }
   #ended(how: EndKind, detail: string): void {
@@ -197,6 +238,8 @@ export class Vm implements AsyncDisposable {
     await old?.terminate();
     if (this.#end !== undefined) return;
     this.#reboots++;
+    this.#ready = false;
+    this.#abandoned = 0;
     for (const f of this.#rebootListeners) f();
     try {
       await this.#boot();
@@ -230,6 +273,9 @@ export class Vm implements AsyncDisposable {
   /** Whether the command of `exec` has started. */
   get ready(): boolean {
     return this.#ready;
+  }
+  get #serves(): boolean {
+    return this.#options.exec === undefined && this.#options.guest.takesExec && (this.#options.commands ?? true);
   }
   get reboots(): number {
     return this.#reboots;
@@ -355,6 +401,52 @@ export class Vm implements AsyncDisposable {
       this.#post({ type: "stats" });
       return () => {};
     });
+  }
+  /**
+   * Runs a command in the guest: a shell script, or a program with its arguments. Waits for the guest to be up first.
+   * @throws VmError when the time is up, when it is aborted, when the machine ends
+   */
+  exec(command: string | readonly string[], o: WaitOptions = {}): Promise<ExecResult> {
+    if (!this.#serves) return Promise.reject(new VmError("no-exec", "this guest does not take commands", "use a guest by reference, without \"commands: false\" and without \"exec\""));
+    const run = this.#lastCommand.then(() => this.#exec(command, o));
+    this.#lastCommand = run.catch(() => {});
+    return run;
+  }
+  async #exec(command: string | readonly string[], o: WaitOptions): Promise<ExecResult> {
+    if (!this.#ready)
+      await this.#wait<void>("the guest to take commands", o, true, (done) => {
+        this.#readyListeners.push(done);
+        return () => {};
+      });
+    const output: Uint8Array[][] = [[], []];
+    const undo = [this.onOutput(1, (b) => void output[0]!.push(b)), this.onOutput(2, (b) => void output[1]!.push(b))];
+    try {
+      const exitCode = await this.#wait<number>("the command to end", o, true, (done, fail) => {
+        let ended = false;
+        this.#commandEnded = (code) => {
+          ended = true;
+          done(code);
+        };
+        this.#forgetOutput = () => {
+          for (const parts of output) parts.length = 0;
+        };
+        const rebooted = this.onReboot(() => {
+          ended = true;
+          fail(new VmError("ended", "the guest rebooted while the command ran", "", this.#log.tail()));
+        });
+        this.write(`${base64(new TextEncoder().encode(typeof command === "string" ? command : shellWords(command)))}\n`, 3);
+        return () => {
+          rebooted();
+          this.#commandEnded = undefined;
+          // given up here, it still runs there: its end and its output are nobody's
+          if (!ended) this.#abandoned++;
+        };
+      });
+      const [stdout, stderr] = output.map((parts) => concatBytes(parts)) as [Uint8Array, Uint8Array];
+      return { exitCode, stdout: new TextDecoder().decode(stdout), stderr: new TextDecoder().decode(stderr), stdoutBytes: stdout };
+    } finally {
+      for (const f of undo) f();
+    }
   }
   /** The machine's whole state at the end of its current slice; it runs on. */
   save(o: WaitOptions = {}): Promise<PartitionState> {

@@ -61,6 +61,23 @@ describe("debian:12 through the library", () => {
     assert.equal(out, 'it\'s|a "b" $c|');
   });
 
+  it("runs one command after the other beside the console, with their streams and codes", async () => {
+    await using vm = await startDebian();
+    const results = await Promise.all([
+      vm.exec("echo one; echo two >&2; exit 3", { timeoutMs: BOOT_MS }),
+      vm.exec(["printf", "%s", "it's $HOME"], { timeoutMs: BOOT_MS }),
+      vm.exec("head -c 100000 /dev/zero | tr '\\0' x", { timeoutMs: BOOT_MS }),
+    ]);
+    assert.deepEqual([results[0].exitCode, results[0].stdout, results[0].stderr], [3, "one\n", "two\n"]);
+    assert.deepEqual([results[1].exitCode, results[1].stdout], [0, "it's $HOME"]);
+    assert.equal(results[2].stdout, "x".repeat(100000));
+    await assert.rejects(vm.exec("sleep 2; echo late; exit 9", { timeoutMs: 200 }), (e: unknown) => e instanceof VmError && e.code === "timeout");
+    const next = await vm.exec("echo next; exit 4", { timeoutMs: 60_000 });
+    assert.deepEqual([next.exitCode, next.stdout], [4, "next\n"]);
+    vm.write("echo console $((1+1))\n");
+    await vm.waitFor("console 2", { timeoutMs: 30_000 });
+  });
+
   it("goes on after a reboot", async () => {
     await using vm = await startDebian();
     await vm.waitFor(PROMPT, { timeoutMs: BOOT_MS });

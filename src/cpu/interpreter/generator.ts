@@ -4,7 +4,7 @@
  *
  * The loop keeps the record pointer, the instruction budget and the TLB's base in locals, all else in the processor's block.
  */
-import { Helper, type HelperName } from "../isa/helpers.js";
+import { Helper, type HelperName } from "../isa/runtime-calls.js";
 import { type Form, forms, formsFingerprint } from "../isa/forms.js";
 import { ARENA_BYTES, Exit, JUMP_CACHE_ENTRIES, Rec, REC_BYTES, Status, Vp } from "../layout.js";
 import { FunctionBuilder, ModuleBuilder } from "../wasm/assembler.js";

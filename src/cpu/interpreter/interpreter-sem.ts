@@ -2,7 +2,7 @@
  * The back end that writes interpreter code: operands come from the fields of the record that `pc` points to, registers and
  * flags live in the processor's block. Every value goes to a local at once; TurboFan does the rest.
  */
-import { Helper, type HelperName } from "../isa/helpers.js";
+import { Helper, type HelperName } from "../isa/runtime-calls.js";
 import type { Form } from "../isa/forms.js";
 import type { BinaryOp, CompareOp, FlagName, Sem, Value, ValueType, Width } from "../isa/sem.js";
 import { FlagKind, Rec, REC_BYTES, Status, TLB_ENTRIES, TLB_WRITE, Vp } from "../layout.js";

@@ -1,5 +1,5 @@
 /** A back end that runs a definition for nothing but to note what it reads, writes and may fault on. */
-import { Helper, type HelperName } from "./helpers.js";
+import { Helper, type HelperName } from "./runtime-calls.js";
 import type { Facts, Form } from "./forms.js";
 import type { FlagName, Sem, Value, ValueType, Width } from "./sem.js";
 

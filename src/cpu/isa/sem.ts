@@ -100,7 +100,7 @@ export interface Sem {
   /** `if` on a shift count; one that is an immediate is not 0 (the decoder sees to that). */
   ifCount(count: Value, then: () => void): void;
 
-  /** Calls a runtime function (Helper in helpers.ts). A faulting one returns 0 for "fault recorded". */
+  /** Calls a runtime function (Helper in runtime-calls.ts). A faulting one returns 0 for "fault recorded". */
   call(name: string, ...args: Value[]): Value;
   /** Leaves by the fault path if `condition` is 0: the callee has recorded the fault. */
   faultUnless(condition: Value): void;

@@ -67,7 +67,8 @@ export class Cpuid {
     set(4, 1, 0x122, 0x01c0003f, 63, 0);
     set(4, 2, 0x143, 0x03c0003f, 2047, 0);
     set(6, 0, 0, 0, 0, 0);
-    set(7, 0, 0, 0, 0, 0);
+    // bit 13: FCS and FDS are not kept
+    set(7, 0, 0, 1 << 13, 0, 0);
     set(0xb, 0, 0, 1, 0x100, 0);
     set(0xb, 1, Math.ceil(Math.log2(Math.max(processors, 1))), processors, 0x201, 0);
     set(0xd, 0, 3, 576, 576, 0);
