@@ -50,6 +50,11 @@ export function checkFile(file: string, text: string): Finding[] {
   return findings;
 }
 
+/** Every finding in the repository. */
+export function checkRepository(): Finding[] {
+  return ["src", "tests", "bench", "scripts"].flatMap(sources).filter((f) => !f.endsWith("assembly/layout.ts")).flatMap((f) => checkFile(f, readFileSync(join(root, f), "utf8")));
+}
+
 function sources(folder: string): string[] {
   return readdirSync(join(root, folder), { recursive: true, encoding: "utf8" })
     .filter((f) => /\.(ts|mjs)$/.test(f) && !f.endsWith(".d.ts"))
@@ -57,7 +62,7 @@ function sources(folder: string): string[] {
 }
 
 if (process.argv[1] !== undefined && relative(import.meta.filename, process.argv[1]) === "") {
-  const findings = ["src", "tests", "bench", "scripts"].flatMap(sources).filter((f) => !f.endsWith("assembly/layout.ts")).flatMap((f) => checkFile(f, readFileSync(join(root, f), "utf8")));
+  const findings = checkRepository();
   for (const { file, what } of findings) console.error(`${file}: ${what}`);
   console.log(findings.length === 0 ? "the repository's rules hold" : `${findings.length} findings`);
   process.exitCode = findings.length === 0 ? 0 : 1;

@@ -116,7 +116,10 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
     await machine.start();
     emit({ event: "started", memoryMiB: o.memory });
     if (o.exec === undefined && !json) {
-      if (process.stdin.isTTY) process.stderr.write("enlighten: Ctrl-] then ? for help\n");
+      if (process.stdin.isTTY) {
+        process.stderr.write("enlighten: Ctrl-] then ? for help\n");
+        announce(machine, progress);
+      }
       restore = attachTerminal(machine, { onQuit: () => void machine.kill(), status: () => status(machine) });
     }
     const end = await machine.waitForEnd();
@@ -151,6 +154,24 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
     for (const stream of logs) await new Promise<void>((resolve) => stream.end(() => resolve()));
     void started;
   }
+}
+
+/** On a terminal: that it boots, and one line when it is up. */
+function announce(machine: Vm, progress: ProgressLine): void {
+  const { description } = machine.guest;
+  progress.show(`booting ${description} …`);
+  const stop = machine.onOutput(0, () => {
+    progress.clear();
+    stop();
+  });
+  machine.waitForPrompt().then(
+    () => {
+      if (machine.guest.prompt !== undefined) process.stderr.write(`\r\x1b[K\r\n${description} up in ${seconds(machine.uptimeNs)} s\r\n`);
+      // the shell has drawn its prompt already: an empty line makes it draw another
+      if (machine.guest.prompt !== undefined && machine.state === "running") machine.write("\n");
+    },
+    () => {},
+  );
 }
 
 export function reportFailure(failure: ReturnType<typeof describeFailure>, error: unknown): void {

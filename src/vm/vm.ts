@@ -260,6 +260,10 @@ export class Vm implements AsyncDisposable {
     this.#endListeners.clear();
   }
 
+  /** What it was made from. */
+  get guest(): GuestFiles {
+    return this.#options.guest;
+  }
   /** Text of the first serial port: the guest's console. */
   get consoleText(): string {
     return this.#log.text;
