@@ -71,6 +71,10 @@ program
     process.exitCode = await inspect(file, options.json === true);
   });
 
+// a reader that has gone (| head): there is nobody to talk to any more
+for (const stream of [process.stdout, process.stderr])
+  stream.on("error", (e: NodeJS.ErrnoException) => process.exit(e.code === "EPIPE" ? 141 : 125));
+
 await program.parseAsync();
 // a worker or a socket that still ends must not hold the exit; streams are flushed by then
 const code = process.exitCode ?? 0;

@@ -73,7 +73,7 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
       }, o.timeout * 1000);
     const trace = o.traceCpu === undefined ? undefined : await openLog(o.traceCpu, "trace");
     vm = await createVm({
-      ...(trace === undefined ? {} : { traceCpu: (lines: string) => void trace.write(lines) }),
+      ...(trace === undefined ? {} : { traceCpu: (lines: string) => flow(trace, lines) }),
       ...(o.kernel === undefined ? { image: guest ?? "debian:12" } : { kernel: o.kernel, initrd: o.initrd ?? [] }),
       memoryMiB: o.memory,
       commands: false,
@@ -98,14 +98,14 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
     const output = log;
     machine.onOutput(0, (bytes) => {
       output?.write(bytes);
-      if (json) emit({ event: "console", text: Buffer.from(bytes).toString("latin1") });
-      else if (o.exec === undefined) process.stdout.write(bytes);
+      if (json) return flow(process.stdout, `${JSON.stringify({ event: "console", text: Buffer.from(bytes).toString("latin1") })}\n`);
+      return o.exec === undefined ? flow(process.stdout, bytes) : undefined;
     });
     if (o.exec !== undefined) {
       for (const [port, stream, name] of [[1, process.stdout, "stdout"], [2, process.stderr, "stderr"]] as const)
         machine.onOutput(port, (bytes) => {
-          if (json) emit({ event: name, data: Buffer.from(bytes).toString("base64") });
-          else stream.write(bytes);
+          if (json) return flow(process.stdout, `${JSON.stringify({ event: name, data: Buffer.from(bytes).toString("base64") })}\n`);
+          return flow(stream, bytes);
         });
     }
     machine.onReboot(() => {
@@ -154,6 +154,12 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
     for (const stream of logs) await new Promise<void>((resolve) => stream.end(() => resolve()));
     void started;
   }
+}
+
+/** Writes; a promise where the reader is slow. */
+function flow(stream: NodeJS.WritableStream, data: string | Uint8Array): void | Promise<void> {
+  if (stream.write(data)) return;
+  return new Promise((resolve) => stream.once("drain", resolve));
 }
 
 /** On a terminal: that it boots, and one line when it is up. */

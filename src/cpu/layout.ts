@@ -80,7 +80,7 @@ export const Vp = {
   jumpGeneration: 0x618,
   /** Atomic word: something wants the processor's attention (Pending bits). */
   pending: 0x620,
-  /** 1 while interrupts are held off for one instruction (STI, MOV SS). */
+  /** Interrupts are held off for one instruction: 1 by STI, 2 by MOV SS or POP SS, which hold the single-step trap off too. */
   shadow: 0x624,
   /** Record that was running at a fault or an exit. */
   pc: 0x628,
@@ -106,6 +106,8 @@ export const Vp = {
   rmwSecond: 0x698,
   /** u16: handler number of the redispatch micro-operation. */
   redispatch: 0x6a0,
+  /** 1: a single-step #DB is due when the running instruction is over (partition.ts); a delivered event takes it back. */
+  debugTrap: 0x6a8,
   /** Next free byte of the record arena; end of the arena. */
   arenaNext: 0x678,
   tlbLogLength: 0x680,
@@ -154,7 +156,7 @@ export const ARENA_BYTES = 32 << 20;
 export const MAX_BLOCK = 8192;
 export const VP_BLOCK_BYTES = Vp.arena + ARENA_BYTES;
 
-export const TlbFlag = { global: 1, large: 2 } as const;
+export const TlbFlag = { global: 1, large: 2, user: 4 } as const;
 
 /** Counters at Vp.stats, by index. */
 export const Stat = {
@@ -218,11 +220,14 @@ export const ModeKey = {
   stack32: 4,
   /** Segment bases of ES, CS, SS, DS are 0 and limits are 4 GiB. */
   flat: 8,
-  /** CR0.TS or CR0.EM: x87 and SSE instructions fault. */
+  /** CR0.TS: instructions of the x87 and SSE state are #NM. */
   noFpu: 16,
+  /** CR4.OSFXSR is clear: SSE instructions are #UD. */
   noSse: 32,
   single: 64,
   real: 128,
+  /** CR0.EM: x87 instructions are #NM, MMX and SSE instructions #UD. */
+  emulate: 256,
 } as const;
 
 export const SegIndex = { es: 0, cs: 1, ss: 2, ds: 3, fs: 4, gs: 5, ldtr: 6, tr: 7 } as const;

@@ -32,7 +32,7 @@ export interface VmOptions {
   readonly deterministic?: number;
   readonly debugExit?: boolean;
   /** Gets a line for every instruction before it runs: count, RIP, bytes, text. Very slow. */
-  readonly traceCpu?: (lines: string) => void;
+  readonly traceCpu?: (lines: string) => void | Promise<void>;
   /** Go on with a saved machine instead of booting. */
   readonly saved?: PartitionState;
 }
@@ -52,6 +52,8 @@ export interface VmEnd {
 }
 
 type Listener<T> = (value: T) => void;
+/** May return a promise: until it is settled, the bytes count as not taken, and a guest that prints much waits. */
+export type OutputListener = (bytes: Uint8Array) => void | Promise<void>;
 /** What a command left. */
 export interface ExecResult {
   readonly exitCode: number;
@@ -85,7 +87,7 @@ export class Vm implements AsyncDisposable {
   #stats: ProcessorStats | undefined;
   #end: VmEnd | undefined;
   readonly #endListeners = new Set<() => void>();
-  readonly #outputListeners: Set<Listener<Uint8Array>>[] = [new Set(), new Set(), new Set(), new Set()];
+  readonly #outputListeners: Set<OutputListener>[] = [new Set(), new Set(), new Set(), new Set()];
   readonly #rebootListeners = new Set<() => void>();
   readonly #answers: { stats: Listener<ProcessorStats>[]; saved: Listener<PartitionState>[] } = { stats: [], saved: [] };
   #controlLine = "";
@@ -154,14 +156,10 @@ export class Vm implements AsyncDisposable {
         this.#platform.trim();
         break;
       case "output":
-        Atomics.sub(this.#control, Control.outstanding, m.bytes.length);
-        Atomics.notify(this.#control, Control.outstanding);
         this.#output(m.serial, m.bytes);
         break;
       case "trace":
-        Atomics.sub(this.#control, Control.outstanding, m.text.length);
-        Atomics.notify(this.#control, Control.outstanding);
-        this.#options.traceCpu?.(m.text);
+        this.#taken(m.text.length, [this.#options.traceCpu?.(m.text)]);
         break;
       case "stats":
         this.#stats = m.stats;
@@ -183,7 +181,21 @@ export class Vm implements AsyncDisposable {
         this.#cancelPanicTimer = this.#platform.setTimer(PANIC_MS, () => this.#panicked());
       if (this.#cancelPanicTimer !== undefined && PANIC_IS_COMPLETE.test(this.#log.text)) this.#panicked();
     } else if (serial === 3) this.#controlBytes(bytes);
-    for (const f of this.#outputListeners[serial]!) f(bytes);
+    this.#taken(
+      bytes.length,
+      Array.from(this.#outputListeners[serial]!, (f) => f(bytes)),
+    );
+  }
+  /** Output counts as taken once every listener has done with it: a slow reader makes the guest wait. */
+  #taken(length: number, listeners: readonly (void | Promise<void>)[]): void {
+    const control = this.#control;
+    const release = (): void => {
+      Atomics.sub(control, Control.outstanding, length);
+      Atomics.notify(control, Control.outstanding);
+    };
+    const waits = listeners.filter((x) => x instanceof Promise);
+    if (waits.length === 0) release();
+    else void Promise.allSettled(waits).then(release);
   }
   #panicked(): void {
     const panic = findPanic(this.#log.text) ?? "";
@@ -292,7 +304,7 @@ export class Vm implements AsyncDisposable {
     return this.#end;
   }
   /** Bytes of a serial port as they come. @returns a function that ends it */
-  onOutput(serial: SerialNumber, listener: Listener<Uint8Array>): () => void {
+  onOutput(serial: SerialNumber, listener: OutputListener): () => void {
     this.#outputListeners[serial]!.add(listener);
     return () => void this.#outputListeners[serial]!.delete(listener);
   }

@@ -1,14 +1,15 @@
 /** Delivery of exceptions and interrupts, and IRET (Intel SDM vol. 3, "Interrupt and Exception Handling"). */
 import { VP } from "./env";
 import * as L from "./layout";
-import { readable, systemRead, systemWrite } from "./mmu";
+import { readable, stackAccess, systemRead, systemWrite } from "./mmu";
 import * as S from "./segment";
 import {
-  AC, IF, NT, RF, TF, VM, ID, code64, count, cpl, fault, get16, get32, get64, gp, gpr, longMode, protectedMode, rflags, set32, set64, setCpl,
+  AC, afterFlags, IF, NT, RF, TF, VM, ID, code64, count, cpl, fault, get16, get32, get64, gp, gpr, longMode, protectedMode, rflags, set32, set64, setCpl,
   setGpr, setRflags, updateMode,
 } from "./state";
 
-const EXCEPTION: i32 = 0, EXTERNAL: i32 = 1, SOFTWARE: i32 = 2;
+/** ICEBP: an instruction's, but without a look at the gate's privilege. */
+const EXCEPTION: i32 = 0, EXTERNAL: i32 = 1, SOFTWARE: i32 = 2, PRIVILEGED: i32 = 3;
 
 /** @returns 0 = delivered, 1 = triple fault */
 export function deliverFault(pc: i32): i32 {
@@ -29,6 +30,7 @@ function deliverNested(vector: i32, hasError: bool, error: i32, kind: i32): i32 
     if (k == EXCEPTION && v == 14) set64(L.Vp_cr2, get64(L.Vp_faultAddress));
     if (deliver(v, h, e, k) != 0) return 0;
     const second = i32(get32(L.Vp_faultVector));
+    if (second == 14) set64(L.Vp_cr2, get64(L.Vp_faultAddress));
     if (v == 8 && k == EXCEPTION) return 1;
     const first = k == EXCEPTION ? v : -1;
     if ((contributory(first) && contributory(second)) || (first == 14 && (second == 14 || contributory(second)))) {
@@ -39,7 +41,8 @@ function deliverNested(vector: i32, hasError: bool, error: i32, kind: i32): i32 
       v = second;
       h = get32(L.Vp_faultHasError) != 0;
       e = i32(get32(L.Vp_faultError));
-      if (k != EXCEPTION && h) e |= i32(k == EXTERNAL);
+      // EXT in a selector's error code: the program did not ask for what was being delivered
+      if (second >= 10 && second <= 13) e |= 1;
     }
     k = EXCEPTION;
   }
@@ -53,7 +56,7 @@ export function interrupt(vector: i32): i32 {
 /** INT n, INT3, INTO: RIP is that of the next instruction. @returns Status */
 export function softwareInterrupt(vector: i32, rip: u64, next: u64): i32 {
   set64(L.Vp_rip, next);
-  if (deliver(vector, false, 0, SOFTWARE) != 0) return L.Status_redispatch;
+  if (deliver(vector, false, 0, vector == 1 ? PRIVILEGED : SOFTWARE) != 0) return L.Status_redispatch;
   set64(L.Vp_rip, rip);
   return L.Status_fault;
 }
@@ -70,8 +73,16 @@ function push(v: u64, size: i32, ssBase: u64, mask: u64): i32 {
 
 /** One attempt. @returns 0 = a fault during delivery is recorded, nothing has changed */
 function deliver(vector: i32, hasError: bool, error: i32, kind: i32): i32 {
-  if (longMode()) return deliverLong(vector, hasError, error, kind);
-  return protectedMode() ? deliverProtected(vector, hasError, error, kind) : deliverReal(vector);
+  stackAccess(false);
+  const done = longMode() ? deliverLong(vector, hasError, error, kind) : protectedMode() ? deliverProtected(vector, hasError, error, kind) : deliverReal(vector);
+  stackAccess(false);
+  if (done != 0) set32(L.Vp_debugTrap, 0);
+  return done;
+}
+/** RIP as it is pushed: relative to CS. */
+function instructionPointer(): u64 {
+  const rip = get64(L.Vp_rip);
+  return code64() ? rip : (rip - S.base(L.SegIndex_cs)) & 0xffffffff;
 }
 
 function deliverLong(vector: i32, hasError: bool, error: i32, kind: i32): i32 {
@@ -91,6 +102,7 @@ function deliverLong(vector: i32, hasError: bool, error: i32, kind: i32): i32 {
   if (!S.readDescriptor(sel, 13, false)) return 0;
   if ((S.high & 0x1800) != 0x1800 || i32(S.descDpl()) > cpl() || (S.high & 0x200000) == 0 || (S.high & 0x400000) != 0) return gp(i32(sel & 0xfffc) | ext);
   if ((S.high & 0x8000) == 0) return fault(11, i32(sel & 0xfffc) | ext);
+  if (!S.markAccessed()) return 0;
   const level = (S.high & 0x400) != 0 ? cpl() : i32(S.descDpl());
   const ist = g1 & 7;
   const oldSp = gpr(4);
@@ -106,11 +118,12 @@ function deliverLong(vector: i32, hasError: bool, error: i32, kind: i32): i32 {
   if (kind == EXCEPTION && vector != 1 && vector != 3 && vector != 4 && vector != 8 && vector != 18) flags |= RF;
   const ss = u64(S.selector(L.SegIndex_ss));
   const cs = u64(S.selector(L.SegIndex_cs));
+  stackAccess(true);
   if (!push(ss, 8, 0, u64.MAX_VALUE)) return 0;
   if (!push(oldSp, 8, 0, u64.MAX_VALUE)) return 0;
   if (!push(u64(flags), 8, 0, u64.MAX_VALUE)) return 0;
   if (!push(cs, 8, 0, u64.MAX_VALUE)) return 0;
-  if (!push(get64(L.Vp_rip), 8, 0, u64.MAX_VALUE)) return 0;
+  if (!push(instructionPointer(), 8, 0, u64.MAX_VALUE)) return 0;
   if (hasError && !push(u64(error), 8, 0, u64.MAX_VALUE)) return 0;
   const change = level != cpl();
   S.setCodeSegment(sel, level);
@@ -149,13 +162,17 @@ function deliverProtected(vector: i32, hasError: bool, error: i32, kind: i32): i
   sp = oldSp;
   const change = level < cpl();
   if (change) {
-    const tss = systemRead(S.base(L.SegIndex_tr) + u64(4 + 8 * level), 8);
+    const small = (S.attributes(L.SegIndex_tr) & 8) == 0; // a TSS of the 80286
+    const offset: u32 = small ? 2 + 4 * level : 4 + 8 * level;
+    if (offset + (small ? 3 : 5) > S.limit(L.SegIndex_tr)) return fault(10, i32(S.selector(L.SegIndex_tr) & 0xfffc) | ext);
+    const tss = systemRead(S.base(L.SegIndex_tr) + u64(offset), small ? 4 : 6);
     if (tss == 0) return 0;
-    sp = u64(load<u32>(tss));
-    ssSel = load<u16>(tss, 4);
+    sp = small ? u64(load<u16>(tss)) : u64(load<u32>(tss));
+    ssSel = small ? load<u16>(tss, 2) : load<u16>(tss, 4);
     if (!S.readDescriptor(ssSel, 10, false)) return 0;
     if ((ssSel & 3) != u32(level) || i32(S.descDpl()) != level || (S.high & 0x1a00) != 0x1200) return fault(10, i32(ssSel & 0xfffc) | ext);
     if ((S.high & 0x8000) == 0) return fault(12, i32(ssSel & 0xfffc) | ext);
+    if (!S.markAccessed()) return 0;
     ssAttr = S.descAttr();
     ssLimit = S.descLimit();
     ssBase = S.descBase();
@@ -170,10 +187,9 @@ function deliverProtected(vector: i32, hasError: bool, error: i32, kind: i32): i
   }
   if (!push(u64(flags), size, ssBase, mask)) return 0;
   if (!push(u64(S.selector(L.SegIndex_cs)), size, ssBase, mask)) return 0;
-  if (!push(get64(L.Vp_rip) - S.base(L.SegIndex_cs), size, ssBase, mask)) return 0;
+  if (!push(instructionPointer(), size, ssBase, mask)) return 0;
   if (hasError && !push(u64(error), size, ssBase, mask)) return 0;
-  const back = S.readDescriptor(sel, 13, false);
-  if (!back) return 0;
+  if (!S.readDescriptor(sel, 13, false) || !S.markAccessed()) return 0;
   S.setCodeSegment(sel, level);
   if (change) S.set(L.SegIndex_ss, ssSel, ssAttr, ssLimit, ssBase);
   setGpr(4, (oldSp & ~mask) | sp);
@@ -182,7 +198,7 @@ function deliverProtected(vector: i32, hasError: bool, error: i32, kind: i32): i
   if ((type & 1) == 0) f &= ~IF;
   set32(L.Vp_rflags, f);
   const t = u64(g0 & 0xffff) | (wide ? u64(g1 & 0xffff0000) : 0);
-  set64(L.Vp_rip, t + S.base(L.SegIndex_cs));
+  set64(L.Vp_rip, (t + S.base(L.SegIndex_cs)) & 0xffffffff);
   return 1;
 }
 
@@ -216,6 +232,7 @@ let popped: u64 = 0;
 
 /** @param size bytes of a stack slot @returns Status */
 export function iret(size: i32): i32 {
+  stackAccess(true);
   set32(L.Vp_nmiBlocked, 0);
   const mask: u64 = code64() ? u64.MAX_VALUE : (S.attributes(L.SegIndex_ss) & L.SegAttr_big) != 0 ? 0xffffffff : 0xffff;
   const ssBase = code64() ? 0 : S.base(L.SegIndex_ss);
@@ -236,10 +253,10 @@ export function iret(size: i32): i32 {
     setRflags((flags & (size == 2 ? 0xffff : 0x257fd5)) | keep);
     updateMode();
     set64(L.Vp_rip, rip + (u64(cs) << 4));
-    return L.Status_redispatch;
+    return afterFlags();
   }
-  if (!longMode() && (get32(L.Vp_rflags) & NT) != 0) {
-    gp(0); // return from a nested task: tasks are not switched by hardware here
+  if ((get32(L.Vp_rflags) & NT) != 0) {
+    gp(0); // long mode has no nested tasks; elsewhere, tasks are not switched by hardware here
     return L.Status_fault;
   }
   const e = i32(cs & 0xfffc);
@@ -256,6 +273,7 @@ export function iret(size: i32): i32 {
     if (!pop(ssBase + at, size)) return L.Status_fault;
     sel = u32(popped) & 0xffff;
   }
+  stackAccess(false);
   if (!S.readDescriptor(cs, 13, false)) return L.Status_fault;
   if ((S.high & 0x1800) != 0x1800 || level < cpl() || ((S.high & 0x400) != 0 ? i32(S.descDpl()) > level : i32(S.descDpl()) != level)) {
     gp(e);
@@ -263,6 +281,7 @@ export function iret(size: i32): i32 {
   }
   if ((S.high & 0x8000) == 0) { fault(11, e); return L.Status_fault; }
   const long = longMode() && (S.high & 0x200000) != 0;
+  if (long && (S.high & 0x400000) != 0) { gp(e); return L.Status_fault; }
   if (long ? u64((i64(rip) << 16) >> 16) != rip : rip > u64(S.descLimit())) { gp(0); return L.Status_fault; }
   if (!S.markAccessed()) return L.Status_fault;
   const csAttr = S.descAttr(), csLimit = S.descLimit(), csBase = long ? 0 : S.descBase();
@@ -296,6 +315,6 @@ export function iret(size: i32): i32 {
     else setGpr(4, (gpr(4) & ~u64(0xffff)) | (newSp & 0xffff));
   } else setGpr(4, (gpr(4) & ~mask) | at);
   if (level > from) S.dropInnerSegments(level);
-  set64(L.Vp_rip, rip + (long ? 0 : csBase));
-  return L.Status_redispatch;
+  set64(L.Vp_rip, long ? rip : (rip + csBase) & 0xffffffff);
+  return afterFlags();
 }

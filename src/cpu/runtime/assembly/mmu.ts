@@ -4,7 +4,7 @@
  */
 import { hostDecode, hostMmioRead, hostMmioWrite, LINE_MASKS, PAGE_BLOCKS, RAM, RAM_BYTES, VP } from "./env";
 import * as L from "./layout";
-import { count, cpl, fault, flushJumps, get32, get64, gp, set32, set64, longMode, AC } from "./state";
+import { code64, count, cpl, fault, flushJumps, get32, get64, gp, set32, set64, longMode, AC } from "./state";
 
 export const READ: i32 = 0, WRITE: i32 = 1, EXEC: i32 = 2;
 const P: u64 = 1, RW: u64 = 2, US: u64 = 4, A: u64 = 32, D: u64 = 64, PS: u64 = 128, G: u64 = 256, NX: u64 = 1 << 63;
@@ -16,15 +16,28 @@ const BAD_TAG: u64 = 0x8000000000001000;
 let walkGlobal: bool = false;
 let walkLarge: bool = false;
 let walkDirty: bool = false;
+/** The page is the user's, reached by the supervisor while SMAP is on and AC lets it. */
+let walkUser: bool = false;
+/** The access is the processor's own (descriptor tables, TSS, interrupt stacks), not the program's. */
+let implicit: bool = false;
 
 function pte(physical: u64): u64 {
   return physical < u64(RAM_BYTES) ? load<u64>(RAM + u32(physical)) : 0;
 }
-function setPte(physical: u64, v: u64): void {
+function setPte(physical: u64, v: u64, size: i32): void {
   if (physical < u64(RAM_BYTES)) {
-    store<u64>(RAM + u32(physical), v);
-    dirtyCode(physical, 8);
+    if (size == 8) store<u64>(RAM + u32(physical), v);
+    else store<u32>(RAM + u32(physical), u32(v));
+    dirtyCode(physical, size);
   }
+}
+/** Loading CR3 in PAE mode: are the reserved bits of the four pointers clear? */
+export function pointersValid(cr3: u64): bool {
+  for (let i: u64 = 0; i < 4; i++) {
+    const entry = pte((cr3 & 0xffffffe0) + i * 8);
+    if ((entry & P) != 0 && (entry & 0xffffff00000001e6) != 0) return false;
+  }
+  return true;
 }
 
 function pageFault(va: u64, access: i32, user: bool, present: bool, reserved: bool): u64 {
@@ -33,7 +46,8 @@ function pageFault(va: u64, access: i32, user: bool, present: bool, reserved: bo
   if (access == WRITE) e |= 2;
   if (user) e |= 4;
   if (reserved) e |= 8;
-  if (access == EXEC && ((get64(L.Vp_efer) & 0x800) != 0 || (get64(L.Vp_cr4) & (1 << 20)) != 0)) e |= 16;
+  const cr4 = get64(L.Vp_cr4);
+  if (access == EXEC && (((get64(L.Vp_efer) & 0x800) != 0 && (cr4 & 0x20) != 0) || (cr4 & (1 << 20)) != 0)) e |= 16;
   set64(L.Vp_faultAddress, va);
   fault(14, e);
   return u64.MAX_VALUE;
@@ -45,6 +59,7 @@ export function walk(va: u64, access: i32, user: bool): u64 {
   walkGlobal = false;
   walkLarge = false;
   walkDirty = true;
+  walkUser = false;
   if ((cr0 & 0x80000000) == 0) return va & 0xffffffff;
   count(L.Stat_walks);
   const cr4 = get64(L.Vp_cr4);
@@ -60,11 +75,13 @@ export function walk(va: u64, access: i32, user: bool): u64 {
     if ((entry & P) == 0) return pageFault(va, access, user, false, false);
     let wide = false;
     if ((entry & PS) != 0 && (cr4 & 0x10) != 0) {
+      // bits 13..20 are bits 32..39 of the address
+      if ((entry & 0x200000) != 0) return pageFault(va, access, user, true, true);
       rights &= entry;
       wide = true;
       size = 22;
     } else {
-      if ((entry & A) == 0) store<u32>(RAM + u32(at), u32(entry | A));
+      if ((entry & A) == 0) setPte(at, entry | A, 4);
       rights &= entry;
       at = (entry & 0xfffff000) + ((va >> 12) & 0x3ff) * 4;
       entry = at < u64(RAM_BYTES) ? load<u32>(RAM + u32(at)) : 0;
@@ -73,7 +90,8 @@ export function walk(va: u64, access: i32, user: bool): u64 {
     }
     if (!allowed(access, user, rights, false, cr0, cr4)) return pageFault(va, access, user, true, false);
     const want = entry | A | (access == WRITE ? D : 0);
-    if (want != entry) store<u32>(RAM + u32(at), u32(want));
+    if (want != entry) setPte(at, want, 4);
+    walkUser = !user && (rights & US) != 0 && (cr4 & (1 << 21)) != 0;
     walkDirty = (want & D) != 0;
     walkGlobal = (entry & G) != 0 && (cr4 & 0x80) != 0;
     walkLarge = wide;
@@ -90,7 +108,8 @@ export function walk(va: u64, access: i32, user: bool): u64 {
     table = entry & FRAME;
     level = 2;
   }
-  const reservedBits = RESERVED | (nxe ? 0 : NX);
+  // bits 52..62 are free in four-level paging only
+  const reservedBits = RESERVED | (nxe ? 0 : NX) | (longMode() ? 0 : u64(0x7ff0000000000000));
   for (;;) {
     const shift = u64(level * 9 + 3);
     at = table + ((va >> shift) & 0x1ff) * 8;
@@ -108,13 +127,14 @@ export function walk(va: u64, access: i32, user: bool): u64 {
       walkLarge = true;
       break;
     }
-    if ((entry & A) == 0) setPte(at, entry | A);
+    if ((entry & A) == 0) setPte(at, entry | A, 8);
     table = entry & FRAME;
     level--;
   }
   if (!allowed(access, user, rights, noExec, cr0, cr4)) return pageFault(va, access, user, true, false);
   const want = entry | A | (access == WRITE ? D : 0);
-  if (want != entry) setPte(at, want);
+  if (want != entry) setPte(at, want, 8);
+  walkUser = !user && (rights & US) != 0 && (cr4 & (1 << 21)) != 0;
   walkDirty = (want & D) != 0;
   walkGlobal = (entry & G) != 0 && (cr4 & 0x80) != 0;
   const mask = (u64(1) << size) - 1;
@@ -129,7 +149,7 @@ function allowed(access: i32, user: bool, rights: u64, noExec: bool, cr0: u64, c
     if (access == WRITE && (rights & RW) == 0 && (cr0 & 0x10000) != 0) return false;
     if ((rights & US) != 0) {
       if (access == EXEC && (cr4 & (1 << 20)) != 0) return false; // SMEP
-      if (access != EXEC && (cr4 & (1 << 21)) != 0 && (get32(L.Vp_rflags) & AC) == 0) return false; // SMAP
+      if (access != EXEC && (cr4 & (1 << 21)) != 0 && (implicit || (get32(L.Vp_rflags) & AC) == 0)) return false; // SMAP
     }
   }
   return !(access == EXEC && noExec);
@@ -149,8 +169,28 @@ function fill(slot: i32, va: u64, physical: u64): void {
   if (load<u64>(slot) >> 60 == 8) logFill(slot);
   store<u64>(slot, va & ~u64(0xfff));
   store<u32>(slot, RAM + u32(physical & ~u64(0xfff)) - u32(va & ~u64(0xfff)), 8);
-  store<u32>(slot, (walkGlobal ? L.TlbFlag_global : 0) | (walkLarge ? L.TlbFlag_large : 0), 12);
+  store<u32>(slot, (walkGlobal ? L.TlbFlag_global : 0) | (walkLarge ? L.TlbFlag_large : 0) | (walkUser ? L.TlbFlag_user : 0), 12);
   if (walkLarge) set32(L.Vp_tlbHasLarge, 1);
+  if (walkUser) {
+    if (userFills < USER_SLOTS) store<i32>(userSlots + userFills * 4, slot);
+    userFills++;
+  }
+}
+/** Supervisor entries of user pages, filled while AC was set: gone when it is cleared. */
+const USER_SLOTS: i32 = 64;
+const userSlots: i32 = i32(memory.data(256));
+let userFills: i32 = 0;
+export function forgetUserPages(): void {
+  if (userFills == 0) return;
+  if (userFills <= USER_SLOTS) {
+    for (let i = 0; i < userFills; i++) {
+      const slot = load<i32>(userSlots + i * 4);
+      if ((load<u32>(slot, 12) & L.TlbFlag_user) != 0) drop(slot);
+    }
+  } else {
+    for (let set = L.Vp_tlbSupervisor; set < L.Vp_tlbUser; set += 16) if ((load<u32>(VP + set, 12) & L.TlbFlag_user) != 0) drop(VP + set);
+  }
+  userFills = 0;
 }
 @inline function drop(slot: i32): void {
   // a tag that its own slot can never match
@@ -245,8 +285,13 @@ function translate(va: u64, access: i32, user: bool): u64 {
 }
 const MISSED: u64 = u64.MAX_VALUE;
 
+/** Linear addresses outside 64-bit code have 32 bits; the processor's own accesses in long mode have 64. */
+@inline function linear(va: u64): u64 {
+  return code64() || (implicit && longMode()) ? va : va & 0xffffffff;
+}
 /** Translates for a data access of the current level and fills the TLB where it may. */
-function access(va: u64, kind: i32): u64 {
+function access(address: u64, kind: i32): u64 {
+  const va = linear(address);
   const user = cpl() == 3;
   const physical = translate(va, kind, user);
   if (physical == MISSED) return MISSED;
@@ -387,24 +432,34 @@ export function write(va: u64, size: i32, value: u64): i32 {
 
 /** Accesses to descriptor tables, TSS and interrupt stacks: supervisor rights whatever the CPL. */
 export function systemRead(va: u64, size: i32): i32 {
-  if (cpl() != 3) return readable(va, size);
-  const level = cpl();
-  set32(L.Vp_cpl, 0);
-  set32(L.Vp_tlb, VP + L.Vp_tlbSupervisor);
+  const level = enterSystem();
   const at = readable(va, size);
-  set32(L.Vp_cpl, level);
-  set32(L.Vp_tlb, VP + L.Vp_tlbUser);
+  leaveSystem(level);
   return at;
 }
 export function systemWrite(va: u64, size: i32, value: u64): i32 {
-  if (cpl() != 3) return write(va, size, value);
-  const level = cpl();
-  set32(L.Vp_cpl, 0);
-  set32(L.Vp_tlb, VP + L.Vp_tlbSupervisor);
+  const level = enterSystem();
   const ok = write(va, size, value);
-  set32(L.Vp_cpl, level);
-  set32(L.Vp_tlb, VP + L.Vp_tlbUser);
+  leaveSystem(level);
   return ok;
+}
+function enterSystem(): i32 {
+  const level = cpl();
+  implicit = true;
+  // AC means nothing to these accesses
+  if ((get32(L.Vp_rflags) & AC) != 0) forgetUserPages();
+  if (level == 3) {
+    set32(L.Vp_cpl, 0);
+    set32(L.Vp_tlb, VP + L.Vp_tlbSupervisor);
+  }
+  return level;
+}
+function leaveSystem(level: i32): void {
+  implicit = false;
+  if (level == 3) {
+    set32(L.Vp_cpl, level);
+    set32(L.Vp_tlb, VP + L.Vp_tlbUser);
+  }
 }
 
 // ---- decoded code -------------------------------------------------------------------------------------------------------------
@@ -414,6 +469,7 @@ export function fetchAddress(rip: u64): u64 {
   const tag = (rip & ~u64(0xfff)) | u64(cpl() == 3);
   const slot = VP + L.Vp_execTlb + i32((u32(rip >> 12) & (L.EXEC_TLB_ENTRIES - 1)) << 4);
   if (load<u64>(slot) == tag) return load<u64>(slot, 8) | (rip & 0xfff);
+  ofStack = false;
   const physical = translate(rip, EXEC, cpl() == 3);
   if (physical == MISSED) return MISSED;
   store<u64>(slot, tag);
@@ -465,8 +521,9 @@ function protect(page: u32): void {
 }
 
 /** The record to run at `rip`; 0 = its fetch faults (recorded, RIP set). Fills the jump cache and sets ripPage. */
-export function lookup(rip: u64): i32 {
+export function lookup(address: u64): i32 {
   count(L.Stat_jumpMisses);
+  const rip = linear(address);
   set64(L.Vp_rip, rip);
   const p = fetchAddress(rip);
   if (p == MISSED) return 0;

@@ -1,6 +1,7 @@
 /** Access to the processor's block: registers, flags, faults, mode. */
 import { VP } from "./env";
 import * as L from "./layout";
+import { forgetUserPages } from "./mmu";
 
 export const CF: u32 = 1, PF: u32 = 4, AF: u32 = 16, ZF: u32 = 64, SF: u32 = 128, TF: u32 = 0x100, IF: u32 = 0x200, DF: u32 = 0x400, OF: u32 = 0x800;
 export const NT: u32 = 0x4000, RF: u32 = 0x10000, VM: u32 = 0x20000, AC: u32 = 0x40000, ID: u32 = 0x200000;
@@ -91,11 +92,19 @@ export function rflags(): u32 {
   return get32(L.Vp_rflags) | u32(packedFlags()) | 2;
 }
 export function setRflags(f: u32): void {
+  if ((get32(L.Vp_rflags) & ~f & AC) != 0) forgetUserPages();
   set32(L.Vp_rflags, f & ~ARITHMETIC & 0x3f7fd5);
   setArithmetic(f);
 }
 
 // ---- faults ---------------------------------------------------------------------------------------------------------------
+
+/** After RFLAGS was loaded: with TF set the loop is left, so that just one instruction runs (partition.ts). @returns Status */
+export function afterFlags(): i32 {
+  if ((get32(L.Vp_rflags) & TF) == 0) return L.Status_redispatch;
+  set32(L.Vp_exitReason, L.Exit_event);
+  return L.Status_exit;
+}
 
 /** Records an exception; error < 0 = it has no error code. @returns 0, what a faulting helper returns */
 export function fault(vector: i32, error: i32): i32 {
@@ -145,11 +154,14 @@ export function updateMode(): void {
   const ss = get16(L.Vp_seg + L.SegIndex_ss * L.SEG_BYTES + 2);
   let m: u32;
   if (longMode() && (cs & L.SegAttr_long) != 0) m = L.ModeKey_code64;
-  else m = (cs & L.SegAttr_big) != 0 ? L.ModeKey_code32 : L.ModeKey_code16;
-  if ((ss & L.SegAttr_big) != 0) m |= L.ModeKey_stack32;
-  if (m != L.ModeKey_code64 && (get64(L.Vp_segBase) | get64(L.Vp_segBase + 8) | get64(L.Vp_segBase + 16) | get64(L.Vp_segBase + 24)) == 0) m |= L.ModeKey_flat;
+  else {
+    m = (cs & L.SegAttr_big) != 0 ? L.ModeKey_code32 : L.ModeKey_code16;
+    if ((ss & L.SegAttr_big) != 0) m |= L.ModeKey_stack32;
+    if ((get64(L.Vp_segBase) | get64(L.Vp_segBase + 8) | get64(L.Vp_segBase + 16) | get64(L.Vp_segBase + 24)) == 0) m |= L.ModeKey_flat;
+  }
   const cr0 = get64(L.Vp_cr0);
-  if ((cr0 & 0xc) != 0) m |= L.ModeKey_noFpu;
+  if ((cr0 & 8) != 0) m |= L.ModeKey_noFpu;
+  if ((cr0 & 4) != 0) m |= L.ModeKey_emulate;
   if ((get64(L.Vp_cr4) & 0x200) == 0) m |= L.ModeKey_noSse;
   if ((cr0 & 1) == 0) m |= L.ModeKey_real;
   if (get32(L.Vp_singleStep) != 0) m |= L.ModeKey_single;
