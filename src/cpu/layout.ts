@@ -85,7 +85,8 @@ export const Vp = {
   /** Record that was running at a fault or an exit. */
   pc: 0x628,
   exitReason: 0x62c,
-  exitValue: 0x630,
+  /** The time-stamp counter that the host was asked for: u64. */
+  tscNow: 0x630,
   /** Vector of the exception to be delivered, -1 = none. */
   faultVector: 0x638,
   faultError: 0x63c,

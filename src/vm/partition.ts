@@ -58,6 +58,10 @@ export type StepResult = "running" | "halted" | "power-off" | "reset" | "triple-
 const DIGEST_RANGES = [[Vp.gpr, Vp.zero], [Vp.segBase, Vp.flagA], [Vp.rip, 0x3a0], [Vp.seg, Vp.features], [Vp.cpl, Vp.cpl + 4]] as const;
 const IF = 0x200;
 const TF = 0x100;
+/** Vp.shadow after MOV SS and POP SS. */
+const SHADOW_SS = 2;
+/** DR6: the trap is that of a single step. */
+const DR6_BS = 0x4000;
 
 export class Partition {
   readonly ports = new PortBus();
@@ -96,7 +100,7 @@ export class Partition {
         this.#attend();
         return ok;
       },
-      tsc: () => this.msrs.tsc(),
+      tsc: (out) => this.msrs.tsc(out),
       random: () => o.entropy.next(),
       readCr8: () => this.apic.cr8,
       writeCr8: (value) => {
@@ -323,6 +327,7 @@ export class Partition {
     if (this.deadlines.earliest() <= now) this.deadlines.runDue(now);
     const flags = vp.view.getUint32(vp.base + Vp.rflags, true);
     const shadow = vp.view.getUint32(vp.base + Vp.shadow, true) !== 0;
+    vp.view.setUint32(vp.base + Vp.shadow, 0, true);
     Atomics.store(vp.words, vp.pendingWord, 0);
     const vector = apic.pendingVector();
     if (vector >= 0) {
@@ -334,17 +339,15 @@ export class Partition {
       } else Atomics.or(vp.words, vp.pendingWord, Pending.interrupt);
     }
     if (this.#halted) return "halted";
-    let reason: number;
-    if (shadow) {
-      vp.view.setUint32(vp.base + Vp.shadow, 0, true);
-      reason = this.#single();
-    } else if ((flags & TF) !== 0) {
-      reason = this.#single();
-      if (reason !== Exit.tripleFault && vp.runtime.trap(1) !== 0) return "triple-fault";
-    } else reason = one ? this.#single() : vp.run(budget);
+    // a delivered interrupt has cleared TF
+    const stepping = (vp.view.getUint32(vp.base + Vp.rflags, true) & TF) !== 0;
+    vp.view.setUint32(vp.base + Vp.debugTrap, stepping ? 1 : 0, true);
+    const reason = one || shadow || stepping ? this.#single() : vp.run(budget);
     if (this.#end !== undefined) return this.#end;
     if (reason === Exit.tripleFault) return "triple-fault";
-    if (reason === Exit.halt) {
+    if (this.#takeStepTrap()) {
+      if (vp.runtime.trap(1) !== 0) return "triple-fault";
+    } else if (reason === Exit.halt) {
       this.#halted = true;
       return apic.pendingVector() >= 0 || this.deadlines.earliest() <= this.clock.now() ? "running" : "halted";
     }
@@ -358,6 +361,16 @@ export class Partition {
     const mode = vp.view.getUint32(vp.base + Vp.mode, true) & ModeKey.codeMask;
     const code = mode === ModeKey.code64 ? 64 : mode === ModeKey.code32 ? 32 : 16;
     return { bytes: vp.ram.subarray(physical, Math.min(physical + 15, (physical | 0xfff) + 1)), code };
+  }
+  /** Whether the instruction that has run is followed by a single-step #DB, which DR6 then tells (SDM vol. 3, "Single-Step Exception Condition"). */
+  #takeStepTrap(): boolean {
+    const { view, base } = this.vp;
+    if (view.getUint32(base + Vp.debugTrap, true) === 0) return false;
+    view.setUint32(base + Vp.debugTrap, 0, true);
+    if (view.getUint32(base + Vp.shadow, true) === SHADOW_SS) return false;
+    const dr6 = base + Vp.dr + 6 * 8;
+    view.setUint32(dr6, view.getUint32(dr6, true) | DR6_BS, true);
+    return true;
   }
   /** One instruction. */
   #single(): number {

@@ -39,6 +39,8 @@ export class BlockBuilder {
   readonly #bitAddress: Form;
   readonly #system: Form;
   readonly #jmp: Form;
+  /** CALL E outside 64-bit mode. */
+  readonly #callIndirect: Row;
   readonly redispatchHandler: number;
   #first = 0;
   #at = 0;
@@ -60,6 +62,7 @@ export class BlockBuilder {
     this.#bitAddress = specialForm("enlighten.bitAddress");
     this.#system = specialForm("system");
     this.#jmp = lookupForm(rows.find((r) => r.mnemonic === "jmp" && r.opcode === 0xeb)!, 64, "r");
+    this.#callIndirect = rows.find((r) => r.options.selector === System.callNearIndirect)!;
     this.redispatchHandler = specialForm("enlighten.redispatch").id;
   }
 
@@ -176,11 +179,15 @@ export class BlockBuilder {
 
   #emit(o: Instruction, at: number, mode: number, code: number): void {
     const v = this.#view;
-    const { row } = o;
+    // an indirect jump where CS has a base: the runtime's near call knows it by its ModRM
+    const row = o.row.form === "jmpIndirectLegacy" && (mode & ModeKey.flat) === 0 ? this.#callIndirect : o.row;
     const { options } = row;
-    if ((options.sse && mode & ModeKey.noSse) || ((options.sse || options.fpu) && mode & ModeKey.noFpu)) {
-      this.#procedure(options.sse && mode & ModeKey.noSse ? System.ud : System.noFpu, at, o.length);
-      return;
+    if (options.sse || options.fpu) {
+      const refusal = stateRefusal(row, mode);
+      if (refusal !== 0) {
+        this.#procedure(refusal, at, o.length);
+        return;
+      }
     }
     let base: number = o.base === 16 ? Vp.ripPage : o.base < 0 ? Vp.zero : Vp.gpr + o.base * 8;
     let index: number = o.index < 0 ? Vp.zero : Vp.gpr + o.index * 8;
@@ -188,7 +195,7 @@ export class BlockBuilder {
     if (o.memory) {
       if (o.base === 16) disp += at + o.length;
       // POP [RSP + d] sees RSP after the pop
-      if (row.form === "pop" && o.base === 4) disp += o.width / 8;
+      if ((row.form === "pop" || options.selector === System.pop) && row.mnemonic === "pop" && o.base === 4) disp += o.width / 8;
       const segment = row.form === "lea" ? -1 : o.segment >= 0 ? o.segment : o.base === 4 || o.base === 5 ? SegIndex.ss : SegIndex.ds;
       const segBase =
         segment < 0 || (code === 64 ? segment < SegIndex.fs : segment < SegIndex.fs && (mode & ModeKey.flat) !== 0)
@@ -367,6 +374,16 @@ export class BlockBuilder {
       else if (facts.writesFlags) dead = true;
     }
   }
+}
+
+/** Procedure instead of an instruction whose state CR0 or CR4 keeps away, 0 = it may run (Intel SDM vol. 3, "Control Registers"). */
+function stateRefusal({ options, form, mnemonic, operands }: Row, mode: number): number {
+  if (options.sse && mode & (ModeKey.noSse | ModeKey.emulate)) return System.ud;
+  if (mode & ModeKey.emulate) {
+    if (form === "x87" || mnemonic === "fxsave" || mnemonic === "fxrstor") return System.noFpu;
+    if (mnemonic === "emms" || operands.some((x) => x[0] === "P" || x[0] === "Q")) return System.ud;
+  }
+  return mode & ModeKey.noFpu ? System.noFpu : 0;
 }
 
 const STACK = new Set(["push", "pop", "pushImmediate", "leave", "call", "callIndirect", "ret", "retImmediate"]);

@@ -42,7 +42,7 @@ export interface OtherMsrs {
 export interface MsrState {
   readonly version: 1;
   readonly values: readonly (readonly [number, number, number])[];
-  readonly tscOffset: number;
+  readonly tscOffset: readonly [low: number, high: number];
 }
 
 const isCanonical = (low: number, high: number): boolean => {
@@ -57,8 +57,9 @@ export class MsrFile {
   readonly #kept = new Map<number, readonly [number, number]>();
   readonly #now: () => number;
   readonly #onTscOffset: (offset: number) => void;
-  /** Guest TSC minus virtual time. */
-  tscOffset = 0;
+  /** Guest TSC minus virtual time, modulo 2^64, in halves. */
+  #offsetLow = 0;
+  #offsetHigh = 0;
 
   constructor(vp: VirtualProcessor, others: OtherMsrs, now: () => number, onTscOffset: (offset: number) => void) {
     this.#vp = vp;
@@ -80,11 +81,19 @@ export class MsrFile {
     for (let i = 0; i < 8; i++) kept.set(Msr.MTRR_FIX4K + i, [0x06060606, 0x06060606]);
     // MTRRs and fixed ranges on, default write-back
     kept.set(Msr.MTRR_DEF_TYPE, [0xc06, 0]);
-    this.tscOffset = 0;
-    this.#onTscOffset(0);
+    this.#setOffset(0, 0);
   }
-  tsc(): number {
-    return this.#now() + this.tscOffset;
+  #setOffset(low: number, high: number): void {
+    this.#offsetLow = low >>> 0;
+    this.#offsetHigh = high >>> 0;
+    this.#onTscOffset((high | 0) * 2 ** 32 + (low >>> 0));
+  }
+  /** The guest's time-stamp counter: one tick a nanosecond, plus what the guest has added. */
+  tsc(out: Uint32Array): void {
+    const now = this.#now();
+    const low = (now >>> 0) + this.#offsetLow;
+    out[0] = low;
+    out[1] = Math.floor(now / 2 ** 32) + this.#offsetHigh + (low > 0xffffffff ? 1 : 0);
   }
   read(index: number, out: Uint32Array): boolean {
     const v = this.#vp.view;
@@ -94,11 +103,10 @@ export class MsrFile {
     const kept = this.#kept.get(index);
     if (kept !== undefined) return this.#answer(out, kept[0], kept[1]);
     switch (index) {
-      case Msr.TSC: {
-        const t = this.tsc();
-        return this.#answer(out, t >>> 0, Math.floor(t / 2 ** 32));
-      }
-      case Msr.TSC_ADJUST: return this.#answer(out, this.tscOffset >>> 0, Math.floor(this.tscOffset / 2 ** 32));
+      case Msr.TSC:
+        this.tsc(out);
+        return true;
+      case Msr.TSC_ADJUST: return this.#answer(out, this.#offsetLow, this.#offsetHigh);
       case Msr.EFER: return this.#answer(out, v.getUint32(base + Vp.efer, true), 0);
       case Msr.FS_BASE: return this.#base(out, SegIndex.fs);
       case Msr.GS_BASE: return this.#base(out, SegIndex.gs);
@@ -128,13 +136,16 @@ export class MsrFile {
       return true;
     }
     switch (index) {
-      case Msr.TSC:
-      case Msr.TSC_ADJUST: {
-        const value = (high | 0) * 2 ** 32 + (low >>> 0);
-        this.tscOffset = index === Msr.TSC ? value - this.#now() : value;
-        this.#onTscOffset(this.tscOffset);
+      case Msr.TSC: {
+        // the offset that makes it so, modulo 2^64
+        const now = this.#now();
+        const difference = (low >>> 0) - (now >>> 0);
+        this.#setOffset(difference, (high >>> 0) - Math.floor(now / 2 ** 32) - (difference < 0 ? 1 : 0));
         return true;
       }
+      case Msr.TSC_ADJUST:
+        this.#setOffset(low, high);
+        return true;
       case Msr.EFER: return this.#writeEfer(low, high);
       case Msr.FS_BASE: return this.#writeBase(SegIndex.fs, low, high);
       case Msr.GS_BASE: return this.#writeBase(SegIndex.gs, low, high);
@@ -173,11 +184,10 @@ export class MsrFile {
     return true;
   }
   save(): MsrState {
-    return { version: 1, values: [...this.#kept].map(([i, [l, h]]) => [i, l, h] as const), tscOffset: this.tscOffset };
+    return { version: 1, values: [...this.#kept].map(([i, [l, h]]) => [i, l, h] as const), tscOffset: [this.#offsetLow, this.#offsetHigh] };
   }
   restore(s: MsrState): void {
     for (const [i, l, h] of s.values) this.#kept.set(i, [l, h]);
-    this.tscOffset = s.tscOffset;
-    this.#onTscOffset(s.tscOffset);
+    this.#setOffset(s.tscOffset[0], s.tscOffset[1]);
   }
 }

@@ -39,8 +39,8 @@ export interface ProcessorHost {
   /** @returns false = #GP. `out`: low, high. */
   readMsr(index: number, out: Uint32Array): boolean;
   writeMsr(index: number, low: number, high: number): boolean;
-  /** Time-stamp counter, an integer below 2^53. */
-  tsc(): number;
+  /** Time-stamp counter. `out`: low, high. */
+  tsc(out: Uint32Array): void;
   /** 32 random bits. */
   random(): number;
   readCr8(): number;
@@ -137,7 +137,11 @@ export class VirtualProcessor {
         return 1;
       },
       wrmsr: (): number => (host.writeMsr(v.getUint32(gpr + 8, true), v.getUint32(gpr, true), v.getUint32(gpr + 16, true)) ? 1 : 0),
-      tsc: (): number => host.tsc(),
+      tsc: (): void => {
+        host.tsc(this.#answer);
+        v.setUint32(base + Vp.tscNow, this.#answer[0]!, true);
+        v.setUint32(base + Vp.tscNow + 4, this.#answer[1]!, true);
+      },
       random: (): number => host.random(),
       readCr8: (): number => host.readCr8(),
       writeCr8: (value: number): void => host.writeCr8(value),

@@ -17,8 +17,8 @@
 /** MSR by ECX; EDX:EAX in the block. @returns 0 = #GP */
 @external("host", "rdmsr") export declare function hostRdmsr(): i32;
 @external("host", "wrmsr") export declare function hostWrmsr(): i32;
-/** TSC now, below 2^53. */
-@external("host", "tsc") export declare function hostTsc(): f64;
+/** The time-stamp counter, to Vp.tscNow. */
+@external("host", "tsc") export declare function hostTsc(): void;
 @external("host", "random") export declare function hostRandom(): i32;
 /** CR8 (the task priority). */
 @external("host", "readCr8") export declare function hostReadCr8(): i32;

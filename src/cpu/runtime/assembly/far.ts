@@ -2,17 +2,12 @@
 import * as L from "./layout";
 import { readable } from "./mmu";
 import * as S from "./segment";
-import { cpl, fault, get64, gp, gpr, longMode, protectedMode, set64, setGpr, updateMode } from "./state";
+import { code64, cpl, fault, gp, gpr, longMode, protectedMode, set64, setGpr, updateMode } from "./state";
 import { ea, nextRip, peekValue, pushValue, setRegister, setStack, topValue } from "./system";
 
-/** Checks and loads CS for a transfer at the same level. @returns 0 = fault */
-function codeTarget(sel: u32, offset: u64): i32 {
-  if (!protectedMode()) {
-    S.set(L.SegIndex_cs, sel, S.attributes(L.SegIndex_cs), S.limit(L.SegIndex_cs), u64(sel) << 4);
-    updateMode();
-    set64(L.Vp_rip, (offset & 0xffff) + (u64(sel) << 4));
-    return 1;
-  }
+/** Checks a transfer to CS at the same level, changing nothing but the descriptor's accessed bit. @returns 0 = fault */
+function checkTarget(sel: u32, offset: u64): i32 {
+  if (!protectedMode()) return 1;
   const e = i32(sel & 0xfffc);
   if (e == 0) return gp(0);
   if (!S.readDescriptor(sel, 13, false)) return 0;
@@ -23,10 +18,19 @@ function codeTarget(sel: u32, offset: u64): i32 {
   const long = longMode() && (S.high & 0x200000) != 0;
   if (long && (S.high & 0x400000) != 0) return gp(e);
   if (long ? u64((i64(offset) << 16) >> 16) != offset : offset > u64(S.descLimit())) return gp(0);
-  if (!S.markAccessed()) return 0;
-  S.setCodeSegment(sel, cpl());
-  set64(L.Vp_rip, offset + S.base(L.SegIndex_cs));
-  return 1;
+  return S.markAccessed();
+}
+/** What checkTarget has found good. */
+function enterTarget(sel: u32, offset: u64): i32 {
+  if (!protectedMode()) {
+    S.set(L.SegIndex_cs, sel, S.attributes(L.SegIndex_cs), S.limit(L.SegIndex_cs), u64(sel) << 4);
+    updateMode();
+    set64(L.Vp_rip, (offset & 0xffff) + (u64(sel) << 4));
+  } else {
+    S.setCodeSegment(sel, cpl());
+    set64(L.Vp_rip, code64() ? offset : (offset + S.base(L.SegIndex_cs)) & 0xffffffff);
+  }
+  return L.Status_redispatch;
 }
 
 function retFar(r: i32): i32 {
@@ -37,9 +41,10 @@ function retFar(r: i32): i32 {
   const cs = u32(topValue) & 0xffff;
   const release = u64(((load<u32>(r, L.Rec_link) >> 16) & 0xff) == 0xca ? load<u16>(r, L.Rec_imm) : 0);
   if (!protectedMode() || i32(cs & 3) == cpl()) {
-    if (!codeTarget(cs, rip)) return L.Status_fault;
+    if (!checkTarget(cs, rip)) return L.Status_fault;
+    // by the stack's size of the code that returns
     setStack(gpr(4) + u64(2 * size) + release);
-    return L.Status_redispatch;
+    return enterTarget(cs, rip);
   }
   const level = i32(cs & 3);
   const e = i32(cs & 0xfffc);
@@ -60,6 +65,16 @@ function retFar(r: i32): i32 {
     fault(11, e);
     return L.Status_fault;
   }
+  const far64 = longMode() && (S.high & 0x200000) != 0;
+  if (far64 && (S.high & 0x400000) != 0) {
+    gp(e);
+    return L.Status_fault;
+  }
+  if (far64 ? u64((i64(rip) << 16) >> 16) != rip : rip > u64(S.descLimit())) {
+    gp(0);
+    return L.Status_fault;
+  }
+  if (!S.markAccessed()) return L.Status_fault;
   const attr = S.descAttr(), lim = S.descLimit(), long = longMode() && (S.high & 0x200000) != 0;
   const b = long ? 0 : S.descBase();
   if ((ss & 0xfffc) != 0) {
@@ -68,16 +83,21 @@ function retFar(r: i32): i32 {
       gp(i32(ss & 0xfffc));
       return L.Status_fault;
     }
+    if ((S.high & 0x8000) == 0) {
+      fault(12, i32(ss & 0xfffc));
+      return L.Status_fault;
+    }
+    if (!S.markAccessed()) return L.Status_fault;
     S.set(L.SegIndex_ss, ss, S.descAttr(), S.descLimit(), S.descBase());
   } else if (!long || level == 3) {
     gp(0);
     return L.Status_fault;
-  } else S.set(L.SegIndex_ss, ss, L.SegAttr_unusable, 0, 0);
+  } else S.set(L.SegIndex_ss, ss, L.SegAttr_unusable | (level << 5), 0, 0);
   S.set(L.SegIndex_cs, cs, attr, lim, b);
   S.setCodeLevel(level);
-  setGpr(4, newSp + release);
+  setStack(newSp + release);
   S.dropInnerSegments(level);
-  set64(L.Vp_rip, rip + b);
+  set64(L.Vp_rip, long ? rip : (rip + b) & 0xffffffff);
   return L.Status_redispatch;
 }
 
@@ -111,15 +131,16 @@ export function far(r: i32): i32 {
   }
   if (which == L.System_callFar || which == L.System_farPointerCall) {
     const oldCs = u64(S.selector(L.SegIndex_cs));
-    const back = nextRip(r) - S.base(L.SegIndex_cs);
+    const back = nextRip(r) - (code64() ? 0 : S.base(L.SegIndex_cs));
     const sp = gpr(4);
+    if (!checkTarget(sel, offset)) return L.Status_fault;
     if (!pushValue(oldCs, size)) return L.Status_fault;
-    if (!pushValue(back, size) || !codeTarget(sel, offset)) {
+    if (!pushValue(back, size)) {
       setGpr(4, sp);
       return L.Status_fault;
     }
-    return L.Status_redispatch;
+    return enterTarget(sel, offset);
   }
-  return codeTarget(sel, offset) ? L.Status_redispatch : L.Status_fault;
+  return checkTarget(sel, offset) ? enterTarget(sel, offset) : L.Status_fault;
 }
 export function farTransfer(r: i32): i32 { return far(r); }

@@ -18,7 +18,7 @@ function readOperand(r: i32, size: i32): i32 {
 }
 function jump(target: u64, size: i32): i32 {
   const b = S.base(L.SegIndex_cs);
-  set64(L.Vp_rip, zext(target, size) + b);
+  set64(L.Vp_rip, (zext(target, size) + b) & 0xffffffff);
   return L.Status_redispatch;
 }
 function byteFlags(al: u32): u32 {
@@ -63,6 +63,8 @@ export function legacy(r: i32): i32 {
     case L.System_callNearIndirect: {
       if (!readOperand(r, size)) return L.Status_fault;
       const t = value;
+      // FF /4: a jump where CS has a base (block-builder.ts)
+      if (((load<u32>(r, L.Rec_link) >> 27) & 7) == 4) return jump(t, size);
       if (!pushValue(zext(nextRip(r) - b, size), size)) return L.Status_fault;
       return jump(t, size);
     }

@@ -113,7 +113,7 @@ export function loadSystemSegment(seg: i32, sel: u32): i32 {
   if (e == 0 || (sel & 4) != 0) return gp(e);
   if (!readDescriptor(sel, 13, longMode())) return 0;
   const type = (high >> 8) & 0x1f;
-  if (seg == L.SegIndex_ldtr ? type != 2 : type != 9 && type != 1) return gp(e);
+  if (seg == L.SegIndex_ldtr ? type != 2 : type != 9 && (type != 1 || longMode())) return gp(e);
   if ((high & 0x8000) == 0) return fault(11, e);
   if (seg == L.SegIndex_tr) {
     high |= 0x200;

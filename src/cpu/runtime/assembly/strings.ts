@@ -5,7 +5,7 @@
 import { hostPortIn, hostPortOut, RAM, VP } from "./env";
 import * as L from "./layout";
 import { plainReadable, plainWritable, readable, stackAccess, write } from "./mmu";
-import { DF, get32, get64, gpr, packedFlags, set32, set64, setArithmetic, setGpr } from "./state";
+import { DF, get32, get64, gpr, set32, set64, setGpr, TF } from "./state";
 import { addressMask, nextRip, portAllowed, ripOf, setRegister } from "./system";
 
 /** Elements done in one visit of a repeated instruction: bounds the time to the next look at interrupts. */
@@ -47,8 +47,10 @@ export function string(r: i32): i32 {
   const srcBase = get64(load<u16>(r, L.Rec_base)), dstBase = get64(load<u16>(r, L.Rec_index));
   let left: u64 = repeated ? gpr(1) & mask : 1;
   let si = gpr(6), di = gpr(7);
-  let budget = VISIT;
+  // a single-step trap comes after each repetition
+  let budget: u64 = (get32(L.Vp_rflags) & TF) != 0 ? 1 : VISIT;
   const compares = op == L.StringOp_cmps || op == L.StringOp_scas;
+  const a0 = get64(L.Vp_flagA), b0 = get64(L.Vp_flagB), r0 = get64(L.Vp_flagR), kind0 = get32(L.Vp_flagKind);
   const wantZero = (bits & L.ProcedureFlag_repne) == 0;
   let status = L.Status_next;
   if ((op == L.StringOp_ins || op == L.StringOp_outs) && !portAllowed(i32(gpr(2) & 0xffff), size)) return L.Status_fault;
@@ -60,7 +62,9 @@ export function string(r: i32): i32 {
       break;
     }
     if (repeated && (op == L.StringOp_movs || op == L.StringOp_stos) && !back && left > 1) {
-      const n = run(op, srcBase + (si & mask), dstBase + (di & mask), min(left, budget), size, mask);
+      // up to where an index wraps
+      const room = min(mask - (di & mask), op == L.StringOp_movs ? mask - (si & mask) : mask) / u64(size);
+      const n = run(op, srcBase + (si & mask), dstBase + (di & mask), min(min(left, budget), room), size);
       if (n == u64.MAX_VALUE) { status = L.Status_fault; break; }
       if (n > 0) {
         const bytes = n * u64(size);
@@ -94,8 +98,9 @@ export function string(r: i32): i32 {
       compare(gpr(0), value, size);
       di += step;
     } else if (op == L.StringOp_ins) {
-      const at = plainWritable(dstBase + (di & mask), 1);
-      if (at == 0) { status = L.Status_fault; break; }
+      // what is read from the port cannot be given back: first see that it can be stored
+      const to = dstBase + (di & mask);
+      if (plainWritable(to, 1) == 0 || plainWritable(to + u64(size - 1), 1) == 0) { status = L.Status_fault; break; }
       if (!write(dstBase + (di & mask), size, u64(u32(hostPortIn(i32(gpr(2) & 0xffff), size))))) { status = L.Status_fault; break; }
       di += step;
     } else {
@@ -107,6 +112,13 @@ export function string(r: i32): i32 {
     budget--;
     if (compares && repeated && (get64(L.Vp_flagR) == 0) != wantZero) break;
   }
+  if (status == L.Status_fault && compares) {
+    // the flags are those from before the instruction, however far it came
+    set64(L.Vp_flagA, a0);
+    set64(L.Vp_flagB, b0);
+    set64(L.Vp_flagR, r0);
+    set32(L.Vp_flagKind, kind0);
+  }
   setIndex(6, si, mask);
   setIndex(7, di, mask);
   if (repeated) setIndex(1, left, mask);
@@ -114,10 +126,9 @@ export function string(r: i32): i32 {
 }
 
 /** Elements moved or stored at once; 0 = do one the slow way, all ones = fault. */
-function run(op: i32, src: u64, dst: u64, left: u64, size: i32, mask: u64): u64 {
+function run(op: i32, src: u64, dst: u64, left: u64, size: i32): u64 {
   let bytes = min<u64>(left * u64(size), 4096 - (dst & 0xfff));
   if (op == L.StringOp_movs) bytes = min<u64>(bytes, 4096 - (src & 0xfff));
-  if (mask != u64.MAX_VALUE) bytes = min<u64>(bytes, mask - (dst & mask));
   const n = bytes / u64(size);
   if (n < 2) return 0;
   const length = i32(n) * size;

@@ -4,10 +4,10 @@ import {
 } from "./env";
 import { iret, softwareInterrupt } from "./interrupt";
 import * as L from "./layout";
-import { checkSecond, flushTlb, invalidatePage, readable, stackAccess, write, writeBytes } from "./mmu";
+import { checkSecond, flushTlb, forgetUserPages, invalidatePage, pointersValid, readable, stackAccess, systemRead, write, writeBytes } from "./mmu";
 import * as S from "./segment";
 import {
-  AC, code64, cpl, fault, get16, get32, get64, gp, gpr, IF, longMode, NT, packedFlags, protectedMode, RF, rflags, set16, set32, set64,
+  AC, afterFlags, code64, cpl, fault, get16, get32, get64, gp, gpr, IF, longMode, NT, packedFlags, protectedMode, RF, rflags, set16, set32, set64,
   setArithmetic, setGpr, setRflags, TF, ud, updateMode, VM, ZF, ID, flushJumps,
 } from "./state";
 import { fxrstor, fxsave, xrstor, xsave } from "./fpstate";
@@ -74,7 +74,8 @@ export function system(r: i32): i32 {
       if (cpl() > iopl()) return failed(gp(0));
       if ((get32(L.Vp_rflags) & IF) == 0) {
         set32(L.Vp_rflags, get32(L.Vp_rflags) | IF);
-        if (get32(L.Vp_pending) != 0) return shadowed(r);
+        // the last instruction of a block is followed by a jump without length: the budget may end there
+        if (get32(L.Vp_pending) != 0 || load<u8>(r + L.REC_BYTES, L.Rec_length) == 0) return shadowed(r, 1);
       }
       return L.Status_next;
     case L.System_pushf: return pushf(r);
@@ -100,7 +101,7 @@ export function system(r: i32): i32 {
         n += 2;
       }
       if (n > 7) return failed(ud());
-      set64(load<u16>(r, L.Rec_dst), get64(L.Vp_dr + n * 8));
+      setRegister(load<u16>(r, L.Rec_dst), code64() ? 64 : 32, get64(L.Vp_dr + n * 8));
       return L.Status_next;
     }
     case L.System_movToDr: {
@@ -112,6 +113,7 @@ export function system(r: i32): i32 {
       }
       if (n > 7) return failed(ud());
       let v = get64(load<u16>(r, L.Rec_src));
+      if (!code64()) v &= 0xffffffff;
       if (n >= 6) {
         if (v >> 32 != 0) return failed(gp(0));
         v = n == 6 ? (v & 0xe00f) | 0xffff0ff0 : (v & 0xffff2fff) | 0x400;
@@ -130,6 +132,7 @@ export function system(r: i32): i32 {
       if (b == 0) return L.Status_fault;
       let v = size == 8 ? load<u64>(b) : u64(load<u32>(b));
       if (size == 4 && width(r) == 16) v &= 0xffffff;
+      if (!canonical(v)) return failed(gp(0));
       const to = i32(load<u8>(r, L.Rec_src2)) == L.System_lgdt ? L.Vp_gdtrBase : L.Vp_idtrBase;
       set64(to, v);
       set32(to + 8, lim);
@@ -182,8 +185,10 @@ export function system(r: i32): i32 {
       if (!privileged()) return L.Status_fault;
       const at = readable(ea(r), 16);
       if (at == 0) return L.Status_fault;
-      const type = get64(load<u16>(r, L.Rec_dst));
-      if (type > 3) return failed(gp(0));
+      const type = code64() ? get64(load<u16>(r, L.Rec_dst)) : get64(load<u16>(r, L.Rec_dst)) & 0xffffffff;
+      // there are no process-context identifiers but 0
+      if (type > 3 || load<u64>(at) >> 12 != 0 || (type < 2 && load<u64>(at) != 0)) return failed(gp(0));
+      if (type == 0 && !canonical(load<u64>(at, 8))) return failed(gp(0));
       if (type == 0) invalidatePage(load<u64>(at, 8));
       else flushTlb(type == 2);
       return redispatchNext(r);
@@ -257,7 +262,8 @@ export function system(r: i32): i32 {
     // falls through
     case L.System_rdtsc: {
       if (cpl() != 0 && (get64(L.Vp_cr4) & 4) != 0) return failed(gp(0));
-      const t = u64(hostTsc());
+      hostTsc();
+      const t = get64(L.Vp_tscNow);
       setGpr(0, t & 0xffffffff);
       setGpr(2, t >> 32);
       return L.Status_next;
@@ -276,6 +282,8 @@ export function system(r: i32): i32 {
       return L.Status_next;
     }
     case L.System_crc32: return crc32(r);
+    case L.System_bound: return bound(r);
+    case L.System_arpl: return arpl(r);
     case L.System_vmcall:
       if (!hostVmcall()) return failed(ud());
       return L.Status_next;
@@ -283,9 +291,12 @@ export function system(r: i32): i32 {
     case L.System_stac:
       if ((get64(L.Vp_cr4) & (1 << 21)) == 0) return failed(ud());
       if (cpl() != 0) return failed(ud());
-      set32(L.Vp_rflags, i32(load<u8>(r, L.Rec_src2)) == L.System_stac ? get32(L.Vp_rflags) | AC : get32(L.Vp_rflags) & ~AC);
-      flushTlb(true);
-      return redispatchNext(r);
+      if (i32(load<u8>(r, L.Rec_src2)) == L.System_stac) set32(L.Vp_rflags, get32(L.Vp_rflags) | AC);
+      else {
+        set32(L.Vp_rflags, get32(L.Vp_rflags) & ~AC);
+        forgetUserPages();
+      }
+      return L.Status_next;
     case L.System_pushSeg: return pushSeg(r);
     case L.System_popSeg: return popSeg(r);
     case L.System_enter: return enter(r);
@@ -322,9 +333,10 @@ export function addressMask(r: i32): u64 {
   const f = load<u32>(r, L.Rec_link);
   return (f & L.ProcedureFlag_address32) != 0 ? 0xffffffff : (f & L.ProcedureFlag_address16) != 0 ? 0xffff : u64.MAX_VALUE;
 }
-/** The next instruction still runs before an interrupt is taken. */
-function shadowed(r: i32): i32 {
-  set32(L.Vp_shadow, 1);
+@inline function canonical(v: u64): bool { return u64((i64(v) << 16) >> 16) == v; }
+/** The next instruction still runs before an interrupt is taken: the loop is left, so that it runs alone. */
+function shadowed(r: i32, how: i32): i32 {
+  set32(L.Vp_shadow, how);
   set64(L.Vp_rip, nextRip(r));
   set32(L.Vp_exitReason, L.Exit_event);
   return L.Status_exit;
@@ -373,7 +385,8 @@ function popf(r: i32): i32 {
   const old = rflags();
   setStack(gpr(4) + u64(size));
   setRflags((old & ~(change | RF)) | (u32(topValue) & change));
-  return redispatchNext(r);
+  set64(L.Vp_rip, nextRip(r));
+  return afterFlags();
 }
 function pushSeg(r: i32): i32 {
   const op = (load<u32>(r, L.Rec_link) >> 16) & 0xff;
@@ -388,7 +401,7 @@ function popSeg(r: i32): i32 {
   if (!S.loadSegment(seg, u32(topValue) & 0xffff)) return L.Status_fault;
   setStack(gpr(4) + u64(size));
   updateMode();
-  return redispatchNext(r);
+  return seg == L.SegIndex_ss ? shadowed(r, 2) : redispatchNext(r);
 }
 function enter(r: i32): i32 {
   stackAccess(true);
@@ -445,7 +458,12 @@ function syscall(r: i32): i32 {
   setRflags(f & ~(u32(get64(L.Vp_sfmask)) | RF));
   const cs = u32(get64(L.Vp_star) >> 32) & 0xfffc;
   S.setFlat(cs, cs + 8, 0, true);
-  return L.Status_redispatch;
+  return stepNow();
+}
+/** SYSCALL and SYSRET: whether a single-step trap follows is decided by the new TF, not by the old one. */
+function stepNow(): i32 {
+  set32(L.Vp_debugTrap, (get32(L.Vp_rflags) & TF) != 0 ? 1 : 0);
+  return afterFlags();
 }
 function sysret(r: i32): i32 {
   if ((get64(L.Vp_efer) & 1) == 0 || !code64()) return failed(ud());
@@ -458,7 +476,7 @@ function sysret(r: i32): i32 {
   const star = u32(get64(L.Vp_star) >> 48);
   S.setFlat((star + (wide ? 16 : 0)) | 3, (star + 8) | 3, 3, wide);
   set64(L.Vp_rip, rip);
-  return L.Status_redispatch;
+  return stepNow();
 }
 function sysenter(): i32 {
   const cs = u32(get64(L.Vp_sysenterCs));
@@ -475,6 +493,7 @@ function sysexit(r: i32): i32 {
   if (!protectedMode() || (cs & 0xfffc) == 0 || cpl() != 0) return failed(gp(0));
   const wide = width(r) == 64;
   const sp = gpr(1), ip = gpr(2);
+  if (wide && (!canonical(sp) || !canonical(ip))) return failed(gp(0));
   S.setFlat(((cs & 0xfffc) + (wide ? 32 : 16)) | 3, ((cs & 0xfffc) + (wide ? 40 : 24)) | 3, 3, wide);
   setGpr(4, wide ? sp : sp & 0xffffffff);
   set64(L.Vp_rip, wide ? ip : ip & 0xffffffff);
@@ -497,15 +516,17 @@ function movFromCr(r: i32): i32 {
   setRegister(load<u16>(r, L.Rec_dst), code64() ? 64 : 32, v);
   return L.Status_next;
 }
-export function setCr0(v: u64): i32 {
+export function setCr0(value: u64): i32 {
   const old = get64(L.Vp_cr0);
+  // reserved bits of the lower half are ignored
+  const v = value & 0xffffffffe005003f;
   if ((v >> 32) != 0 || ((v & 0x80000000) != 0 && (v & 1) == 0) || ((v & 0x20000000) != 0 && (v & 0x40000000) == 0)) return gp(0);
   let efer = get64(L.Vp_efer);
   if ((v & 0x80000000) != 0 && (old & 0x80000000) == 0) {
     if ((efer & 0x100) != 0) {
       if ((get64(L.Vp_cr4) & 0x20) == 0 || (S.attributes(L.SegIndex_cs) & L.SegAttr_long) != 0) return gp(0);
       efer |= 0x400;
-    }
+    } else if ((get64(L.Vp_cr4) & 0x20) != 0 && !pointersValid(get64(L.Vp_cr3))) return gp(0);
   } else if ((v & 0x80000000) == 0 && (old & 0x80000000) != 0) {
     if (code64()) return gp(0);
     efer &= ~u64(0x400);
@@ -515,6 +536,9 @@ export function setCr0(v: u64): i32 {
   if (((old ^ v) & 0x80010001) != 0) flushTlb(true);
   updateMode();
   return 1;
+}
+function pagingPae(cr4: u64): bool {
+  return (get64(L.Vp_cr0) & 0x80000000) != 0 && (cr4 & 0x20) != 0 && !longMode();
 }
 function movToCr(r: i32): i32 {
   if (!privileged()) return L.Status_fault;
@@ -526,15 +550,17 @@ function movToCr(r: i32): i32 {
       break;
     case 2: set64(L.Vp_cr2, v); break;
     case 3:
-      if (longMode() && (v & 0x7fffff0000000000) != 0) return failed(gp(0));
-      set64(L.Vp_cr3, v & ~(u64(1) << 63));
+      if (longMode() && (v & 0xffffff0000000000) != 0) return failed(gp(0));
+      if (pagingPae(get64(L.Vp_cr4)) && !pointersValid(v)) return failed(gp(0));
+      set64(L.Vp_cr3, v);
       flushTlb(false);
       break;
     case 4: {
       // VME PVI TSD DE PSE PAE MCE PGE PCE OSFXSR OSXMMEXCPT UMIP FSGSBASE OSXSAVE SMEP SMAP
-      if ((v & ~u64(0x370fff)) != 0) return failed(gp(0));
+      if ((v & ~u64(0x350fff)) != 0) return failed(gp(0));
       const old = get64(L.Vp_cr4);
       if (longMode() && (v & 0x20) == 0) return failed(gp(0));
+      if (((old ^ v) & 0xb0) != 0 && pagingPae(v) && !pointersValid(get64(L.Vp_cr3))) return failed(gp(0));
       set64(L.Vp_cr4, v);
       if (((old ^ v) & 0x3100b0) != 0) flushTlb(true);
       updateMode();
@@ -555,7 +581,7 @@ function movToSeg(r: i32): i32 {
   if (!readE(r, 16, L.Rec_src)) return L.Status_fault;
   if (!S.loadSegment(n, u32(operand))) return L.Status_fault;
   updateMode();
-  if (n == L.SegIndex_ss && get32(L.Vp_pending) != 0) return shadowed(r);
+  if (n == L.SegIndex_ss) return shadowed(r, 2);
   return redispatchNext(r);
 }
 function fsgsbase(r: i32): i32 {
@@ -629,13 +655,13 @@ export function portAllowed(port: i32, size: i32): bool {
   if (!protectedMode() || cpl() <= iopl()) return true;
   const lim = S.limit(L.SegIndex_tr);
   if (lim >= 0x67) {
-    const m = readable(S.base(L.SegIndex_tr) + 0x66, 2);
-    if (m != 0) {
-      const at = u32(load<u16>(m)) + u32(port >> 3);
-      if (at + 1 <= lim) {
-        const bits = readable(S.base(L.SegIndex_tr) + u64(at), 2);
-        if (bits != 0 && ((u32(load<u16>(bits)) >> (port & 7)) & ((1 << size) - 1)) == 0) return true;
-      }
+    const m = systemRead(S.base(L.SegIndex_tr) + 0x66, 2);
+    if (m == 0) return false;
+    const at = u32(load<u16>(m)) + u32(port >> 3);
+    if (at + 1 <= lim) {
+      const bits = systemRead(S.base(L.SegIndex_tr) + u64(at), 2);
+      if (bits == 0) return false;
+      if (((u32(load<u16>(bits)) >> (port & 7)) & ((1 << size) - 1)) == 0) return true;
     }
   }
   gp(0);
@@ -655,6 +681,26 @@ function crc32(r: i32): i32 {
   set64(load<u16>(r, L.Rec_dst), u64(c));
   return L.Status_next;
 }
+function bound(r: i32): i32 {
+  const bits = width(r), size = bits >> 3;
+  const at = readable(ea(r), 2 * size);
+  if (at == 0) return L.Status_fault;
+  const reg = get64(load<u16>(r, L.Rec_dst));
+  const inside = bits == 32
+    ? i32(reg) >= load<i32>(at) && i32(reg) <= load<i32>(at, 4)
+    : i16(reg) >= load<i16>(at) && i16(reg) <= load<i16>(at, 2);
+  return inside ? L.Status_next : failed(fault(5, -1));
+}
+function arpl(r: i32): i32 {
+  if (!protectedMode()) return failed(ud());
+  if (!readE(r, 16, L.Rec_dst)) return L.Status_fault;
+  const to = u32(operand), level = u32(get16(load<u16>(r + (isMemory(r) ? L.Rec_dst : L.Rec_src)))) & 3;
+  const less = (to & 3) < level;
+  if (less && writeE(r, 16, u64((to & ~3) | level)) == L.Status_fault) return L.Status_fault;
+  const f = u32(packedFlags()) & ~ZF;
+  setArithmetic(less ? f | ZF : f);
+  return L.Status_next;
+}
 /** LAR, LSL, VERR, VERW. */
 function inspect(r: i32): i32 {
   if (!protectedMode()) return failed(ud());
@@ -662,7 +708,10 @@ function inspect(r: i32): i32 {
   const verify = which == L.System_verr || which == L.System_verw;
   if (!readE(r, 16, verify ? L.Rec_dst : L.Rec_src)) return L.Status_fault;
   const sel = u32(operand);
+  set32(L.Vp_faultVector, u32(-1));
   let ok = (sel & 0xfffc) != 0 && S.readDescriptor(sel, 13, false) != 0;
+  // a selector without a descriptor is an answer, a page that is not there is not
+  if (!ok && get32(L.Vp_faultVector) == 14) return L.Status_fault;
   if (ok) {
     const type = (S.high >> 8) & 0x1f;
     const isSegment = (type & 0x10) != 0;
