@@ -1,7 +1,7 @@
 /**
  * Runs the tests: node scripts/test.mjs [unit|cpu|guests] [-- patterns]. Without a group: all, in one run of Node's test runner.
  *
- * unit: beside the sources; cpu: against the real processor and bare machines; guests: real kernels.
+ * unit: beside the sources; cpu: against the real processor and bare machines; guests: real kernels, and the package.
  */
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
@@ -13,7 +13,7 @@ const dist = join(root, "dist");
 const group = process.argv[2] ?? "all";
 
 /** Debian packages that tests use: the oracle programs. Installed when this is root on Debian, else named. */
-const NEEDED = { gcc: "gcc", iasl: "acpica-tools", "qemu-system-x86_64": "qemu-system-x86", xz: "xz-utils", zstd: "zstd", lz4: "lz4", cpio: "cpio" };
+const NEEDED = { gcc: "gcc", iasl: "acpica-tools", "qemu-system-x86_64": "qemu-system-x86", xz: "xz-utils", zstd: "zstd", lz4: "lz4", cpio: "cpio", nasm: "nasm" };
 const has = (program) => spawnSync("sh", ["-c", `command -v ${program}`]).status === 0;
 const missing = Object.keys(NEEDED).filter((p) => !has(p));
 if (missing.length > 0) {
@@ -41,7 +41,7 @@ function find(folder) {
 const groups = {
   unit: () => [...find(join(dist, "src")), ...find(join(dist, "scripts"))],
   cpu: () => [...find(join(dist, "tests", "reference")), ...find(join(dist, "tests", "bare"))],
-  guests: () => [...find(join(dist, "tests", "guests")), ...find(join(dist, "tests", "image"))],
+  guests: () => [...find(join(dist, "tests", "guests")), ...find(join(dist, "tests", "image")), ...find(join(dist, "tests", "package"))],
 };
 const files = group === "all" ? Object.values(groups).flatMap((f) => f()) : groups[group]?.();
 if (files === undefined || files.length === 0) {

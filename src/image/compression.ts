@@ -107,7 +107,7 @@ export async function decompress(bytes: Uint8Array, maxBytes = MAX_UNPACKED, siz
     case "lz4":
       return unpackLz4Frame(bytes, maxBytes);
     case "lz4-legacy":
-      return unpackLz4Legacy(bytes, maxBytes);
+      return unpackLz4Legacy(bytes, maxBytes, sizeHint);
     default:
       throw unsupported(`data packed with ${compression} cannot be unpacked here`, "repack it with gzip, xz or zstd");
   }

@@ -60,9 +60,25 @@ function tooBig(): ImageError {
   return new ImageError("too-big", "LZ4 data unpacks to more than is allowed", "check that this is the file you meant");
 }
 
-/** Legacy frame(s). A trailing 32-bit size, which kernel builds append, is checked when it is there. */
-export function unpackLz4Legacy(bytes: Uint8Array, maxBytes: number): Uint8Array {
+/**
+ * Legacy frame(s). A trailing 32-bit size, which kernel builds append, is checked when it is there.
+ * @param size the unpacked size, if it is known: then it is unpacked in place
+ */
+export function unpackLz4Legacy(bytes: Uint8Array, maxBytes: number, size?: number): Uint8Array {
   const reader = new ByteReader(bytes, "LZ4 data");
+  if (size !== undefined && size <= maxBytes) {
+    const out = new Uint8Array(size);
+    let end = 0;
+    for (let at = 0; at < bytes.length; ) {
+      const length = reader.u32(at);
+      at += 4;
+      if (length === LZ4_LEGACY_MAGIC) continue;
+      if (length === 0) break; // padding
+      end = decodeBlock(reader.slice(at, length), out, end, end);
+      at += length;
+    }
+    return out.subarray(0, end);
+  }
   const scratch = new Uint8Array(LEGACY_BLOCK_MAX);
   const parts: Uint8Array[] = [];
   let total = 0;

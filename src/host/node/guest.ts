@@ -1,5 +1,5 @@
 /** Guests by reference or by files, on Node: what product.md calls GUEST becomes a kernel, initial file systems and a command line. */
-import { open, readFile } from "node:fs/promises";
+import { open } from "node:fs/promises";
 import { assembleDebianGuest, parseReference } from "../../image/debian-guest.js";
 import { ImageError } from "../../image/errors.js";
 import { type ByteSource, identify, type Identity } from "../../image/identify.js";
@@ -7,6 +7,7 @@ import type { Progress } from "../../image/package-source.js";
 import type { GuestFiles } from "../../vm/platform.js";
 import { readAptSettings } from "./apt-sources.js";
 import { readKeyring } from "./keyring.js";
+import { readLargeFile } from "./large-file.js";
 import { Mirror } from "./mirror.js";
 import { cacheFolder, FolderCache, sha256 } from "./package-cache.js";
 
@@ -41,10 +42,13 @@ export async function debianGuest(reference: string, o: GuestOptions = {}): Prom
     ...(o.progress === undefined ? {} : { progress: o.progress }),
     ...(o.signal === undefined ? {} : { signal: o.signal }),
   });
-  const { kernelVersion } = await assemble();
+  // the first boot takes what is here now; a reboot reads it again
+  let ready: Awaited<ReturnType<typeof assemble>> | undefined = await assemble();
+  const { kernelVersion } = ready;
   return {
     async load() {
-      const { kernel, initramfs } = await assemble();
+      const { kernel, initramfs } = ready ?? (await assemble());
+      ready = undefined;
       return { kernel, initrds: [initramfs] };
     },
     commandLine: `${COMMAND_LINE} quiet loglevel=3`,
@@ -93,7 +97,7 @@ export async function inspectFile(path: string): Promise<Identity> {
 
 async function wholeFile(path: string): Promise<Uint8Array> {
   try {
-    return new Uint8Array(await readFile(path));
+    return await readLargeFile(path);
   } catch (error) {
     throw fileError(path, error);
   }

@@ -3,11 +3,12 @@
  * whole or not at all (written beside, then renamed), and is checked each time it is read.
  */
 import { createHash, randomBytes } from "node:crypto";
-import { mkdir, open, readFile, rename, unlink } from "node:fs/promises";
+import { mkdir, open, rename, unlink } from "node:fs/promises";
 import { homedir } from "node:os";
 import { isAbsolute, join } from "node:path";
 import { ImageError } from "../../image/errors.js";
 import type { PackageCache } from "../../image/package-source.js";
+import { readLargeFile } from "./large-file.js";
 
 export const sha256 = async (bytes: Uint8Array): Promise<string> => createHash("sha256").update(bytes).digest("hex");
 
@@ -30,7 +31,7 @@ const nodeFiles: CacheFiles = {
   mkdir: async (path) => {
     await mkdir(path, { recursive: true });
   },
-  read: (path) => readFile(path),
+  read: readLargeFile,
   write: async (path, bytes) => {
     const file = await open(path, "wx");
     try {

@@ -1,23 +1,25 @@
 /** Node as a platform for the API: worker threads, files, clocks. */
 import { randomBytes } from "node:crypto";
 import { readFile } from "node:fs/promises";
-import { join } from "node:path";
 import { Worker } from "node:worker_threads";
-import { trim } from "./trim.js";
 import type { EngineBytes, FromProcessor } from "../../vm/messages.js";
 import type { Platform } from "../../vm/platform.js";
+import { ENGINE_FILES } from "./engine-files.js";
+import { trim } from "./trim.js";
 
-const built = (name: string): Promise<Uint8Array<ArrayBuffer>> => readFile(join(import.meta.dirname, "../../..", name)).then((b) => new Uint8Array(b));
+const bytesOf = (path: string): Promise<Uint8Array<ArrayBuffer>> => readFile(path).then((b) => new Uint8Array(b));
 let engine: Promise<EngineBytes> | undefined;
-/** The engine's modules beside the compiled sources. */
+/** The engine's modules. */
 export function readEngine(): Promise<EngineBytes> {
-  engine ??= Promise.all([built("runtime.wasm"), built("interpreter.wasm")]).then(([runtime, interpreter]) => ({ runtime, interpreter }));
+  engine ??= Promise.all([bytesOf(ENGINE_FILES.runtime), bytesOf(ENGINE_FILES.interpreter)]).then(
+    ([runtime, interpreter]) => ({ runtime, interpreter }),
+  );
   return engine;
 }
 
 export const nodePlatform: Platform = {
   startProcessor(start, events, transfer) {
-    const worker = new Worker(join(import.meta.dirname, "processor-worker.js"), { name: "processor-0" });
+    const worker = new Worker(ENGINE_FILES.processorWorker, { name: "processor-0" });
     worker.postMessage(start, [...transfer]);
     worker.on("message", (m: FromProcessor) => events.onMessage(m));
     worker.on("error", (e: unknown) => events.onFailure(e instanceof Error ? e : new Error(String(e))));
