@@ -2,8 +2,7 @@
 /** The program: commands and options (product.md). Work is in the files named after the commands. */
 import { Command, InvalidArgumentError, Option } from "commander";
 import { parseCpuModel } from "../cpu/vp/cpuid.js";
-import { inspect } from "./inspect.js";
-import { run, type RunOptions } from "./run.js";
+import type { RunOptions } from "./run.js";
 
 /** "512", "512M", "1G": MiB. */
 function megabytes(text: string): number {
@@ -52,13 +51,15 @@ program
   .option("--json", "events as JSON, one object a line")
   .option("--offline", "use the cache alone, never the network")
   .option("--mirror <url>", "Debian mirror (default: ENLIGHTEN_MIRROR, else what this host's apt uses)")
-  .option("--keyring <file>", "keys that sign the archive (default: this host's)")
+  .option("--keyring <file>", "keys that sign the archive (default: this host's, else the ones that come with enlighten)")
   .option("--cpu <model>", "what CPUID advertises: default, max, +feature, -feature", cpu, "default")
   .option("--stats", "print counters at the end")
   .addOption(new Option("--deterministic [seed]", "one thread, time from instructions: repeatable").preset("1").argParser(seed))
   .option("--trace-cpu <file>", "write every instruction to a file before it runs (very slow)")
   .option("--debug-exit", "port 0xF4 ends the machine with (value << 1) | 1")
   .action(async (guest: string, options: RunOptions) => {
+    // loaded when it is asked for, so that help comes at once
+    const { run } = await import("./run.js");
     process.exitCode = await run(guest, options);
   });
 
@@ -68,6 +69,7 @@ program
   .argument("<file>")
   .option("--json", "as JSON")
   .action(async (file: string, options: { json?: boolean }) => {
+    const { inspect } = await import("./inspect.js");
     process.exitCode = await inspect(file, options.json === true);
   });
 
