@@ -10,7 +10,11 @@ import { layoutMemory } from "../src/cpu/layout.js";
 
 const [settle = 30, measured = 60] = process.argv.slice(2).map(Number);
 const memoryMiB = 512;
-const child = spawn(process.execPath, [join(import.meta.dirname, "../src/cli/main.js"), "run", "debian:12", "--memory", `${memoryMiB}M`], { stdio: ["pipe", "pipe", "inherit"] });
+const child = spawn(
+  process.execPath,
+  [join(import.meta.dirname, "../src/cli/main.js"), "run", "debian:12", "--memory", `${memoryMiB}M`],
+  { stdio: ["pipe", "pipe", "inherit"] },
+);
 let text = "";
 await new Promise<void>((resolve) =>
   child.stdout.on("data", (b: Buffer) => {

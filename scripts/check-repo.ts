@@ -9,7 +9,17 @@ import { dirname, join, normalize, relative } from "node:path";
 const root = join(import.meta.dirname, "../..");
 
 /** A folder may import itself and what stands to its left. */
-const ORDER = [["cpu", "disk", "net", "image", "trace"], ["machine"], ["chipset", "hypervisor"], ["firmware", "vmbus"], ["services"], ["checkpoint"], ["vm"], ["host"], ["cli", "server", "console", "certify", "fleet"]] as const;
+const ORDER = [
+  ["cpu", "disk", "net", "image", "trace"],
+  ["machine"],
+  ["chipset", "hypervisor"],
+  ["firmware", "vmbus"],
+  ["services"],
+  ["checkpoint"],
+  ["vm"],
+  ["host"],
+  ["cli", "server", "console", "certify", "fleet"],
+] as const;
 const rank = new Map<string, number>(ORDER.flatMap((names, i) => names.map((n) => [n, i] as [string, number])));
 /** Folders that must run in a page as they are. */
 const PLATFORM_FREE = new Set(ORDER.slice(0, 7).flat() as string[]);
@@ -46,13 +56,17 @@ export function checkFile(file: string, text: string): Finding[] {
     const other = to.split("/")[1]!;
     if (other !== folder && !isTest && (rank.get(other) ?? 99) >= rank.get(folder)!) say(`${folder} imports ${other}`);
   }
-  if (PLATFORM_FREE.has(folder) && !isTest && /\b(Date\.now|Math\.random|setTimeout|setInterval)\s*\(/.test(text)) say("time or chance that was not injected");
+  if (PLATFORM_FREE.has(folder) && !isTest && /\b(Date\.now|Math\.random|setTimeout|setInterval)\s*\(/.test(text))
+    say("time or chance that was not injected");
   return findings;
 }
 
 /** Every finding in the repository. */
 export function checkRepository(): Finding[] {
-  return ["src", "tests", "bench", "scripts"].flatMap(sources).filter((f) => !f.endsWith("assembly/layout.ts")).flatMap((f) => checkFile(f, readFileSync(join(root, f), "utf8")));
+  return ["src", "tests", "bench", "scripts"]
+    .flatMap(sources)
+    .filter((f) => !f.endsWith("assembly/layout.ts"))
+    .flatMap((f) => checkFile(f, readFileSync(join(root, f), "utf8")));
 }
 
 function sources(folder: string): string[] {

@@ -1,24 +1,28 @@
 /** Boots a kernel and initramfs from files on this thread: for work on the engine. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { parseCpuModel } from "../src/cpu/vp/cpuid.js";
-import { buildAcpiTables } from "../src/firmware/acpi/tables.js";
-import { prepareLinuxBoot } from "../src/firmware/linux-boot.js";
 import { SERIAL_PORTS } from "../src/chipset/chipset.js";
-import { readKernelImage } from "../src/image/kernel-image.js";
-import { SeededEntropy } from "../src/vm/deterministic.js";
-import { Partition } from "../src/vm/partition.js";
 import { PAIR_COUNTS, PAIR_FORMS } from "../src/cpu/interpreter/generator.js";
 import { forms } from "../src/cpu/isa/forms.js";
 import { Stat, Vp } from "../src/cpu/layout.js";
+import { parseCpuModel } from "../src/cpu/vp/cpuid.js";
+import { buildAcpiTables } from "../src/firmware/acpi/tables.js";
+import { prepareLinuxBoot } from "../src/firmware/linux-boot.js";
+import { readKernelImage } from "../src/image/kernel-image.js";
+import { SeededEntropy } from "../src/vm/deterministic.js";
+import { Partition } from "../src/vm/partition.js";
 
 const [kernelFile, ...rest] = process.argv.slice(2);
 const memory = 512 << 20;
 const kernel = await readKernelImage(new Uint8Array(readFileSync(kernelFile!)));
 const append = process.env.APPEND ?? "console=ttyS0,115200 earlyprintk=ttyS0,115200 mitigations=off nokaslr";
 const boot = prepareLinuxBoot({
-  setupHeader: kernel.setupHeader, elf: kernel.elf, initrds: rest.map((f) => new Uint8Array(readFileSync(f))),
-  commandLine: append, memoryBytes: memory, acpi: buildAcpiTables({ processors: 1, serial: SERIAL_PORTS }),
+  setupHeader: kernel.setupHeader,
+  elf: kernel.elf,
+  initrds: rest.map((f) => new Uint8Array(readFileSync(f))),
+  commandLine: append,
+  memoryBytes: memory,
+  acpi: buildAcpiTables({ processors: 1, serial: SERIAL_PORTS }),
 });
 const runtime = new WebAssembly.Module(new Uint8Array(readFileSync(join(import.meta.dirname, "../runtime.wasm"))));
 const start = process.hrtime.bigint();
@@ -26,12 +30,23 @@ const out: number[] = [];
 const flush = (): void => {
   process.stdout.write(Uint8Array.from(out.splice(0)));
 };
-const sink = { onOutput: (b: number): void => { out.push(b); if (b === 10) flush(); } };
+const sink = {
+  onOutput: (b: number): void => {
+    out.push(b);
+    if (b === 10) flush();
+  },
+};
 const quiet = { onOutput: (): void => {} };
 const p = new Partition({
-  ramBytes: memory, features: parseCpuModel("default"), modules: { runtime, interpreter: undefined }, shared: true,
-  clock: { now: () => Number(process.hrtime.bigint() - start) }, entropy: new SeededEntropy(1),
-  wallClockSeconds: Math.floor(Date.now() / 1000), serial: [sink, quiet, quiet, quiet], countForms: process.env.COUNT === "1",
+  ramBytes: memory,
+  features: parseCpuModel("default"),
+  modules: { runtime, interpreter: undefined },
+  shared: true,
+  clock: { now: () => Number(process.hrtime.bigint() - start) },
+  entropy: new SeededEntropy(1),
+  wallClockSeconds: Math.floor(Date.now() / 1000),
+  serial: [sink, quiet, quiet, quiet],
+  countForms: process.env.COUNT === "1",
 });
 p.loadLinux(boot);
 const limit = Number(process.env.LIMIT ?? 60) * 1e9;
@@ -53,16 +68,28 @@ while (p.clock.now() < limit) {
 flush();
 const { vp } = p;
 const hex = (n: bigint): string => n.toString(16);
-console.log(`\n--- ${result}; ${(p.clock.now() / 1e9).toFixed(2)} s; ${(vp.retired / 1e6).toFixed(0)} M instructions; cpu ${JSON.stringify(process.cpuUsage())}`);
-console.log(`rip ${hex(vp.rip)} rsp ${hex(vp.register64(32))} cr2 ${hex(vp.register64(Vp.cr2))} cr3 ${hex(vp.register64(Vp.cr3))} fault ${vp.view.getInt32(vp.base + Vp.faultVector, true)} err ${vp.view.getInt32(vp.base + Vp.faultError, true)} addr ${hex(vp.register64(Vp.faultAddress))}`);
-console.log(Object.keys(Stat).map((k) => `${k} ${vp.stat(k as keyof typeof Stat)}`).join(", "));
+console.log(
+  `\n--- ${result}; ${(p.clock.now() / 1e9).toFixed(2)} s; ${(vp.retired / 1e6).toFixed(0)} M instructions; cpu ${JSON.stringify(process.cpuUsage())}`,
+);
+console.log(
+  `rip ${hex(vp.rip)} rsp ${hex(vp.register64(32))} cr2 ${hex(vp.register64(Vp.cr2))} cr3 ${hex(vp.register64(Vp.cr3))} fault ${vp.view.getInt32(vp.base + Vp.faultVector, true)} err ${vp.view.getInt32(vp.base + Vp.faultError, true)} addr ${hex(vp.register64(Vp.faultAddress))}`,
+);
+console.log(
+  Object.keys(Stat)
+    .map((k) => `${k} ${vp.stat(k as keyof typeof Stat)}`)
+    .join(", "),
+);
 if (process.env.COUNT === "1") {
   const total = vp.retired;
-  const rows = forms().map((f) => [Number(vp.view.getBigUint64(vp.base + Vp.formCounts + f.id * 8, true)), f] as const).sort((a, b) => b[0] - a[0]);
+  const rows = forms()
+    .map((f) => [Number(vp.view.getBigUint64(vp.base + Vp.formCounts + f.id * 8, true)), f] as const)
+    .sort((a, b) => b[0] - a[0]);
   let sum = 0;
   for (const [n, f] of rows.slice(0, 160)) {
     sum += n;
-    console.log(`${((100 * n) / total).toFixed(2).padStart(6)} ${((100 * sum) / total).toFixed(1).padStart(6)} ${f.hot ? "hot " : "COLD"} ${f.name}`);
+    console.log(
+      `${((100 * n) / total).toFixed(2).padStart(6)} ${((100 * sum) / total).toFixed(1).padStart(6)} ${f.hot ? "hot " : "COLD"} ${f.name}`,
+    );
   }
   const all = forms();
   const pairs: [number, string, number, number][] = [];

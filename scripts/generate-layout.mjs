@@ -1,7 +1,7 @@
 // Writes the constants of src/cpu/layout.ts and of the procedure numbers as AssemblyScript, so that both languages have one source.
 import { writeFileSync } from "node:fs";
-import { pathToFileURL } from "node:url";
 import { join } from "node:path";
+import { pathToFileURL } from "node:url";
 
 const root = join(import.meta.dirname, "..");
 const out = process.argv[2] ?? join(root, "dist");
@@ -15,6 +15,7 @@ const groups = { ...layout, System, StringOp, ProcedureFlag, ...vectorCodes };
 for (const [name, value] of Object.entries(groups)) {
   if (typeof value === "number") lines.push(`export const ${name}: i32 = ${value};`);
   else if (value !== null && typeof value === "object")
-    for (const [k, v] of Object.entries(value)) if (typeof v === "number") lines.push(`export const ${name}_${k}: i32 = ${v};`);
+    for (const [k, v] of Object.entries(value))
+      if (typeof v === "number") lines.push(`export const ${name}_${k}: i32 = ${v};`);
 }
 writeFileSync(join(root, "src/cpu/runtime/assembly/layout.ts"), `${lines.join("\n")}\n`);

@@ -30,7 +30,8 @@ function fingerprint(paths) {
 }
 const GENERATED = join("src", "cpu", "runtime", "assembly", "layout.ts");
 
-const say = (text) => process.stderr.write(process.stderr.isTTY ? `\r\x1b[Kenlighten: ${text}` : `enlighten: ${text}\n`);
+const say = (text) =>
+  process.stderr.write(process.stderr.isTTY ? `\r\x1b[Kenlighten: ${text}` : `enlighten: ${text}\n`);
 const clear = () => process.stderr.isTTY && process.stderr.write("\r\x1b[K");
 
 function step(text, command, args) {
@@ -53,7 +54,9 @@ const keep = (name, value) => {
 
 const node = process.execPath;
 const tool = (...path) => join(root, "node_modules", ...path);
-const lock = createHash("sha256").update(readFileSync(join(root, "package-lock.json"))).digest("hex");
+const lock = createHash("sha256")
+  .update(readFileSync(join(root, "package-lock.json")))
+  .digest("hex");
 mkdirSync(join(root, "dist"), { recursive: true });
 if (!existsSync(tool("typescript")) || !same(".dependencies", lock)) {
   const npm = process.env.npm_execpath;
@@ -69,16 +72,44 @@ if (!same(".sources", sources) || !existsSync(stamp("interpreter.wasm"))) {
   rmSync(stamp(".sources"), { force: true });
   step("compiling", node, [tool("typescript", "bin", "tsc"), "-p", "."]);
   step("generating the layout", node, [join(root, "scripts", "generate-layout.mjs"), join(root, "dist")]);
-  const assembly = fingerprint(["src/cpu/runtime/assembly"]) + createHash("sha256").update(readFileSync(join(root, GENERATED))).digest("hex");
+  const assembly =
+    fingerprint(["src/cpu/runtime/assembly"]) +
+    createHash("sha256")
+      .update(readFileSync(join(root, GENERATED)))
+      .digest("hex");
   if (!same(".assembly", assembly) || !existsSync(stamp("runtime.wasm"))) {
     step("compiling the runtime", node, [
-      tool("assemblyscript", "bin", "asc.js"), "src/cpu/runtime/assembly/index.ts", "-o", "dist/runtime.wasm", "--runtime", "stub", "--importMemory",
-      "--sharedMemory", "--initialMemory", "4", "--maximumMemory", "65536", "--enable", "threads", "--enable", "simd", "--enable", "bulk-memory",
-      "--memoryBase", "65536", "-O3", "--noAssert", "--use", "abort=",
+      tool("assemblyscript", "bin", "asc.js"),
+      "src/cpu/runtime/assembly/index.ts",
+      "-o",
+      "dist/runtime.wasm",
+      "--runtime",
+      "stub",
+      "--importMemory",
+      "--sharedMemory",
+      "--initialMemory",
+      "4",
+      "--maximumMemory",
+      "65536",
+      "--enable",
+      "threads",
+      "--enable",
+      "simd",
+      "--enable",
+      "bulk-memory",
+      "--memoryBase",
+      "65536",
+      "-O3",
+      "--noAssert",
+      "--use",
+      "abort=",
     ]);
     keep(".assembly", assembly);
   }
-  step("generating the interpreter", node, [join(root, "dist", "scripts", "generate-interpreter.js"), join(root, "dist", "interpreter.wasm")]);
+  step("generating the interpreter", node, [
+    join(root, "dist", "scripts", "generate-interpreter.js"),
+    join(root, "dist", "interpreter.wasm"),
+  ]);
   keep(".sources", sources);
 }
 clear();

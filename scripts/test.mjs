@@ -4,8 +4,7 @@
  * unit: beside the sources; cpu: against the real processor and bare machines; guests: real kernels, and the package.
  */
 import { spawn, spawnSync } from "node:child_process";
-import { existsSync } from "node:fs";
-import { readdirSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 
 const root = join(import.meta.dirname, "..");
@@ -13,7 +12,16 @@ const dist = join(root, "dist");
 const group = process.argv[2] ?? "all";
 
 /** Debian packages that tests use: the oracle programs. Installed when this is root on Debian, else named. */
-const NEEDED = { gcc: "gcc", iasl: "acpica-tools", "qemu-system-x86_64": "qemu-system-x86", xz: "xz-utils", zstd: "zstd", lz4: "lz4", cpio: "cpio", nasm: "nasm" };
+const NEEDED = {
+  gcc: "gcc",
+  iasl: "acpica-tools",
+  "qemu-system-x86_64": "qemu-system-x86",
+  xz: "xz-utils",
+  zstd: "zstd",
+  lz4: "lz4",
+  cpio: "cpio",
+  nasm: "nasm",
+};
 const has = (program) => spawnSync("sh", ["-c", `command -v ${program}`]).status === 0;
 const missing = Object.keys(NEEDED).filter((p) => !has(p));
 if (missing.length > 0) {
@@ -21,12 +29,18 @@ if (missing.length > 0) {
   if (process.getuid?.() === 0 && existsSync("/usr/bin/apt-get")) {
     console.log(`installing what the tests compare with: ${packages.join(" ")}`);
     const env = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
-    const apt = (...args) => spawnSync("apt-get", ["-qq", "-o", "DPkg::Lock::Timeout=300", ...args], { stdio: ["ignore", "ignore", "inherit"], env });
+    const apt = (...args) =>
+      spawnSync("apt-get", ["-qq", "-o", "DPkg::Lock::Timeout=300", ...args], {
+        stdio: ["ignore", "ignore", "inherit"],
+        env,
+      });
     apt("update");
     const r = apt("install", "-y", "--no-install-recommends", ...packages);
     if (r.status !== 0) process.exit(1);
   } else {
-    console.error(`the tests compare with programs that are not here: ${missing.join(" ")}\n  try: apt-get install ${packages.join(" ")}`);
+    console.error(
+      `the tests compare with programs that are not here: ${missing.join(" ")}\n  try: apt-get install ${packages.join(" ")}`,
+    );
     process.exit(1);
   }
 }
@@ -41,7 +55,11 @@ function find(folder) {
 const groups = {
   unit: () => [...find(join(dist, "src")), ...find(join(dist, "scripts"))],
   cpu: () => [...find(join(dist, "tests", "reference")), ...find(join(dist, "tests", "bare"))],
-  guests: () => [...find(join(dist, "tests", "guests")), ...find(join(dist, "tests", "image")), ...find(join(dist, "tests", "package"))],
+  guests: () => [
+    ...find(join(dist, "tests", "guests")),
+    ...find(join(dist, "tests", "image")),
+    ...find(join(dist, "tests", "package")),
+  ],
 };
 const files = group === "all" ? Object.values(groups).flatMap((f) => f()) : groups[group]?.();
 if (files === undefined || files.length === 0) {
@@ -49,5 +67,9 @@ if (files === undefined || files.length === 0) {
   process.exit(2);
 }
 // two files at a time: each real guest takes a core
-const child = spawn(process.execPath, ["--test", "--enable-source-maps", "--test-reporter=spec", "--test-concurrency=2", "--test-timeout=600000", ...files], { stdio: "inherit" });
+const child = spawn(
+  process.execPath,
+  ["--test", "--enable-source-maps", "--test-reporter=spec", "--test-concurrency=2", "--test-timeout=600000", ...files],
+  { stdio: "inherit" },
+);
 child.on("exit", (code, signal) => process.exit(code ?? (signal ? 1 : 0)));

@@ -7,16 +7,31 @@ import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createBareMachine } from "../../tests/bare/bare-machine.js";
 import { Exit } from "../../src/cpu/layout.js";
+import { createBareMachine } from "../../tests/bare/bare-machine.js";
 
 const names = ["sieve", "crc", "fib", "heap", "sha", "vm", "hash"];
 const counts = [150, 1600, 40, 100, 500, 20_000_000, 1500];
 const source = join(import.meta.dirname, "../../../bench/kernels/kernels.c");
 const dir = mkdtempSync(join(tmpdir(), "enlighten-kernels-"));
-const gcc = (args: string[]): void => void execFileSync("gcc", ["-O2", "-fno-tree-vectorize", "-fno-stack-protector", "-fcf-protection=none", ...args]);
+const gcc = (args: string[]): void =>
+  void execFileSync("gcc", ["-O2", "-fno-tree-vectorize", "-fno-stack-protector", "-fcf-protection=none", ...args]);
 gcc(["-DNATIVE", "-o", join(dir, "native"), source]);
-gcc(["-ffreestanding", "-nostdlib", "-static", "-no-pie", "-fno-pic", "-mno-sse", "-fno-asynchronous-unwind-tables", "-Wl,-Ttext=0x400000", "-Wl,--section-start=.start=0x3ff000", "-Wl,--build-id=none", "-o", join(dir, "image.elf"), source]);
+gcc([
+  "-ffreestanding",
+  "-nostdlib",
+  "-static",
+  "-no-pie",
+  "-fno-pic",
+  "-mno-sse",
+  "-fno-asynchronous-unwind-tables",
+  "-Wl,-Ttext=0x400000",
+  "-Wl,--section-start=.start=0x3ff000",
+  "-Wl,--build-id=none",
+  "-o",
+  join(dir, "image.elf"),
+  source,
+]);
 const elf = readFileSync(join(dir, "image.elf"));
 
 const rows: { name: string; native: number; guest: number; ratio: number; mips: number }[] = [];
@@ -42,12 +57,18 @@ for (const [i, name] of names.entries()) {
   while (reason === Exit.slice) reason = m.vp.run(100_000);
   const used = process.cpuUsage(start);
   const guest = (used.user + used.system) / 1e6;
-  if (reason !== Exit.halt) throw new Error(`${name}: exit ${reason} at ${m.vp.rip.toString(16)} fault ${m.vp.view.getInt32(m.vp.base + 0x638, true)}`);
+  if (reason !== Exit.halt)
+    throw new Error(
+      `${name}: exit ${reason} at ${m.vp.rip.toString(16)} fault ${m.vp.view.getInt32(m.vp.base + 0x638, true)}`,
+    );
   const result = m.vp.register64(0);
   if (result !== expected) throw new Error(`${name}: ${result} is not ${expected}`);
   const row = { name, native, guest, ratio: guest / native, mips: m.vp.retired / guest / 1e6 };
   rows.push(row);
-  console.log(`${name.padEnd(6)} native ${native.toFixed(3)} s   guest ${guest.toFixed(2)} s   ${row.ratio.toFixed(1)}x   ${row.mips.toFixed(0)} MIPS`);
+  console.log(
+    `${name.padEnd(6)} native ${native.toFixed(3)} s   guest ${guest.toFixed(2)} s   ${row.ratio.toFixed(1)}x   ${row.mips.toFixed(0)} MIPS`,
+  );
 }
-const geo = (f: (r: (typeof rows)[number]) => number): number => Math.exp(rows.reduce((s, r) => s + Math.log(f(r)), 0) / rows.length);
+const geo = (f: (r: (typeof rows)[number]) => number): number =>
+  Math.exp(rows.reduce((s, r) => s + Math.log(f(r)), 0) / rows.length);
 console.log(`geomean ${geo((r) => r.ratio).toFixed(1)}x   ${geo((r) => r.mips).toFixed(0)} MIPS`);

@@ -44,17 +44,27 @@ program
   .option("-m, --memory <size>", "guest memory", megabytes, 512)
   .option("--append <text>", "add to the kernel's command line")
   .option("--kernel <file>", "boot this Linux bzImage instead of a guest by reference")
-  .option("--initrd <file>", "initial file system for --kernel (repeat for more)", (f: string, all: string[]) => [...all, f], [] as string[])
+  .option(
+    "--initrd <file>",
+    "initial file system for --kernel (repeat for more)",
+    (f: string, all: string[]) => [...all, f],
+    [] as string[],
+  )
   .option("--exec <command>", "run this in the guest; its output and exit code are ours; then power off")
   .option("--timeout <seconds>", "end after this time with code 124", positive)
   .option("--serial-log <file>", "write the guest's console to a file as well")
   .option("--json", "events as JSON, one object a line")
   .option("--offline", "use the cache alone, never the network")
   .option("--mirror <url>", "Debian mirror (default: ENLIGHTEN_MIRROR, else what this host's apt uses)")
-  .option("--keyring <file>", "keys that sign the archive (default: this host's, else the ones that come with enlighten)")
+  .option(
+    "--keyring <file>",
+    "keys that sign the archive (default: this host's, else the ones that come with enlighten)",
+  )
   .option("--cpu <model>", "what CPUID advertises: default, max, +feature, -feature", cpu, "default")
   .option("--stats", "print counters at the end")
-  .addOption(new Option("--deterministic [seed]", "one thread, time from instructions: repeatable").preset("1").argParser(seed))
+  .addOption(
+    new Option("--deterministic [seed]", "one thread, time from instructions: repeatable").preset("1").argParser(seed),
+  )
   .option("--trace-cpu <file>", "write every instruction to a file before it runs (very slow)")
   .option("--debug-exit", "port 0xF4 ends the machine with (value << 1) | 1")
   .action(async (guest: string, options: RunOptions) => {
@@ -80,6 +90,7 @@ for (const stream of [process.stdout, process.stderr])
 await program.parseAsync();
 // a worker or a socket that still ends must not hold the exit; streams are flushed by then
 const code = process.exitCode ?? 0;
-const drained = (s: NodeJS.WriteStream): Promise<void> => new Promise((r) => (s.writableLength === 0 ? r() : s.once("drain", () => r())));
+const drained = (s: NodeJS.WriteStream): Promise<void> =>
+  new Promise((r) => (s.writableLength === 0 ? r() : s.once("drain", () => r())));
 await Promise.all([drained(process.stdout), drained(process.stderr)]);
 process.exit(code);

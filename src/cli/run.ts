@@ -98,13 +98,24 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
     const output = log;
     machine.onOutput(0, (bytes) => {
       output?.write(bytes);
-      if (json) return flow(process.stdout, `${JSON.stringify({ event: "console", text: Buffer.from(bytes).toString("latin1") })}\n`);
+      if (json)
+        return flow(
+          process.stdout,
+          `${JSON.stringify({ event: "console", text: Buffer.from(bytes).toString("latin1") })}\n`,
+        );
       return o.exec === undefined ? flow(process.stdout, bytes) : undefined;
     });
     if (o.exec !== undefined) {
-      for (const [port, stream, name] of [[1, process.stdout, "stdout"], [2, process.stderr, "stderr"]] as const)
+      for (const [port, stream, name] of [
+        [1, process.stdout, "stdout"],
+        [2, process.stderr, "stderr"],
+      ] as const)
         machine.onOutput(port, (bytes) => {
-          if (json) return flow(process.stdout, `${JSON.stringify({ event: name, data: Buffer.from(bytes).toString("base64") })}\n`);
+          if (json)
+            return flow(
+              process.stdout,
+              `${JSON.stringify({ event: name, data: Buffer.from(bytes).toString("base64") })}\n`,
+            );
           return flow(stream, bytes);
         });
     }
@@ -124,7 +135,14 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
     }
     const end = await machine.waitForEnd();
     restore();
-    const code = interrupted !== undefined ? (interrupted === "SIGINT" ? ExitCode.interrupted : ExitCode.killed) : timedOut ? ExitCode.timeout : endCode(end, o.exec !== undefined);
+    const code =
+      interrupted !== undefined
+        ? interrupted === "SIGINT"
+          ? ExitCode.interrupted
+          : ExitCode.killed
+        : timedOut
+          ? ExitCode.timeout
+          : endCode(end, o.exec !== undefined);
     emit({ event: "ended", how: timedOut ? "timeout" : end.how, detail: end.detail, exitCode: code });
     if (!json) explain(machine, end, timedOut, o);
     if (o.stats) await printStats(machine, json ? emit : undefined);
@@ -139,7 +157,10 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
     }
     if (timedOut) {
       emit({ event: "ended", how: "timeout" });
-      if (!json) process.stderr.write(`enlighten: time-out after ${o.timeout} s, while ${vm === undefined ? "preparing the guest" : "starting"}\n`);
+      if (!json)
+        process.stderr.write(
+          `enlighten: time-out after ${o.timeout} s, while ${vm === undefined ? "preparing the guest" : "starting"}\n`,
+        );
       return ExitCode.timeout;
     }
     const failure = describeFailure(error);
@@ -172,7 +193,8 @@ function announce(machine: Vm, progress: ProgressLine): void {
   });
   machine.waitForPrompt().then(
     () => {
-      if (machine.guest.prompt !== undefined) process.stderr.write(`\r\x1b[K\r\n${description} up in ${seconds(machine.uptimeNs)} s\r\n`);
+      if (machine.guest.prompt !== undefined)
+        process.stderr.write(`\r\x1b[K\r\n${description} up in ${seconds(machine.uptimeNs)} s\r\n`);
       // the shell has drawn its prompt already: an empty line makes it draw another
       if (machine.guest.prompt !== undefined && machine.state === "running") machine.write("\n");
     },
@@ -190,7 +212,15 @@ function openLog(path: string, what: string): Promise<WriteStream> {
   return new Promise((resolve, reject) => {
     const stream = createWriteStream(path);
     stream.once("open", () => resolve(stream));
-    stream.once("error", (e: NodeJS.ErrnoException) => reject(new VmError("bad-option", `cannot write the ${what} ${path} (${e.code})`, "name a file in a folder that exists and may be written")));
+    stream.once("error", (e: NodeJS.ErrnoException) =>
+      reject(
+        new VmError(
+          "bad-option",
+          `cannot write the ${what} ${path} (${e.code})`,
+          "name a file in a folder that exists and may be written",
+        ),
+      ),
+    );
   });
 }
 
@@ -198,7 +228,8 @@ function openLog(path: string, what: string): Promise<WriteStream> {
 function explain(vm: Vm, end: VmEnd, timedOut: boolean, o: RunOptions): void {
   const err = (text: string): void => void process.stderr.write(text);
   if (timedOut) {
-    const what = o.exec === undefined ? "the guest to power off" : vm.ready ? "the command to end" : "the guest to come up";
+    const what =
+      o.exec === undefined ? "the guest to power off" : vm.ready ? "the command to end" : "the guest to come up";
     err(`enlighten: time-out after ${o.timeout} s, waiting for ${what}\n`);
     if (!vm.ready && vm.consoleTail !== "") err(`last console lines:\n${vm.consoleTail}\n`);
     return;

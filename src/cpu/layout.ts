@@ -161,8 +161,20 @@ export const TlbFlag = { global: 1, large: 2, user: 4 } as const;
 
 /** Counters at Vp.stats, by index. */
 export const Stat = {
-  tlbMisses: 0, walks: 1, jumpMisses: 2, decodedBlocks: 3, decodedInstructions: 4, invalidations: 5, mmio: 6, slices: 7,
-  exceptions: 8, interrupts: 9, tlbFlushes: 10, arenaFlushes: 11, coldOps: 12, storesToCode: 13,
+  tlbMisses: 0,
+  walks: 1,
+  jumpMisses: 2,
+  decodedBlocks: 3,
+  decodedInstructions: 4,
+  invalidations: 5,
+  mmio: 6,
+  slices: 7,
+  exceptions: 8,
+  interrupts: 9,
+  tlbFlushes: 10,
+  arenaFlushes: 11,
+  coldOps: 12,
+  storesToCode: 13,
 } as const;
 
 export const Pending = { interrupt: 1, nmi: 2, stop: 4, other: 8 } as const;
@@ -216,7 +228,10 @@ export const Head = { page: 0, start: 4, end: 8, next: 12, records: 16, hashNext
 /** What decoding depends on besides the bytes. */
 export const ModeKey = {
   /** Bits 0..1: 0 = 16-bit, 1 = 32-bit, 2 = 64-bit code. */
-  code16: 0, code32: 1, code64: 2, codeMask: 3,
+  code16: 0,
+  code32: 1,
+  code64: 2,
+  codeMask: 3,
   /** SS.B: the stack pointer is ESP. Meaningful outside 64-bit code. */
   stack32: 4,
   /** Segment bases of ES, CS, SS, DS are 0 and limits are 4 GiB. */

@@ -61,7 +61,12 @@ export class DeterministicMachine {
   readonly thread: ProcessorThread;
   readonly clock = new VirtualClock();
 
-  constructor(start: ProcessorStart, seed: number, post: (message: FromProcessor) => void, receive: () => ToProcessor | undefined) {
+  constructor(
+    start: ProcessorStart,
+    seed: number,
+    post: (message: FromProcessor) => void,
+    receive: () => ToProcessor | undefined,
+  ) {
     const saved = start.spec.saved;
     if (saved !== undefined) this.clock.startAt(saved.timeNs, saved.retired);
     this.thread = new ProcessorThread(start, { post: (m) => post(m), receive }, this.clock, new SeededEntropy(seed));
@@ -83,7 +88,12 @@ export class DeterministicMachine {
   }
 }
 
-export function startDeterministic(platform: Platform, start: ProcessorStart, seed: number, events: ProcessorEvents): ProcessorHandle {
+export function startDeterministic(
+  platform: Platform,
+  start: ProcessorStart,
+  seed: number,
+  events: ProcessorEvents,
+): ProcessorHandle {
   const mail: ToProcessor[] = [];
   let stopped = false;
   const run = async (): Promise<void> => {

@@ -1,6 +1,5 @@
 /** The message catalogue between the API's thread and the processor's (foundations.md): the same in Node and in a browser. */
-import type { SerialNumber } from "./machine-spec.js";
-import type { MachineSpec } from "./machine-spec.js";
+import type { MachineSpec, SerialNumber } from "./machine-spec.js";
 import type { PartitionState } from "./partition.js";
 
 export type ToProcessor =

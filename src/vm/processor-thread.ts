@@ -7,7 +7,15 @@ import { disassemble } from "../cpu/decode/disassemble.js";
 import { Stat } from "../cpu/layout.js";
 import type { Clock, Entropy } from "../machine/device.js";
 import type { SerialNumber } from "./machine-spec.js";
-import { Control, type EndKind, type FromProcessor, MAX_OUTSTANDING, type ProcessorStart, type ProcessorStats, type ToProcessor } from "./messages.js";
+import {
+  Control,
+  type EndKind,
+  type FromProcessor,
+  MAX_OUTSTANDING,
+  type ProcessorStart,
+  type ProcessorStats,
+  type ToProcessor,
+} from "./messages.js";
 import { Partition } from "./partition.js";
 
 export interface ThreadPort {
@@ -82,7 +90,10 @@ export class ProcessorThread {
     this.partition = new Partition({
       ramBytes: spec.ramBytes,
       features: new Set(spec.features),
-      modules: { runtime: new WebAssembly.Module(start.engine.runtime), interpreter: new WebAssembly.Module(start.engine.interpreter) },
+      modules: {
+        runtime: new WebAssembly.Module(start.engine.runtime),
+        interpreter: new WebAssembly.Module(start.engine.interpreter),
+      },
       shared: true,
       clock,
       entropy,
@@ -172,8 +183,12 @@ export class ProcessorThread {
     if (!halted) {
       const found = this.partition.codeAtRip();
       const rip = vp.rip;
-      const { text, length } = found === undefined ? { text: "(fetch faults)", length: 0 } : disassemble(found.bytes, found.code, rip);
-      const bytes = found === undefined ? "" : Array.from(found.bytes.subarray(0, length), (b) => b.toString(16).padStart(2, "0")).join("");
+      const { text, length } =
+        found === undefined ? { text: "(fetch faults)", length: 0 } : disassemble(found.bytes, found.code, rip);
+      const bytes =
+        found === undefined
+          ? ""
+          : Array.from(found.bytes.subarray(0, length), (b) => b.toString(16).padStart(2, "0")).join("");
       this.#trace += `${vp.retired} ${rip.toString(16).padStart(16, "0")} ${bytes.padEnd(20)} ${text}\n`;
       if (this.#trace.length > OUTPUT_BUFFER) this.#flushTrace();
     }

@@ -1,6 +1,15 @@
 /** Errors of the public API: a stable code, what happened, and the next thing to try. */
 export type VmErrorCode =
-  | "timeout" | "aborted" | "ended" | "not-started" | "already-started" | "bad-option" | "wrong-architecture" | "no-exec" | "guest-crashed" | "failed";
+  | "timeout"
+  | "aborted"
+  | "ended"
+  | "not-started"
+  | "already-started"
+  | "bad-option"
+  | "wrong-architecture"
+  | "no-exec"
+  | "guest-crashed"
+  | "failed";
 
 export class VmError extends Error {
   override readonly name = "VmError";

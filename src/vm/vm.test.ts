@@ -2,12 +2,17 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { Control, type FromProcessor, type ProcessorStart, type ToProcessor } from "./messages.js";
-import type { GuestFiles, Platform, ProcessorEvents } from "./platform.js";
 import type { PartitionState } from "./partition.js";
+import type { GuestFiles, Platform, ProcessorEvents } from "./platform.js";
 import { Vm, type VmOptions } from "./vm.js";
 import { VmError } from "./vm-error.js";
 
-const guest: GuestFiles = { load: () => Promise.reject(new Error("not asked for")), commandLine: "", takesExec: true, description: "scripted" };
+const guest: GuestFiles = {
+  load: () => Promise.reject(new Error("not asked for")),
+  commandLine: "",
+  takesExec: true,
+  description: "scripted",
+};
 
 class Script {
   starts: ProcessorStart[] = [];
@@ -122,7 +127,11 @@ describe("Vm", () => {
     script.print(0, "last words\n");
     const waits = [vm.waitFor("never"), vm.stats(), vm.exec("true")];
     script.end("triple-fault", "registers");
-    for (const wait of waits) await assert.rejects(wait, (e: unknown) => e instanceof VmError && e.code === "guest-crashed" && /last words/.test(e.message));
+    for (const wait of waits)
+      await assert.rejects(
+        wait,
+        (e: unknown) => e instanceof VmError && e.code === "guest-crashed" && /last words/.test(e.message),
+      );
   });
 
   it("keeps a bounded console", async () => {

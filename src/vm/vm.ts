@@ -69,7 +69,11 @@ function base64(bytes: Uint8Array): string {
   let out = "";
   for (let i = 0; i < bytes.length; i += 3) {
     const n = (bytes[i]! << 16) | ((bytes[i + 1] ?? 0) << 8) | (bytes[i + 2] ?? 0);
-    out += digits[n >> 18]! + digits[(n >> 12) & 63]! + (i + 1 < bytes.length ? digits[(n >> 6) & 63]! : "=") + (i + 2 < bytes.length ? digits[n & 63]! : "=");
+    out +=
+      digits[n >> 18]! +
+      digits[(n >> 12) & 63]! +
+      (i + 1 < bytes.length ? digits[(n >> 6) & 63]! : "=") +
+      (i + 2 < bytes.length ? digits[n & 63]! : "=");
   }
   return out;
 }
@@ -89,7 +93,10 @@ export class Vm implements AsyncDisposable {
   readonly #endListeners = new Set<() => void>();
   readonly #outputListeners: Set<OutputListener>[] = [new Set(), new Set(), new Set(), new Set()];
   readonly #rebootListeners = new Set<() => void>();
-  readonly #answers: { stats: Listener<ProcessorStats>[]; saved: Listener<PartitionState>[] } = { stats: [], saved: [] };
+  readonly #answers: { stats: Listener<ProcessorStats>[]; saved: Listener<PartitionState>[] } = {
+    stats: [],
+    saved: [],
+  };
   #controlLine = "";
   #exitCode: number | undefined;
   #ready = false;
@@ -107,7 +114,11 @@ export class Vm implements AsyncDisposable {
     this.#platform = platform;
     this.#options = options;
     if (options.exec !== undefined && !options.guest.takesExec) {
-      throw new VmError("no-exec", "this guest's init does not run commands", "use a guest by reference (debian:12), or give the command on the console");
+      throw new VmError(
+        "no-exec",
+        "this guest's init does not run commands",
+        "use a guest by reference (debian:12), or give the command on the console",
+      );
     }
   }
 
@@ -120,7 +131,12 @@ export class Vm implements AsyncDisposable {
   async #boot(): Promise<void> {
     const { guest, memoryMiB = 512, cpu = "default", append = "", exec, env, saved } = this.#options;
     this.#startedAt = this.#platform.now();
-    const common = { ramBytes: memoryMiB * 2 ** 20, features: [...parseCpuModel(cpu)], debugExit: this.#options.debugExit ?? false, traceCpu: this.#options.traceCpu !== undefined };
+    const common = {
+      ramBytes: memoryMiB * 2 ** 20,
+      features: [...parseCpuModel(cpu)],
+      debugExit: this.#options.debugExit ?? false,
+      traceCpu: this.#options.traceCpu !== undefined,
+    };
     let spec: ProcessorStart["spec"];
     const transfer = new Set<ArrayBuffer>();
     if (saved !== undefined) spec = { ...common, saved };
@@ -131,7 +147,11 @@ export class Vm implements AsyncDisposable {
       const initrds = command === undefined ? files.initrds : [...files.initrds, execCpio(command, env)];
       const commandLine = [guest.commandLine, append].filter((s) => s !== "").join(" ");
       const boot = prepareLinuxBoot({
-        setupHeader: kernel.setupHeader, elf: kernel.elf, initrds, commandLine, memoryBytes: common.ramBytes,
+        setupHeader: kernel.setupHeader,
+        elf: kernel.elf,
+        initrds,
+        commandLine,
+        memoryBytes: common.ramBytes,
         acpi: buildAcpiTables({ processors: 1, serial: SERIAL_PORTS }),
       });
       for (const { bytes } of boot.writes) if (bytes.buffer instanceof ArrayBuffer) transfer.add(bytes.buffer);
@@ -140,13 +160,22 @@ export class Vm implements AsyncDisposable {
     const engine = await this.#platform.engine();
     if (this.#end !== undefined) return;
     this.#control = new Int32Array(new SharedArrayBuffer(Control.words * 4));
-    const start: ProcessorStart = { spec, engine, wallClockSeconds: this.#platform.wallClockSeconds(), control: this.#control };
+    const start: ProcessorStart = {
+      spec,
+      engine,
+      wallClockSeconds: this.#platform.wallClockSeconds(),
+      control: this.#control,
+    };
     const events = {
       onMessage: (m: FromProcessor): void => this.#receive(m),
-      onFailure: (error: Error): void => this.#finish({ how: "failed", detail: error.stack ?? error.message, exitCode: undefined }),
+      onFailure: (error: Error): void =>
+        this.#finish({ how: "failed", detail: error.stack ?? error.message, exitCode: undefined }),
     };
     const seed = this.#options.deterministic;
-    this.#processor = seed === undefined ? this.#platform.startProcessor(start, events, [...transfer]) : startDeterministic(this.#platform, start, seed, events);
+    this.#processor =
+      seed === undefined
+        ? this.#platform.startProcessor(start, events, [...transfer])
+        : startDeterministic(this.#platform, start, seed, events);
   }
 
   #receive(m: FromProcessor): void {
@@ -238,7 +267,11 @@ export class Vm implements AsyncDisposable {
         return void this.#stop({ how: "killed", detail, exitCode: undefined });
       case "deadlock":
       case "triple-fault":
-        return void this.#stop({ how: "crashed", detail: how === "deadlock" ? detail : `triple fault\n${detail}`, exitCode: undefined });
+        return void this.#stop({
+          how: "crashed",
+          detail: how === "deadlock" ? detail : `triple fault\n${detail}`,
+          exitCode: undefined,
+        });
       case "failed":
         return void this.#stop({ how: "failed", detail, exitCode: undefined });
     }
@@ -256,7 +289,11 @@ export class Vm implements AsyncDisposable {
     try {
       await this.#boot();
     } catch (error) {
-      this.#finish({ how: "failed", detail: error instanceof Error ? error.message : String(error), exitCode: undefined });
+      this.#finish({
+        how: "failed",
+        detail: error instanceof Error ? error.message : String(error),
+        exitCode: undefined,
+      });
     }
   }
   async #stop(end: VmEnd): Promise<void> {
@@ -315,7 +352,8 @@ export class Vm implements AsyncDisposable {
 
   #post(message: Parameters<ProcessorHandle["post"]>[0]): void {
     if (this.#end !== undefined) throw this.#endError();
-    if (this.#processor === undefined) throw new VmError("not-started", "the machine has not been started", "call start() first");
+    if (this.#processor === undefined)
+      throw new VmError("not-started", "the machine has not been started", "call start() first");
     this.#processor.post(message);
     Atomics.add(this.#control, Control.mail, 1);
     this.#wake();
@@ -332,7 +370,11 @@ export class Vm implements AsyncDisposable {
   }
   /** Types on the console (serial 0) or sends to another port. */
   write(data: string | Uint8Array, serial: SerialNumber = 0): void {
-    this.#post({ type: "input", serial, bytes: typeof data === "string" ? new TextEncoder().encode(data) : data.slice() });
+    this.#post({
+      type: "input",
+      serial,
+      bytes: typeof data === "string" ? new TextEncoder().encode(data) : data.slice(),
+    });
   }
   pressPowerButton(): void {
     this.#post({ type: "power-button" });
@@ -341,10 +383,20 @@ export class Vm implements AsyncDisposable {
   #endError(): VmError {
     const end = this.#end!;
     const crashed = end.how === "crashed" || end.how === "failed";
-    return new VmError(crashed ? "guest-crashed" : "ended", `the machine has ended (${end.how})${crashed ? `: ${end.detail}` : ""}`, "", this.#log.tail());
+    return new VmError(
+      crashed ? "guest-crashed" : "ended",
+      `the machine has ended (${end.how})${crashed ? `: ${end.detail}` : ""}`,
+      "",
+      this.#log.tail(),
+    );
   }
   /** One wait: `arm` gets what settles it and returns what undoes it. */
-  #wait<T>(what: string, o: WaitOptions, failAtEnd: boolean, arm: (done: (value: T) => void, fail: (e: Error) => void) => () => void): Promise<T> {
+  #wait<T>(
+    what: string,
+    o: WaitOptions,
+    failAtEnd: boolean,
+    arm: (done: (value: T) => void, fail: (e: Error) => void) => () => void,
+  ): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       const undo: (() => void)[] = [];
       const settle = (): void => {
@@ -360,7 +412,18 @@ export class Vm implements AsyncDisposable {
       };
       if (o.signal?.aborted) return fail(new VmError("aborted", `waiting for ${what} was aborted`));
       if (o.timeoutMs !== undefined)
-        undo.push(this.#platform.setTimer(o.timeoutMs, () => fail(new VmError("timeout", `waited ${o.timeoutMs} ms for ${what}`, "give it more time (timeoutMs)", this.#log.tail()))));
+        undo.push(
+          this.#platform.setTimer(o.timeoutMs, () =>
+            fail(
+              new VmError(
+                "timeout",
+                `waited ${o.timeoutMs} ms for ${what}`,
+                "give it more time (timeoutMs)",
+                this.#log.tail(),
+              ),
+            ),
+          ),
+        );
       if (o.signal !== undefined) {
         const { signal } = o;
         const onAbort = (): void => fail(new VmError("aborted", `waiting for ${what} was aborted`));
@@ -423,7 +486,14 @@ export class Vm implements AsyncDisposable {
    * @throws VmError when the time is up, when it is aborted, when the machine ends
    */
   exec(command: string | readonly string[], o: WaitOptions = {}): Promise<ExecResult> {
-    if (!this.#serves) return Promise.reject(new VmError("no-exec", "this guest does not take commands", "use a guest by reference, without \"commands: false\" and without \"exec\""));
+    if (!this.#serves)
+      return Promise.reject(
+        new VmError(
+          "no-exec",
+          "this guest does not take commands",
+          'use a guest by reference, without "commands: false" and without "exec"',
+        ),
+      );
     const run = this.#lastCommand.then(() => this.#exec(command, o));
     this.#lastCommand = run.catch(() => {});
     return run;
@@ -450,7 +520,10 @@ export class Vm implements AsyncDisposable {
           ended = true;
           fail(new VmError("ended", "the guest rebooted while the command ran", "", this.#log.tail()));
         });
-        this.write(`${base64(new TextEncoder().encode(typeof command === "string" ? command : shellWords(command)))}\n`, 3);
+        this.write(
+          `${base64(new TextEncoder().encode(typeof command === "string" ? command : shellWords(command)))}\n`,
+          3,
+        );
         return () => {
           rebooted();
           this.#commandEnded = undefined;
@@ -459,7 +532,12 @@ export class Vm implements AsyncDisposable {
         };
       });
       const [stdout, stderr] = output.map((parts) => concatBytes(parts)) as [Uint8Array, Uint8Array];
-      return { exitCode, stdout: new TextDecoder().decode(stdout), stderr: new TextDecoder().decode(stderr), stdoutBytes: stdout };
+      return {
+        exitCode,
+        stdout: new TextDecoder().decode(stdout),
+        stderr: new TextDecoder().decode(stderr),
+        stdoutBytes: stdout,
+      };
     } finally {
       for (const f of undo) f();
     }

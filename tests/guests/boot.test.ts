@@ -20,7 +20,10 @@ describe("debian:12 through the library", () => {
   });
 
   it("has a right clock, the features that were asked for, and no retpolines", async () => {
-    await using vm = await startDebian({ exec: "date +%s; cat /proc/cpuinfo; cat /sys/devices/system/cpu/vulnerabilities/spectre_v2", cpu: "default,-rdrand" });
+    await using vm = await startDebian({
+      exec: "date +%s; cat /proc/cpuinfo; cat /sys/devices/system/cpu/vulnerabilities/spectre_v2",
+      cpu: "default,-rdrand",
+    });
     let out = "";
     vm.onOutput(1, (b) => {
       out += Buffer.from(b).toString();
@@ -30,13 +33,16 @@ describe("debian:12 through the library", () => {
     const seconds = Number(out.split("\n")[0]);
     assert.ok(Math.abs(seconds - Date.now() / 1000) < 60, `guest time ${seconds}`);
     const flags = /^flags\s*: (.*)$/m.exec(out)?.[1]?.split(" ") ?? [];
-    for (const f of ["lm", "nx", "sse2", "fsgsbase", "tsc_deadline_timer", "x2apic", "hypervisor"]) assert.ok(flags.includes(f), `no ${f}`);
+    for (const f of ["lm", "nx", "sse2", "fsgsbase", "tsc_deadline_timer", "x2apic", "hypervisor"])
+      assert.ok(flags.includes(f), `no ${f}`);
     assert.ok(!flags.includes("rdrand"));
     assert.doesNotMatch(out, /[Rr]etpolines,/);
   });
 
   it("moves 1 MiB of binary output intact, with standard error apart and the exit code", async () => {
-    await using vm = await startDebian({ exec: "dd if=/dev/urandom of=/tmp/r bs=4096 count=256 2>/dev/null; sha256sum </tmp/r >&2; cat /tmp/r; exit 7" });
+    await using vm = await startDebian({
+      exec: "dd if=/dev/urandom of=/tmp/r bs=4096 count=256 2>/dev/null; sha256sum </tmp/r >&2; cat /tmp/r; exit 7",
+    });
     const out: Uint8Array[] = [];
     let err = "";
     vm.onOutput(1, (b) => void out.push(b));
@@ -52,7 +58,7 @@ describe("debian:12 through the library", () => {
   });
 
   it("runs a program with awkward arguments and an environment", async () => {
-    await using vm = await startDebian({ exec: ["printf", "%s|%s|", "it's", "a \"b\" $c"], env: { X: "1" } });
+    await using vm = await startDebian({ exec: ["printf", "%s|%s|", "it's", 'a "b" $c'], env: { X: "1" } });
     let out = "";
     vm.onOutput(1, (b) => {
       out += Buffer.from(b).toString();
@@ -71,7 +77,10 @@ describe("debian:12 through the library", () => {
     assert.deepEqual([results[0].exitCode, results[0].stdout, results[0].stderr], [3, "one\n", "two\n"]);
     assert.deepEqual([results[1].exitCode, results[1].stdout], [0, "it's $HOME"]);
     assert.equal(results[2].stdout, "x".repeat(100000));
-    await assert.rejects(vm.exec("sleep 2; echo late; exit 9", { timeoutMs: 200 }), (e: unknown) => e instanceof VmError && e.code === "timeout");
+    await assert.rejects(
+      vm.exec("sleep 2; echo late; exit 9", { timeoutMs: 200 }),
+      (e: unknown) => e instanceof VmError && e.code === "timeout",
+    );
     const next = await vm.exec("echo next; exit 4", { timeoutMs: 60_000 });
     assert.deepEqual([next.exitCode, next.stdout], [4, "next\n"]);
     vm.write("echo console $((1+1))\n");
@@ -103,12 +112,18 @@ describe("debian:12 through the library", () => {
 
   it("fails its waits when the time is up, when they are aborted, and when the machine ends", async () => {
     await using vm = await startDebian();
-    await assert.rejects(vm.waitFor("never shown", { timeoutMs: 50 }), (e: unknown) => e instanceof VmError && e.code === "timeout");
+    await assert.rejects(
+      vm.waitFor("never shown", { timeoutMs: 50 }),
+      (e: unknown) => e instanceof VmError && e.code === "timeout",
+    );
     const controller = new AbortController();
     const wait = vm.waitFor("never shown", { signal: controller.signal });
     controller.abort();
     await assert.rejects(wait, (e: unknown) => e instanceof VmError && e.code === "aborted");
-    const ending = assert.rejects(vm.waitFor("never shown"), (e: unknown) => e instanceof VmError && e.code === "ended");
+    const ending = assert.rejects(
+      vm.waitFor("never shown"),
+      (e: unknown) => e instanceof VmError && e.code === "ended",
+    );
     await vm.kill();
     await ending;
     assert.equal(vm.state, "ended");

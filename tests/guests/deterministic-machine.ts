@@ -20,7 +20,9 @@ export interface SteppedMachine {
   readonly machine: DeterministicMachine;
 }
 
-export async function bootDeterministic(o: { seed?: number; saved?: PartitionState; console?: string } = {}): Promise<SteppedMachine> {
+export async function bootDeterministic(
+  o: { seed?: number; saved?: PartitionState; console?: string } = {},
+): Promise<SteppedMachine> {
   const common = { ramBytes: RAM, features: [...parseCpuModel("default")], debugExit: false, traceCpu: false };
   let spec: ProcessorStart["spec"];
   if (o.saved !== undefined) spec = { ...common, saved: o.saved };
@@ -28,9 +30,15 @@ export async function bootDeterministic(o: { seed?: number; saved?: PartitionSta
     const guest = await debian();
     const files = await guest.load();
     const kernel = await readKernelImage(files.kernel);
-    spec = { ...common, boot: prepareLinuxBoot({
-        setupHeader: kernel.setupHeader, elf: kernel.elf, initrds: files.initrds, commandLine: guest.commandLine.replace(" quiet loglevel=3", ""),
-        memoryBytes: RAM, acpi: buildAcpiTables({ processors: 1, serial: SERIAL_PORTS }),
+    spec = {
+      ...common,
+      boot: prepareLinuxBoot({
+        setupHeader: kernel.setupHeader,
+        elf: kernel.elf,
+        initrds: files.initrds,
+        commandLine: guest.commandLine.replace(" quiet loglevel=3", ""),
+        memoryBytes: RAM,
+        acpi: buildAcpiTables({ processors: 1, serial: SERIAL_PORTS }),
       }),
     };
   }

@@ -26,7 +26,11 @@ describe("deterministic scheduler", () => {
           // in mid-boot: to another process, which goes on to the same points
           const file = join(dir, "state");
           writeFileSync(file, serialize({ state: first.save(), console: first.console() }));
-          restored = promisify(execFile)(process.execPath, [join(import.meta.dirname, "restore-child.js"), file, String(STRIDE), "5", "10"], { maxBuffer: 16 << 20 });
+          restored = promisify(execFile)(
+            process.execPath,
+            [join(import.meta.dirname, "restore-child.js"), file, String(STRIDE), "5", "10"],
+            { maxBuffer: 16 << 20 },
+          );
         }
       }
       const second = await bootDeterministic();

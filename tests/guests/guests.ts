@@ -2,7 +2,7 @@
 import { spawn } from "node:child_process";
 import { join } from "node:path";
 import { debianGuest } from "../../src/host/node/guest.js";
-import { createVm, type CreateVmOptions } from "../../src/host/node/index.js";
+import { type CreateVmOptions, createVm } from "../../src/host/node/index.js";
 import type { GuestFiles, Vm } from "../../src/vm/index.js";
 
 let files: Promise<GuestFiles> | undefined;
@@ -28,15 +28,27 @@ export interface ProgramResult {
 const program = join(import.meta.dirname, "../../src/cli/main.js");
 
 /** Runs the command line program to its end. @param during is called with the process while it runs */
-export function enlighten(args: readonly string[], options: { env?: Record<string, string>; input?: string; during?: (kill: (s: NodeJS.Signals) => void, stderr: () => string, stdout: () => string) => void } = {}): Promise<ProgramResult> {
+export function enlighten(
+  args: readonly string[],
+  options: {
+    env?: Record<string, string>;
+    input?: string;
+    during?: (kill: (s: NodeJS.Signals) => void, stderr: () => string, stdout: () => string) => void;
+  } = {},
+): Promise<ProgramResult> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [program, ...args], { env: { ...process.env, ...options.env }, stdio: ["pipe", "pipe", "pipe"] });
+    const child = spawn(process.execPath, [program, ...args], {
+      env: { ...process.env, ...options.env },
+      stdio: ["pipe", "pipe", "pipe"],
+    });
     const out: Buffer[] = [];
     const err: Buffer[] = [];
     child.stdout.on("data", (b: Buffer) => out.push(b));
     child.stderr.on("data", (b: Buffer) => err.push(b));
     child.on("error", reject);
-    child.on("close", (code, signal) => resolve({ code, signal, stdout: Buffer.concat(out), stderr: Buffer.concat(err).toString() }));
+    child.on("close", (code, signal) =>
+      resolve({ code, signal, stdout: Buffer.concat(out), stderr: Buffer.concat(err).toString() }),
+    );
     if (options.input !== undefined) child.stdin.end(options.input);
     else child.stdin.end();
     options.during?.(

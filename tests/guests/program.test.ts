@@ -1,7 +1,7 @@
 /** The command line program: codes, streams, refusals, and every way out that leaves nothing behind. */
 import assert from "node:assert/strict";
-import { createServer, type Server } from "node:http";
 import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -27,7 +27,15 @@ function refused(r: { code: number | null; stderr: string }, code: number, messa
 
 describe("enlighten run", () => {
   it("gives the command's streams and exit code, and the counters", async () => {
-    const r = await enlighten(["run", "debian:12", "-m", "256M", "--exec", "echo out; echo err >&2; exit 42", "--stats"]);
+    const r = await enlighten([
+      "run",
+      "debian:12",
+      "-m",
+      "256M",
+      "--exec",
+      "echo out; echo err >&2; exit 42",
+      "--stats",
+    ]);
     assert.equal(r.code, 42, r.stderr);
     assert.equal(r.stdout.toString(), "out\n");
     assert.match(r.stderr, /^err$/m);
@@ -45,9 +53,16 @@ describe("enlighten run", () => {
   it("speaks JSON, one object a line", async () => {
     const r = await enlighten(["run", "-m", "256M", "--exec", "echo hello; exit 1", "--json"]);
     assert.equal(r.code, 1, r.stderr);
-    const events = r.stdout.toString().trim().split("\n").map((line) => JSON.parse(line) as { event: string; data?: string; exitCode?: number });
+    const events = r.stdout
+      .toString()
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line) as { event: string; data?: string; exitCode?: number });
     assert.ok(events.some((e) => e.event === "started"));
-    assert.equal(Buffer.concat(events.filter((e) => e.event === "stdout").map((e) => Buffer.from(e.data!, "base64"))).toString(), "hello\n");
+    assert.equal(
+      Buffer.concat(events.filter((e) => e.event === "stdout").map((e) => Buffer.from(e.data!, "base64"))).toString(),
+      "hello\n",
+    );
     assert.deepEqual(events.at(-1)?.event, "ended");
     assert.equal(events.at(-1)?.exitCode, 1);
   });
@@ -73,9 +88,14 @@ describe("enlighten run", () => {
     assert.equal(a.stdout.toString(), b.stdout.toString());
   });
 
-  for (const [when, delay] of [["at once", 150], ["in mid-boot", 2500]] as const) {
+  for (const [when, delay] of [
+    ["at once", 150],
+    ["in mid-boot", 2500],
+  ] as const) {
     it(`ends on SIGINT ${when} with 130 and leaves no process`, async () => {
-      const r = await enlighten(["run", "-m", "256M", "--exec", "sleep 1000"], { during: (kill) => void setTimeout(() => kill("SIGINT"), delay) });
+      const r = await enlighten(["run", "-m", "256M", "--exec", "sleep 1000"], {
+        during: (kill) => void setTimeout(() => kill("SIGINT"), delay),
+      });
       // before the program has set its handlers, the signal ends it
       assert.ok(r.code === 130 || r.signal === "SIGINT", `code ${r.code} signal ${r.signal}\n${r.stderr}`);
       assert.doesNotMatch(r.stderr, /\n\s+at /);
@@ -118,8 +138,13 @@ describe("bad input", () => {
     prep[446 + 4] = 0x41;
     prep[446 + 12] = 1;
     for (const [name, bytes, reason] of [
-      ["power.elf", elf(21), /POWER/], ["arm64.elf", elf(183), /ARM64/], ["riscv.elf", elf(243), /RISC-V/], ["Image", arm64, /ARM64/],
-      ["Image-riscv", riscv, /RISC-V/], ["aix", xcoff, /POWER/], ["prep", prep, /POWER/],
+      ["power.elf", elf(21), /POWER/],
+      ["arm64.elf", elf(183), /ARM64/],
+      ["riscv.elf", elf(243), /RISC-V/],
+      ["Image", arm64, /ARM64/],
+      ["Image-riscv", riscv, /RISC-V/],
+      ["aix", xcoff, /POWER/],
+      ["prep", prep, /POWER/],
     ] as const) {
       const path = await image(name, bytes);
       refused(await enlighten(["run", "--kernel", path]), 126, reason);
@@ -145,7 +170,13 @@ describe("bad input", () => {
   });
 
   it("refuses options that cannot be, with 2", async () => {
-    for (const args of [["run", "-m", "lots"], ["run", "-m", "9999G"], ["run", "--cpu", "default,+warp"], ["run", "--timeout", "-3"], ["run", "--no-such"]]) {
+    for (const args of [
+      ["run", "-m", "lots"],
+      ["run", "-m", "9999G"],
+      ["run", "--cpu", "default,+warp"],
+      ["run", "--timeout", "-3"],
+      ["run", "--no-such"],
+    ]) {
       const r = await enlighten(args);
       assert.equal(r.code, 2, args.join(" "));
       assert.match(r.stderr, /error: /);
@@ -173,18 +204,33 @@ describe("bad input", () => {
       url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/debian`;
     });
     after(() => void server.close());
-    const emptyCache = async (): Promise<Record<string, string>> => ({ XDG_CACHE_HOME: await mkdtemp(join(dir, "cache-")) });
+    const emptyCache = async (): Promise<Record<string, string>> => ({
+      XDG_CACHE_HOME: await mkdtemp(join(dir, "cache-")),
+    });
 
     it("refuses an unsigned index", async () => {
       const env = await emptyCache();
       refused(await enlighten(["run", "--mirror", url, "--exec", "true"], { env }), 125, /InRelease|sign/);
-      assert.deepEqual((await readdir(env.XDG_CACHE_HOME!, { recursive: true })).filter((f) => /\.(tmp|part|new)/.test(f)), []);
+      assert.deepEqual(
+        (await readdir(env.XDG_CACHE_HOME!, { recursive: true })).filter((f) => /\.(tmp|part|new)/.test(f)),
+        [],
+      );
     });
     it("says that there is no network", async () => {
-      refused(await enlighten(["run", "--mirror", "http://127.0.0.1:9/debian", "--exec", "true"], { env: await emptyCache() }), 125, /127\.0\.0\.1/);
+      refused(
+        await enlighten(["run", "--mirror", "http://127.0.0.1:9/debian", "--exec", "true"], {
+          env: await emptyCache(),
+        }),
+        125,
+        /127\.0\.0\.1/,
+      );
     });
     it("says that nothing is cached, offline", async () => {
-      refused(await enlighten(["run", "--offline", "--exec", "true"], { env: await emptyCache() }), 125, /cache|offline/i);
+      refused(
+        await enlighten(["run", "--offline", "--exec", "true"], { env: await emptyCache() }),
+        125,
+        /cache|offline/i,
+      );
     });
   });
 });

@@ -6,7 +6,26 @@ import type { Random } from "./values.js";
 
 /** INC RAX: what a jump jumps over, so that its way is seen. */
 const MARK = [0x48, 0xff, 0xc0];
-const SPECIAL = [0n, 1n, 2n, 0x7fn, 0x80n, 0xffn, 0x7fffn, 0x8000n, 0xffffn, 0x7fffffffn, 0x80000000n, 0xffffffffn, 0x100000000n, 0x7fffffffffffffffn, 0x8000000000000000n, 0xffffffffffffffffn, 0xfffffffffffffffen, 0x5555555555555555n];
+const SPECIAL = [
+  0n,
+  1n,
+  2n,
+  0x7fn,
+  0x80n,
+  0xffn,
+  0x7fffn,
+  0x8000n,
+  0xffffn,
+  0x7fffffffn,
+  0x80000000n,
+  0xffffffffn,
+  0x100000000n,
+  0x7fffffffffffffffn,
+  0x8000000000000000n,
+  0xffffffffffffffffn,
+  0xfffffffffffffffen,
+  0x5555555555555555n,
+];
 /** Middle of the window: what base registers and RSP point at. */
 const MIDDLE = WINDOW + 128;
 
@@ -93,13 +112,29 @@ export function addIntegerCase(batch: Batch, random: Random, row: Row, o: CaseOp
   let jumps = false;
   for (const operand of row.operands) {
     switch (operand) {
-      case "Ib": case "Ibs": immediate(1); break;
-      case "Iw": out.push(random.below(4) * 8, 0); break;
-      case "Iz": immediate(o.width === 16 ? 2 : 4); break;
-      case "Iv": immediate(o.width / 8); break;
-      case "Jb": out.push(MARK.length); jumps = true; break;
-      case "Jz": out.push(MARK.length, 0, 0, 0); jumps = true; break;
-      case "Ob": case "Ov": {
+      case "Ib":
+      case "Ibs":
+        immediate(1);
+        break;
+      case "Iw":
+        out.push(random.below(4) * 8, 0);
+        break;
+      case "Iz":
+        immediate(o.width === 16 ? 2 : 4);
+        break;
+      case "Iv":
+        immediate(o.width / 8);
+        break;
+      case "Jb":
+        out.push(MARK.length);
+        jumps = true;
+        break;
+      case "Jz":
+        out.push(MARK.length, 0, 0, 0);
+        jumps = true;
+        break;
+      case "Ob":
+      case "Ov": {
         const to = BigInt(MIDDLE + displacement);
         for (let i = 0; i < 8; i++) out.push(Number((to >> BigInt(8 * i)) & 0xffn));
         break;
@@ -115,12 +150,19 @@ export function addIntegerCase(batch: Batch, random: Random, row: Row, o: CaseOp
     for (let i = 0; i < 4; i++) out[ripAt + i] = (d >> (8 * i)) & 0xff;
   }
   const hex = out.map((b) => b.toString(16).padStart(2, "0")).join(" ");
-  const at = batch.add(out, `${row.mnemonic} ${row.operands.join()} ${o.width}${o.shape}${o.lock ? " lock" : ""}${o.repeat ? " rep" : ""}: ${hex}`);
+  const at = batch.add(
+    out,
+    `${row.mnemonic} ${row.operands.join()} ${o.width}${o.shape}${o.lock ? " lock" : ""}${o.repeat ? " rep" : ""}: ${hex}`,
+  );
   const { view } = batch;
   const set = (n: number, v: bigint): void => view.setBigUint64(at + Field.gpr + n * 8, BigInt.asUintN(64, v), true);
   for (let i = 0; i < 16; i++) set(i, value(random));
   for (let i = 0; i < 32; i++) view.setBigUint64(at + Field.window + i * 8, value(random), true);
-  view.setUint32(at + Field.rflags, 2 | (random.u32() & 0x8d5) | (row.options.string && random.below(4) === 0 ? 0x400 : 0), true);
+  view.setUint32(
+    at + Field.rflags,
+    2 | (random.u32() & 0x8d5) | (row.options.string && random.below(4) === 0 ? 0x400 : 0),
+    true,
+  );
   const middle = BigInt(MIDDLE);
   if (memory) {
     if (o.shape === "x") {
@@ -130,10 +172,12 @@ export function addIntegerCase(batch: Batch, random: Random, row: Row, o: CaseOp
     } else if (o.shape === "m") set(base, middle);
   }
   // the stack is in the window too
-  if (/^(push|pop|call|ret|leave|enter)/.test(row.mnemonic) || row.form === "legacy") set(4, middle + BigInt(random.below(4) * 8 - 16));
+  if (/^(push|pop|call|ret|leave|enter)/.test(row.mnemonic) || row.form === "legacy")
+    set(4, middle + BigInt(random.below(4) * 8 - 16));
   if (row.mnemonic === "leave" || row.mnemonic === "enter") set(5, middle);
   // a user program has interrupts on
-  if (row.mnemonic === "pushf") view.setUint32(at + Field.rflags, view.getUint32(at + Field.rflags, true) | 0x200, true);
+  if (row.mnemonic === "pushf")
+    view.setUint32(at + Field.rflags, view.getUint32(at + Field.rflags, true) | 0x200, true);
   const end = BigInt(CODE + out.length);
   if (indirect) {
     if (memory) {
@@ -157,8 +201,10 @@ export function addIntegerCase(batch: Batch, random: Random, row: Row, o: CaseOp
     set(1, BigInt(random.below(9)));
     if (row.mnemonic === "xlat") set(3, middle - 128n);
   }
-  if (row.mnemonic === "popf") for (let i = 0; i < 32; i++) view.setBigUint64(at + Field.window + i * 8, BigInt(random.u32() & 0xcd5), true);
-  if (row.mnemonic === "loop" || row.mnemonic === "loope" || row.mnemonic === "loopne" || row.mnemonic === "jcxz") set(1, BigInt(random.below(3)));
+  if (row.mnemonic === "popf")
+    for (let i = 0; i < 32; i++) view.setBigUint64(at + Field.window + i * 8, BigInt(random.u32() & 0xcd5), true);
+  if (row.mnemonic === "loop" || row.mnemonic === "loope" || row.mnemonic === "loopne" || row.mnemonic === "jcxz")
+    set(1, BigInt(random.below(3)));
   if (row.mnemonic === "cmpxchg8b" || row.mnemonic === "cmpxchg") {
     if (random.below(2) === 0) {
       // equal operands

@@ -10,15 +10,39 @@ import { Random } from "./values.js";
 forms();
 
 /** Procedures of the runtime that a user program can run here; the others need privilege, a port, or time. */
-const TESTED_PROCEDURES = new Set(["pushf", "popf", "enter", "loop", "loope", "loopne", "jcxz", "xlat", "cmpxchg8b", "crc32", "movsb", "movs", "cmpsb", "cmps", "stosb", "stos", "lodsb", "lods", "scasb", "scas"]);
+const TESTED_PROCEDURES = new Set([
+  "pushf",
+  "popf",
+  "enter",
+  "loop",
+  "loope",
+  "loopne",
+  "jcxz",
+  "xlat",
+  "cmpxchg8b",
+  "crc32",
+  "movsb",
+  "movs",
+  "cmpsb",
+  "cmps",
+  "stosb",
+  "stos",
+  "lodsb",
+  "lods",
+  "scasb",
+  "scas",
+]);
 /** Rows that are tested elsewhere or otherwise, with the reason. */
 function elsewhere(row: Row): string | undefined {
   if (row.options.not64) return "not in 64-bit mode: bare-machine tests";
-  if (row.options.sse || row.operands.some((o) => /^[VWPQ]/.test(o)) || row.mnemonic === "emms") return "vector: sse.test";
+  if (row.options.sse || row.operands.some((o) => /^[VWPQ]/.test(o)) || row.mnemonic === "emms")
+    return "vector: sse.test";
   if (row.form === "x87" || row.mnemonic === "fwait") return "x87.test";
-  if (row.options.selector !== undefined && !TESTED_PROCEDURES.has(row.mnemonic)) return "system: the real kernel, bare-machine tests";
+  if (row.options.selector !== undefined && !TESTED_PROCEDURES.has(row.mnemonic))
+    return "system: the real kernel, bare-machine tests";
   if (row.map === 1 && row.opcode === 0x0d) return "PREFETCHW: its register form is #UD on AMD, a NOP on Intel";
-  if (row.mnemonic.startsWith("clflush") || row.mnemonic === "clwb" || row.mnemonic === "clflush") return "no effect to see";
+  if (row.mnemonic.startsWith("clflush") || row.mnemonic === "clwb" || row.mnemonic === "clflush")
+    return "no effect to see";
   return undefined;
 }
 
@@ -32,16 +56,42 @@ const ALL = CF | PF | AF | ZF | SF | OF;
 /** Flags that the manuals leave undefined; `count` is the shift count that counts. */
 function undefinedFlags(row: Row, width: number, count: number): number {
   switch (row.mnemonic) {
-    case "and": case "or": case "xor": case "test": return AF;
-    case "shl": case "shr": case "sar": return count === 0 ? 0 : AF | (count === 1 ? 0 : OF) | (count >= width ? CF : 0);
-    case "rol": case "ror": case "rcl": case "rcr": return count === 1 ? 0 : OF;
-    case "shld": case "shrd": return count === 0 ? 0 : count > width ? ALL : AF | (count === 1 ? 0 : OF);
-    case "mul": case "imul": return SF | ZF | AF | PF;
-    case "div": case "idiv": return ALL;
-    case "bsf": case "bsr": return CF | OF | SF | AF | PF;
-    case "bt": case "bts": case "btr": case "btc": return OF | SF | AF | PF;
-    case "lzcnt": case "tzcnt": return OF | SF | AF | PF;
-    default: return 0;
+    case "and":
+    case "or":
+    case "xor":
+    case "test":
+      return AF;
+    case "shl":
+    case "shr":
+    case "sar":
+      return count === 0 ? 0 : AF | (count === 1 ? 0 : OF) | (count >= width ? CF : 0);
+    case "rol":
+    case "ror":
+    case "rcl":
+    case "rcr":
+      return count === 1 ? 0 : OF;
+    case "shld":
+    case "shrd":
+      return count === 0 ? 0 : count > width ? ALL : AF | (count === 1 ? 0 : OF);
+    case "mul":
+    case "imul":
+      return SF | ZF | AF | PF;
+    case "div":
+    case "idiv":
+      return ALL;
+    case "bsf":
+    case "bsr":
+      return CF | OF | SF | AF | PF;
+    case "bt":
+    case "bts":
+    case "btr":
+    case "btc":
+      return OF | SF | AF | PF;
+    case "lzcnt":
+    case "tzcnt":
+      return OF | SF | AF | PF;
+    default:
+      return 0;
   }
 }
 /** Shift count of a case as the instruction masks it. */
@@ -57,7 +107,9 @@ function shiftCount(batch: Batch, at: number, row: Row, width: number): number {
 const COUNT = Number(process.env.CASES ?? 24);
 const only = process.env.ONLY === undefined ? undefined : new RegExp(process.env.ONLY);
 
-test("integer instructions do what this machine's processor does", { skip: nativeProgram() === undefined ? "no gcc, or no x86-64" : false }, (t) => {
+test("integer instructions do what this machine's processor does", {
+  skip: nativeProgram() === undefined ? "no gcc, or no x86-64" : false,
+}, (t) => {
   const random = new Random(Number(process.env.SEED ?? 1));
   const engine = new EngineRunner();
   const otherwise = new Map<string, number>();
@@ -108,17 +160,32 @@ test("integer instructions do what this machine's processor does", { skip: nativ
       const count = shiftCount(batch, at, row, options.width);
       if (row.mnemonic === "bswap" && options.width === 16) continue;
       // BSF and BSR of 0: AMD leaves the whole register, Intel (and we) clear its upper half
-      if (/^bs[fr]$/.test(row.mnemonic) && options.width === 32 && (nativeView.getUint32(at + Field.rflags, true) & ZF) !== 0) continue;
+      if (
+        /^bs[fr]$/.test(row.mnemonic) &&
+        options.width === 32 &&
+        (nativeView.getUint32(at + Field.rflags, true) & ZF) !== 0
+      )
+        continue;
       if (/^sh[lr]d$/.test(row.mnemonic) && count > options.width) continue;
-      const flags = trapped ? (/^i?div$/.test(row.mnemonic) ? 0 : ALL) : ALL & ~undefinedFlags(row, options.width, count);
+      const flags = trapped
+        ? /^i?div$/.test(row.mnemonic)
+          ? 0
+          : ALL
+        : ALL & ~undefinedFlags(row, options.width, count);
       const d = difference(native, ours, at, { flags, mxcsr: 0 });
       if (d === "") continue;
       failed++;
       const key = `${row.mnemonic} ${row.operands.join()} ${options.width}${options.shape}`;
-      if (!bad.has(key)) bad.set(key, `${batch.labels[i]}: ${d}  [rflags ${batch.view.getUint32(at + Field.rflags, true).toString(16)}, rax ${batch.view.getBigUint64(at + Field.gpr, true).toString(16)}, rcx ${batch.view.getBigUint64(at + Field.gpr + 8, true).toString(16)}]`);
+      if (!bad.has(key))
+        bad.set(
+          key,
+          `${batch.labels[i]}: ${d}  [rflags ${batch.view.getUint32(at + Field.rflags, true).toString(16)}, rax ${batch.view.getBigUint64(at + Field.gpr, true).toString(16)}, rcx ${batch.view.getBigUint64(at + Field.gpr + 8, true).toString(16)}]`,
+        );
     }
   }
-  t.diagnostic(`integer forms: defined ${defined.size}, tested ${covered.size}; cases ${cases}, wrong ${failed} in ${bad.size} kinds`);
+  t.diagnostic(
+    `integer forms: defined ${defined.size}, tested ${covered.size}; cases ${cases}, wrong ${failed} in ${bad.size} kinds`,
+  );
   for (const [reason, n] of otherwise) t.diagnostic(`${n} rows otherwise: ${reason}`);
   assert.equal(failed, 0, `\n${[...bad.values()].slice(0, Number(process.env.SHOW ?? 40)).join("\n")}\n`);
   assert.equal(covered.size, defined.size);

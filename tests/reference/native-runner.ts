@@ -18,8 +18,24 @@ export const WINDOW = 0x300f00;
 export const WINDOW_BYTES = 256;
 /** Offsets in a case: code bytes and their number, vector that it raised (-1 = none), RIP after, registers, FXSAVE image, memory. */
 export const Field = {
-  code: 0, length: 16, trap: 20, rip: 24, gpr: 32, rflags: 160, error: 168, fx: 176, fcw: 176, fsw: 178, ftw: 180, fop: 182, fip: 184, fdp: 192, mxcsr: 200,
-  st: 208, xmm: 336, window: 704,
+  code: 0,
+  length: 16,
+  trap: 20,
+  rip: 24,
+  gpr: 32,
+  rflags: 160,
+  error: 168,
+  fx: 176,
+  fcw: 176,
+  fsw: 178,
+  ftw: 180,
+  fop: 182,
+  fip: 184,
+  fdp: 192,
+  mxcsr: 200,
+  st: 208,
+  xmm: 336,
+  window: 704,
 } as const;
 
 /** Cases one behind the other. */
@@ -58,7 +74,11 @@ let program: string | undefined;
 export function nativeProgram(): string | undefined {
   if (program !== undefined) return program;
   if (process.arch !== "x64" || process.platform !== "linux") return undefined;
-  const source = [join(import.meta.dirname, "native-runner.c"), join(import.meta.dirname, "../../../tests/reference/native-runner.c"), join(process.cwd(), "tests/reference/native-runner.c")].find(existsSync);
+  const source = [
+    join(import.meta.dirname, "native-runner.c"),
+    join(import.meta.dirname, "../../../tests/reference/native-runner.c"),
+    join(process.cwd(), "tests/reference/native-runner.c"),
+  ].find(existsSync);
   if (source === undefined) return undefined;
   const dir = mkdtempSync(join(tmpdir(), "enlighten-native-"));
   process.on("exit", () => rmSync(dir, { recursive: true, force: true }));
@@ -78,7 +98,10 @@ export function runNative(batch: Batch): Uint8Array {
   new DataView(input.buffer).setUint32(0, batch.count, true);
   input.set(batch.bytes.subarray(0, batch.count * CASE_BYTES), 4);
   const result = spawnSync(exe, { input, maxBuffer: 2 ** 31 - 1 });
-  if (result.status !== 0) throw new Error(`native runner: status ${result.status}, signal ${result.signal}, at ${batch.labels[Math.floor(result.stdout.length / CASE_BYTES)]}`);
+  if (result.status !== 0)
+    throw new Error(
+      `native runner: status ${result.status}, signal ${result.signal}, at ${batch.labels[Math.floor(result.stdout.length / CASE_BYTES)]}`,
+    );
   return result.stdout;
 }
 

@@ -3,16 +3,24 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { forms, operationWidths, shapes } from "../../src/cpu/isa/forms.js";
 import { type Row, rows } from "../../src/cpu/isa/table.js";
-import { encode } from "./encode.js";
 import { Exit, Vp } from "../../src/cpu/layout.js";
-import { Batch, CASE_BYTES, CODE, difference, EngineRunner, Field, nativeProgram, runNative, WINDOW } from "./native-runner.js";
+import { encode } from "./encode.js";
+import {
+  Batch,
+  CASE_BYTES,
+  CODE,
+  difference,
+  EngineRunner,
+  Field,
+  nativeProgram,
+  runNative,
+  WINDOW,
+} from "./native-runner.js";
 import { fill, Random, type Style } from "./values.js";
 
 forms();
 const isMmx = (row: Row): boolean => row.operands.some((o) => /^[PQ]/.test(o)) || row.mnemonic === "emms";
-const vectorRows = rows.filter(
-  (r) => (r.options.sse === true && r.form !== "system") || isMmx(r),
-);
+const vectorRows = rows.filter((r) => (r.options.sse === true && r.form !== "system") || isMmx(r));
 const styleOf = (row: Row): Style =>
   /(ps|ss)(2|$)/.test(row.mnemonic) ? "f32" : /(pd|sd)(2|$)/.test(row.mnemonic) ? "f64" : "int";
 const approximate = (row: Row): boolean => /^r(cp|sqrt)/.test(row.mnemonic);
@@ -49,19 +57,31 @@ function addCases(batch: Batch, random: Random, row: Row, count: number): void {
         if (row.mnemonic.startsWith("sha")) displacement &= 0xf0;
         const wide = width === 64 && row.operands.some((o) => o[1] === "y");
         const code = encode(row, {
-          width: wide ? 64 : 32, reg, rm, immediate: n < 40 ? n * 7 : random.u32(), ...(shape === "r" ? {} : { memory: { base, displacement: displacement - 128 } }),
+          width: wide ? 64 : 32,
+          reg,
+          rm,
+          immediate: n < 40 ? n * 7 : random.u32(),
+          ...(shape === "r" ? {} : { memory: { base, displacement: displacement - 128 } }),
         });
-        const at = batch.add(code, `${row.mnemonic} ${row.operands.join()} ${width}${shape} #${n}: ${code.map((b) => b.toString(16).padStart(2, "0")).join(" ")}`);
+        const at = batch.add(
+          code,
+          `${row.mnemonic} ${row.operands.join()} ${width}${shape} #${n}: ${code.map((b) => b.toString(16).padStart(2, "0")).join(" ")}`,
+        );
         const { view } = batch;
         for (let i = 0; i < 16; i++) {
           fill(random, n % 5 === 4 ? "any" : style, view, at + Field.xmm + i * 16);
           view.setUint32(at + Field.gpr + i * 8, random.u32(), true);
-          view.setUint32(at + Field.gpr + i * 8 + 4, n % 3 === 0 ? (random.below(2) === 0 ? 0 : 0xffffffff) : random.u32(), true);
+          view.setUint32(
+            at + Field.gpr + i * 8 + 4,
+            n % 3 === 0 ? (random.below(2) === 0 ? 0 : 0xffffffff) : random.u32(),
+            true,
+          );
           if (n % 3 === 1) fill(random, "int", view, at + Field.gpr + (i & ~1) * 8);
         }
         for (let i = 0; i < 16; i++) fill(random, n % 5 === 3 ? "any" : style, view, at + Field.window + i * 16);
         if (shape === "m") view.setBigUint64(at + Field.gpr + base * 8, BigInt(WINDOW + 128), true);
-        if (row.mnemonic.startsWith("maskmov")) view.setBigUint64(at + Field.gpr + 7 * 8, BigInt(WINDOW + random.below(64)), true);
+        if (row.mnemonic.startsWith("maskmov"))
+          view.setBigUint64(at + Field.gpr + 7 * 8, BigInt(WINDOW + random.below(64)), true);
         if (/^(psll|psra|psrl)/.test(row.mnemonic) && n % 2 === 0) {
           for (let i = 0; i < 16; i++) view.setBigUint64(at + Field.xmm + i * 16, BigInt(random.below(70)), true);
           for (let i = 0; i < 32; i++) view.setBigUint64(at + Field.window + i * 8, BigInt(random.below(70)), true);
@@ -69,7 +89,8 @@ function addCases(batch: Batch, random: Random, row: Row, count: number): void {
         for (let i = 0; i < 8; i++) {
           fill(random, "int", view, at + Field.st + i * 16);
           if (isMmx(row) && row.mnemonic[0] === "c") fill(random, "f32", view, at + Field.st + i * 16);
-          if (isMmx(row) && /^ps[lr]/.test(row.mnemonic) && n % 2 === 0) view.setBigUint64(at + Field.st + i * 16, BigInt(random.below(70)), true);
+          if (isMmx(row) && /^ps[lr]/.test(row.mnemonic) && n % 2 === 0)
+            view.setBigUint64(at + Field.st + i * 16, BigInt(random.below(70)), true);
           view.setUint16(at + Field.st + i * 16 + 8, random.u32(), true);
           for (let k = 10; k < 16; k++) batch.bytes[at + Field.st + i * 16 + k] = 0;
         }
@@ -103,7 +124,9 @@ function near(native: Uint8Array, ours: Uint8Array, at: number): string {
 
 const COUNT = Number(process.env.CASES ?? 64);
 const only = process.env.ONLY === undefined ? undefined : new RegExp(process.env.ONLY);
-test("vector instructions do what this machine's processor does", { skip: nativeProgram() === undefined ? "no gcc, or no x86-64" : false }, (t) => {
+test("vector instructions do what this machine's processor does", {
+  skip: nativeProgram() === undefined ? "no gcc, or no x86-64" : false,
+}, (t) => {
   const random = new Random(Number(process.env.SEED ?? 1));
   const engine = new EngineRunner();
   let cases = 0;
@@ -126,15 +149,26 @@ test("vector instructions do what this machine's processor does", { skip: native
       tested.add(row);
       cases++;
       const d =
-        difference(native, ours, i * CASE_BYTES, { x87: isMmx(row) && new DataView(native.buffer, native.byteOffset).getInt32(i * CASE_BYTES + Field.trap, true) === -1, skipXmm: approximate(row), mxcsr: mxcsrMask(batch.view.getUint32(i * CASE_BYTES + Field.mxcsr, true)) }) ||
-        (approximate(row) ? near(native, ours, i * CASE_BYTES) : "");
+        difference(native, ours, i * CASE_BYTES, {
+          x87:
+            isMmx(row) &&
+            new DataView(native.buffer, native.byteOffset).getInt32(i * CASE_BYTES + Field.trap, true) === -1,
+          skipXmm: approximate(row),
+          mxcsr: mxcsrMask(batch.view.getUint32(i * CASE_BYTES + Field.mxcsr, true)),
+        }) || (approximate(row) ? near(native, ours, i * CASE_BYTES) : "");
       if (d === "") continue;
       failed++;
       const key = `${row.mnemonic} ${row.operands.join()}`;
-      if (!bad.has(key)) bad.set(key, `${batch.labels[i]}: ${d} (mxcsr was ${batch.view.getUint32(i * CASE_BYTES + Field.mxcsr, true).toString(16)})`);
+      if (!bad.has(key))
+        bad.set(
+          key,
+          `${batch.labels[i]}: ${d} (mxcsr was ${batch.view.getUint32(i * CASE_BYTES + Field.mxcsr, true).toString(16)})`,
+        );
     }
   }
-  t.diagnostic(`rows defined ${vectorRows.length}, tested ${tested.size}; cases ${cases}, wrong ${failed} in ${bad.size} rows`);
+  t.diagnostic(
+    `rows defined ${vectorRows.length}, tested ${tested.size}; cases ${cases}, wrong ${failed} in ${bad.size} rows`,
+  );
   assert.equal(failed, 0, `\n${[...bad.values()].slice(0, Number(process.env.SHOW ?? 40)).join("\n")}\n`);
 });
 

@@ -2,7 +2,16 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Vp } from "../../src/cpu/layout.js";
-import { Batch, CASE_BYTES, difference, EngineRunner, Field, nativeProgram, runNative, WINDOW } from "./native-runner.js";
+import {
+  Batch,
+  CASE_BYTES,
+  difference,
+  EngineRunner,
+  Field,
+  nativeProgram,
+  runNative,
+  WINDOW,
+} from "./native-runner.js";
 import { Random } from "./values.js";
 import { extended, random64 } from "./x87-values.js";
 
@@ -30,7 +39,12 @@ function fillState(random: Random, { view }: Batch, at: number, pending: boolean
   for (let i = 0; i < 16; i++) view.setBigUint64(at + Field.gpr + i * 8, random64(random), true);
 }
 const gpr = (n: number): number => Field.gpr + n * 8;
-const RAX = gpr(0), RCX = gpr(1), RDX = gpr(2), RBX = gpr(3), RSI = gpr(6), RDI = gpr(7);
+const RAX = gpr(0),
+  RCX = gpr(1),
+  RDX = gpr(2),
+  RBX = gpr(3),
+  RSI = gpr(6),
+  RDI = gpr(7);
 
 type Mask = (view: DataView, at: number) => void;
 /** Runs the batch on both and compares; `forget` takes away of an outcome what is not defined. */
@@ -52,7 +66,10 @@ function check(batch: Batch, engine: EngineRunner, forget: Mask = () => {}): voi
   }
   assert.equal(wrong.length, 0, `${wrong.length} of ${batch.count} differ\n  ${wrong.slice(0, 12).join("\n  ")}`);
 }
-const forgetSelector = (field: number): Mask => (view, at) => view.setUint32(at + field + 4, 0, true);
+const forgetSelector =
+  (field: number): Mask =>
+  (view, at) =>
+    view.setUint32(at + field + 4, 0, true);
 
 for (const wide of [false, true]) {
   const prefix = wide ? [0x48] : [];
@@ -62,7 +79,9 @@ for (const wide of [false, true]) {
     const batch = new Batch();
     for (let n = 0; n < COUNT; n++) {
       const registers = n % 2;
-      const loads = registers ? [0x48, 0x8b, 0x47, 0x20, 0x48, 0x8b, 0x5f, 0x38, 0x48, 0x8b, 0x4f, 0x78] : [0x48, 0x8b, 0x07, 0x48, 0x8b, 0x5f, 0x08, 0x48, 0x8b, 0x4f, 0x10];
+      const loads = registers
+        ? [0x48, 0x8b, 0x47, 0x20, 0x48, 0x8b, 0x5f, 0x38, 0x48, 0x8b, 0x4f, 0x78]
+        : [0x48, 0x8b, 0x07, 0x48, 0x8b, 0x5f, 0x08, 0x48, 0x8b, 0x4f, 0x10];
       const at = batch.add([...prefix, 0x0f, 0xae, 0x07, ...loads], `${name} #${n}`);
       fillState(random, batch, at, true);
       // instruction and data pointer are only kept by every processor while an exception waits
@@ -137,8 +156,20 @@ test("FNSTENV after an exception: where the instruction and its operand were", {
   const batch = new Batch();
   for (let n = 0; n < COUNT; n++) {
     const narrow = n % 3 === 2;
-    const first = [[0xd9, 0x07], [0xd8, 0x07], [0xdc, 0x4f, 0x04], [0xde, 0xc1], [0xd9, 0xfa], [0xdd, 0x1f]][n % 6]!;
-    const at = batch.add([...first, 0xd9, 0xc9, ...(narrow ? [0x66] : []), 0xd9, 0x36].filter((_, i) => i < first.length || i >= first.length + 2), `FNSTENV #${n}`);
+    const first = [
+      [0xd9, 0x07],
+      [0xd8, 0x07],
+      [0xdc, 0x4f, 0x04],
+      [0xde, 0xc1],
+      [0xd9, 0xfa],
+      [0xdd, 0x1f],
+    ][n % 6]!;
+    const at = batch.add(
+      [...first, 0xd9, 0xc9, ...(narrow ? [0x66] : []), 0xd9, 0x36].filter(
+        (_, i) => i < first.length || i >= first.length + 2,
+      ),
+      `FNSTENV #${n}`,
+    );
     fillState(random, batch, at, false);
     // invalid operations are not masked, and everything is one
     batch.view.setUint16(at + Field.fcw, 0x37e, true);
@@ -160,18 +191,36 @@ test("FNSTENV after an exception: where the instruction and its operand were", {
       view.setUint16(at + Field.window + 16, 0, true);
       view.setUint16(at + Field.window + 24, 0, true);
       // without an exception some processors say nothing
-      if ((view.getUint16(at + Field.window + 4, true) & 0x80) === 0) for (let i = 12; i < 28; i++) view.setUint8(at + Field.window + i, 0);
+      if ((view.getUint16(at + Field.window + 4, true) & 0x80) === 0)
+        for (let i = 12; i < 28; i++) view.setUint8(at + Field.window + i, 0);
     }
-    if (narrow && (view.getUint16(at + Field.window + 2, true) & 0x80) === 0) for (let i = 6; i < 14; i++) view.setUint8(at + Field.window + i, 0);
+    if (narrow && (view.getUint16(at + Field.window + 2, true) & 0x80) === 0)
+      for (let i = 6; i < 14; i++) view.setUint8(at + Field.window + i, 0);
   });
 });
 
 test("FWAIT and waiting instructions deliver an exception before they do anything", { skip }, () => {
   const random = new Random(16);
   const batch = new Batch();
-  const codes = [[0x9b], [0x9b, 0xdb, 0xe3], [0xd9, 0xe8], [0xdb, 0xe3], [0xdb, 0xe2], [0xdf, 0xe0], [0xd9, 0x3f], [0xdd, 0x3f], [0xd9, 0x2f], [0xd9, 0xd0], [0xd9, 0xf7], [0xdd, 0xc1]];
+  const codes = [
+    [0x9b],
+    [0x9b, 0xdb, 0xe3],
+    [0xd9, 0xe8],
+    [0xdb, 0xe3],
+    [0xdb, 0xe2],
+    [0xdf, 0xe0],
+    [0xd9, 0x3f],
+    [0xdd, 0x3f],
+    [0xd9, 0x2f],
+    [0xd9, 0xd0],
+    [0xd9, 0xf7],
+    [0xdd, 0xc1],
+  ];
   for (let n = 0; n < COUNT; n++) {
-    const at = batch.add(codes[n % codes.length]!, `waiting ${codes[n % codes.length]!.map((b) => b.toString(16)).join(" ")} #${n}`);
+    const at = batch.add(
+      codes[n % codes.length]!,
+      `waiting ${codes[n % codes.length]!.map((b) => b.toString(16)).join(" ")} #${n}`,
+    );
     fillState(random, batch, at, true);
     batch.view.setUint8(at + Field.ftw, 0);
     batch.view.setBigUint64(at + RDI, BigInt(WINDOW), true);

@@ -51,10 +51,14 @@ function fillState(random: Random, batch: Batch, at: number, e: Encoding): void 
   if (random.below(2) === 0) ftw &= ~(1 << ((top + 7) & 7));
   if (random.below(12) === 0) ftw &= random.u32();
   const values: Extended[] = [];
-  for (let i = 0; i < 8; i++) values.push(i > 0 && random.below(3) === 0 ? related(random, values[0]!) : extended(random));
-  if (isTranscendental(e)) for (let i = 0; i < 2; i++) if (random.below(4) !== 0) values[i] = nearOne(random, [1, 3, 20, 66][random.below(4)]!);
+  for (let i = 0; i < 8; i++)
+    values.push(i > 0 && random.below(3) === 0 ? related(random, values[0]!) : extended(random));
+  if (isTranscendental(e))
+    for (let i = 0; i < 2; i++)
+      if (random.below(4) !== 0) values[i] = nearOne(random, [1, 3, 20, 66][random.below(4)]!);
   // scale factors and remainders of a sensible size
-  if (e.op === 0xd9 && e.modrm >= 0xf5 && random.below(3) === 0) values[1] = [0x3fff + random.below(20) - 2 + (random.below(2) << 15), (1n << 63n) | random64(random)];
+  if (e.op === 0xd9 && e.modrm >= 0xf5 && random.below(3) === 0)
+    values[1] = [0x3fff + random.below(20) - 2 + (random.below(2) << 15), (1n << 63n) | random64(random)];
   view.setUint16(at + Field.fcw, fcw, true);
   view.setUint16(at + Field.fsw, fsw, true);
   view.setUint8(at + Field.ftw, ftw);
@@ -68,7 +72,9 @@ function fillState(random: Random, batch: Batch, at: number, e: Encoding): void 
 function addCases(batch: Batch, random: Random, e: Encoding, count: number): void {
   const prefix = [[], [0x66], [0x48]];
   for (let n = 0; n < count; n++) {
-    const environment = e.modrm < 0xc0 && ((e.op === 0xd9 && (e.modrm >> 3) % 2 === 0 && e.modrm > 0x20) || (e.op === 0xdd && e.modrm > 0x20));
+    const environment =
+      e.modrm < 0xc0 &&
+      ((e.op === 0xd9 && (e.modrm >> 3) % 2 === 0 && e.modrm > 0x20) || (e.op === 0xdd && e.modrm > 0x20));
     const code = [...prefix[environment ? Math.floor((n * 3) / count) : 0]!, e.op, e.modrm];
     const at = batch.add(code, `${e.name} #${n}`);
     fillState(random, batch, at, e);
@@ -104,13 +110,14 @@ function undefinedBits(e: Encoding, open: number): { fsw: number; flags: number 
   return { fsw: 0, flags: 0 };
 }
 function compares({ op, modrm }: Encoding): boolean {
-  if (modrm < 0xc0) return op % 2 === 0 && (modrm >> 4) === 1;
+  if (modrm < 0xc0) return op % 2 === 0 && modrm >> 4 === 1;
   if (op === 0xd9) return modrm === 0xe4;
   if (op === 0xda) return modrm === 0xe9;
   if (op === 0xdd) return modrm >= 0xe0 && modrm < 0xf0;
   return (op === 0xd8 || op === 0xdc || op === 0xde) && modrm >= 0xd0 && modrm < 0xe0;
 }
-const show = (view: DataView, at: number): string => `${hex(view.getUint16(at + 8, true)).padStart(4, "0")}:${hex(view.getBigUint64(at, true)).padStart(16, "0")}`;
+const show = (view: DataView, at: number): string =>
+  `${hex(view.getUint16(at + 8, true)).padStart(4, "0")}:${hex(view.getBigUint64(at, true)).padStart(16, "0")}`;
 
 let largest = 0n;
 let largestAt = "";
@@ -118,7 +125,7 @@ let largestAt = "";
 function distance(high1: number, low1: bigint, high2: number, low2: bigint): bigint {
   const linear = (high: number, low: bigint): bigint => {
     const exp = BigInt(high & 0x7fff);
-    const magnitude = ((exp === 0n ? 1n : exp) << 63n) + (low & ~(1n << 63n)) + (low >> 63n << 63n) - (1n << 63n);
+    const magnitude = ((exp === 0n ? 1n : exp) << 63n) + (low & ~(1n << 63n)) + ((low >> 63n) << 63n) - (1n << 63n);
     return high >> 15 ? -magnitude : magnitude;
   };
   const d = linear(high1, low1) - linear(high2, low2);
@@ -159,13 +166,25 @@ function difference(before: DataView, native: DataView, ours: DataView, at: numb
   if (approximate) skip |= 0x200;
   if (approximate && isExact(e, before, at)) skip |= 0x80b0;
   const first =
-    word("fsw", Field.fsw, 0xffff & ~skip) || word("fcw", Field.fcw) || word("tags", Field.ftw, 0xff) || word("flags", Field.rflags, 0x8d5 & ~undefinedHere.flags) || word("ax", Field.gpr) || ((native.getUint16(at + Field.fsw, true) & 0x80) === 0 ? "" :
-    word("fop", Field.fop, 0x7ff) || word("fip", Field.fip) || word("fip+2", Field.fip + 2) || word("fdp", Field.fdp) || word("fdp+2", Field.fdp + 2));
+    word("fsw", Field.fsw, 0xffff & ~skip) ||
+    word("fcw", Field.fcw) ||
+    word("tags", Field.ftw, 0xff) ||
+    word("flags", Field.rflags, 0x8d5 & ~undefinedHere.flags) ||
+    word("ax", Field.gpr) ||
+    ((native.getUint16(at + Field.fsw, true) & 0x80) === 0
+      ? ""
+      : word("fop", Field.fop, 0x7ff) ||
+        word("fip", Field.fip) ||
+        word("fip+2", Field.fip + 2) ||
+        word("fdp", Field.fdp) ||
+        word("fdp+2", Field.fdp + 2));
   if (first !== "") return first;
   for (let i = 0; i < 8; i++) {
     const p = at + Field.st + i * 16;
-    const h1 = native.getUint16(p + 8, true), h2 = ours.getUint16(p + 8, true);
-    const l1 = native.getBigUint64(p, true), l2 = ours.getBigUint64(p, true);
+    const h1 = native.getUint16(p + 8, true),
+      h2 = ours.getUint16(p + 8, true);
+    const l1 = native.getBigUint64(p, true),
+      l2 = ours.getBigUint64(p, true);
     if (h1 === h2 && l1 === l2) continue;
     if (approximate && i < 2 && (h1 & 0x7fff) !== 0x7fff && (h2 & 0x7fff) !== 0x7fff) {
       const d = distance(h1, l1, h2, l2);
@@ -185,7 +204,9 @@ function difference(before: DataView, native: DataView, ours: DataView, at: numb
   return "";
 }
 
-test("x87: every encoding as the FPU of this machine does it", { skip: nativeProgram() === undefined ? "no gcc or no x86-64" : false }, () => {
+test("x87: every encoding as the FPU of this machine does it", {
+  skip: nativeProgram() === undefined ? "no gcc or no x86-64" : false,
+}, () => {
   const random = new Random(SEED);
   const engine = new EngineRunner();
   const failures = new Map<string, string[]>();
@@ -215,12 +236,19 @@ test("x87: every encoding as the FPU of this machine does it", { skip: nativePro
       const { view } = batch;
       const state = `fcw ${hex(view.getUint16(at + Field.fcw, true))} fsw ${hex(view.getUint16(at + Field.fsw, true))} ftw ${hex(view.getUint8(at + Field.ftw))} st0 ${show(view, at + Field.st)} st1 ${show(view, at + Field.st + 16)} st${e.modrm & 7} ${show(view, at + Field.st + (e.modrm & 7) * 16)}`;
       const list = failures.get(e.name) ?? [];
-      list.push(`${batch.labels[i]}: ${d}   [${state}]${e.modrm < 0xc0 ? ` memory ${show(view, at + Field.window + Number(view.getBigUint64(at + Field.gpr + 56, true)) - WINDOW)}` : ""}`);
+      list.push(
+        `${batch.labels[i]}: ${d}   [${state}]${e.modrm < 0xc0 ? ` memory ${show(view, at + Field.window + Number(view.getBigUint64(at + Field.gpr + 56, true)) - WINDOW)}` : ""}`,
+      );
       failures.set(e.name, list);
     }
   }
-  console.log(`x87: ${encodings.length} encodings, ${tested.size} of them defined here and tested, ${cases} cases; transcendentals differ by at most ${largest} ulp (${largestAt})`);
+  console.log(
+    `x87: ${encodings.length} encodings, ${tested.size} of them defined here and tested, ${cases} cases; transcendentals differ by at most ${largest} ulp (${largestAt})`,
+  );
   const total = [...failures.values()].reduce((n, l) => n + l.length, 0);
-  const lines = [...failures].map(([name, l]) => `${name}: ${l.length} differ\n    ${l.slice(0, Number(process.env.ENLIGHTEN_X87_SHOW ?? 4)).join("\n    ")}`);
+  const lines = [...failures].map(
+    ([name, l]) =>
+      `${name}: ${l.length} differ\n    ${l.slice(0, Number(process.env.ENLIGHTEN_X87_SHOW ?? 4)).join("\n    ")}`,
+  );
   assert.equal(total, 0, `${total} of ${cases} cases differ\n${lines.join("\n")}`);
 });

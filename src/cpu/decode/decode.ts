@@ -2,9 +2,10 @@
  * Bytes to one decoded instruction: prefixes, opcode, ModRM, SIB, displacement, immediate, and the row of the table.
  * Intel SDM vol. 2, chapter 2 ("Instruction Format"). Used by the block builder, the disassembler and the tests.
  */
-import { type Row, rows } from "../isa/table.js";
+
 import { forms, operationWidths } from "../isa/forms.js";
 import type { Width } from "../isa/sem.js";
+import { type Row, rows } from "../isa/table.js";
 
 /** A decoded instruction. One object is reused by a decoder; copy what has to stay. */
 export interface Instruction {
@@ -49,7 +50,10 @@ function prepare(): void {
   // rows with a mandatory prefix are looked at first, so that "f3 0f bc" wins over "0f bc"
   for (const list of candidates) list?.sort((a, b) => rank(b) - rank(a));
 }
-const rank = (r: Row): number => (r.prefix === undefined ? 0 : r.prefix === 0 ? 1 : 2) * 4 + (r.rm !== undefined ? 2 : 0) + (r.mod !== undefined ? 1 : 0);
+const rank = (r: Row): number =>
+  (r.prefix === undefined ? 0 : r.prefix === 0 ? 1 : 2) * 4 +
+  (r.rm !== undefined ? 2 : 0) +
+  (r.mod !== undefined ? 1 : 0);
 
 const immediateLists: (readonly string[] | undefined)[] = [];
 /** The row's operands that bring bytes behind ModRM, and "1". */
@@ -59,8 +63,25 @@ function immediatesOf(row: Row): readonly string[] {
 
 export class Decoder {
   readonly out: Instruction = {
-    row: undefined as unknown as Row, length: 0, width: 32, addressWidth: 64, lock: false, repeat: 0, segment: -1, rex: 0, modrm: 0,
-    memory: false, base: -1, index: -1, scale: 0, disp: 0, dispHigh: 0, immLow: 0, immHigh: 0, imm2: 0, opcodeRegister: 0,
+    row: undefined as unknown as Row,
+    length: 0,
+    width: 32,
+    addressWidth: 64,
+    lock: false,
+    repeat: 0,
+    segment: -1,
+    rex: 0,
+    modrm: 0,
+    memory: false,
+    base: -1,
+    index: -1,
+    scale: 0,
+    disp: 0,
+    dispHigh: 0,
+    immLow: 0,
+    immHigh: 0,
+    imm2: 0,
+    opcodeRegister: 0,
   };
 
   constructor() {
@@ -130,7 +151,14 @@ export class Decoder {
     for (let i = 0; i < list.length; i++) {
       const r = list[i]!;
       if (r.prefix !== undefined) {
-        if (r.prefix === 0 ? opsize || o.repeat !== 0 : r.prefix === 0x66 ? !opsize || o.repeat !== 0 : o.repeat !== r.prefix) continue;
+        if (
+          r.prefix === 0
+            ? opsize || o.repeat !== 0
+            : r.prefix === 0x66
+              ? !opsize || o.repeat !== 0
+              : o.repeat !== r.prefix
+        )
+          continue;
       }
       if (r.reg !== undefined && r.reg !== reg) continue;
       if (r.mod !== undefined && (r.mod === 3) !== (mod === 3)) continue;
@@ -146,7 +174,8 @@ export class Decoder {
     }
     o.row = row;
     // 90 with REX.B is XCHG r8, rAX
-    if (map === 0 && b === 0x90 && (rex & 1) !== 0) o.row = row = candidates[0x91]!.find((r) => r.operands.length === 2)!;
+    if (map === 0 && b === 0x90 && (rex & 1) !== 0)
+      o.row = row = candidates[0x91]!.find((r) => r.operands.length === 2)!;
     if (row.prefix === 0xf2 || row.prefix === 0xf3) o.repeat = 0;
     const mandatory66 = row.prefix === 0x66;
     const { options } = row;
@@ -155,10 +184,21 @@ export class Decoder {
     if (options.width !== undefined) width = options.width;
     else {
       const normal: Width =
-        (rex & 8) !== 0 ? 64 : code === 16 ? (opsize ? 32 : 16) : opsize && !(mandatory66 && row.map === 2 && b !== 0xf0 && b !== 0xf1) ? 16 : options.d64 && code === 64 ? 64 : 32;
+        (rex & 8) !== 0
+          ? 64
+          : code === 16
+            ? opsize
+              ? 32
+              : 16
+            : opsize && !(mandatory66 && row.map === 2 && b !== 0xf0 && b !== 0xf1)
+              ? 16
+              : options.d64 && code === 64
+                ? 64
+                : 32;
       width = normal;
       const allowed = operationWidths(row);
-      if (!allowed.includes(width)) width = allowed.length === 1 ? allowed[0]! : width === 32 && allowed.includes(64) ? 64 : allowed[0]!;
+      if (!allowed.includes(width))
+        width = allowed.length === 1 ? allowed[0]! : width === 32 && allowed.includes(64) ? 64 : allowed[0]!;
     }
     o.width = width;
     o.addressWidth = code === 64 ? (adsize ? 32 : 64) : (code === 32) !== adsize ? 32 : 16;
@@ -213,7 +253,8 @@ export class Decoder {
         if (at + size > limit) return short();
         if (size === 1) o.disp = (bytes[at]! << 24) >> 24;
         else if (size === 2) o.disp = ((bytes[at]! | (bytes[at + 1]! << 8)) << 16) >> 16;
-        else if (size === 4) o.disp = bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24);
+        else if (size === 4)
+          o.disp = bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24);
         o.dispHigh = o.disp < 0 ? -1 : 0;
         at += size;
       }
@@ -224,19 +265,29 @@ export class Decoder {
       let size = 0;
       let signBytes = 0;
       switch (operand) {
-        case "Ib": case "Ibs": case "Jb":
+        case "Ib":
+        case "Ibs":
+        case "Jb":
           size = signBytes = 1;
           break;
-        case "Iw": size = 2; break;
-        case "Iz": case "Jz":
+        case "Iw":
+          size = 2;
+          break;
+        case "Iz":
+        case "Jz":
           size = signBytes = width === 16 && !(code === 64 && operand === "Jz") ? 2 : 4;
           break;
         case "Iv":
           size = width / 8;
           signBytes = Math.min(4, size);
           break;
-        case "Ob": case "Ov": size = o.addressWidth / 8; break;
-        case "Ap": size = width === 16 ? 4 : 6; break;
+        case "Ob":
+        case "Ov":
+          size = o.addressWidth / 8;
+          break;
+        case "Ap":
+          size = width === 16 ? 4 : 6;
+          break;
         default:
           o.immLow = 1; // "1"
           continue;
@@ -280,4 +331,3 @@ export class Decoder {
     return "ok";
   }
 }
-

@@ -21,10 +21,15 @@ it("finds the same lengths and mnemonics as the system's disassembler in compile
   const dir = mkdtempSync(join(tmpdir(), "enlighten-disassemble-"));
   try {
     const source = join(dir, "a.c");
-    writeFileSync(source, "#include <string.h>\nunsigned long f(unsigned long *a, int n) { unsigned long s = 1; for (int i = 0; i < n; i++) { s = s * a[i] + (s >> 7); if (s % 10 == 3) s ^= a[n - i]; } return s; }\ndouble g(const double *p, int n) { double t = 0; for (int i = 0; i < n; i++) t += p[i] * p[i] / (t + 1); return t; }\nint h(const char *a, char *b) { memcpy(b, a, 40); return b[3] < 0 ? -b[5] : (b[9] << 4) | a[2]; }\n");
+    writeFileSync(
+      source,
+      "#include <string.h>\nunsigned long f(unsigned long *a, int n) { unsigned long s = 1; for (int i = 0; i < n; i++) { s = s * a[i] + (s >> 7); if (s % 10 == 3) s ^= a[n - i]; } return s; }\ndouble g(const double *p, int n) { double t = 0; for (int i = 0; i < n; i++) t += p[i] * p[i] / (t + 1); return t; }\nint h(const char *a, char *b) { memcpy(b, a, 40); return b[3] < 0 ? -b[5] : (b[9] << 4) | a[2]; }\n",
+    );
     const object = join(dir, "a.o");
     execFileSync("gcc", ["-O2", "-c", "-o", object, source]);
-    const listing = execFileSync("objdump", ["-d", "-w", "-M", "intel", "--no-addresses", object], { encoding: "utf8" });
+    const listing = execFileSync("objdump", ["-d", "-w", "-M", "intel", "--no-addresses", object], {
+      encoding: "utf8",
+    });
     let checked = 0;
     for (const line of listing.split("\n")) {
       const match = /^\s+((?:[0-9a-f]{2} )+)\s+(\S+)/.exec(line);
@@ -33,7 +38,23 @@ it("finds the same lengths and mnemonics as the system's disassembler in compile
       const { text, length } = disassemble(bytes, 64, 0n);
       assert.equal(length, bytes.length, `${line} is ${text}`);
       const theirs = match[2]!.replace(/^(cs|data16|rep|notrack)$/, "nop");
-      const same: Readonly<Record<string, string>> = { movabs: "mov", je: "jz", jne: "jnz", jae: "jae", sete: "setz", setne: "setnz", cmove: "cmovz", cmovne: "cmovnz", cdqe: "cbw", cwde: "cbw", cqo: "cwd", cdq: "cwd", endbr64: "nop", movsxd: "movsxd", ja: "ja" };
+      const same: Readonly<Record<string, string>> = {
+        movabs: "mov",
+        je: "jz",
+        jne: "jnz",
+        jae: "jae",
+        sete: "setz",
+        setne: "setnz",
+        cmove: "cmovz",
+        cmovne: "cmovnz",
+        cdqe: "cbw",
+        cwde: "cbw",
+        cqo: "cwd",
+        cdq: "cwd",
+        endbr64: "nop",
+        movsxd: "movsxd",
+        ja: "ja",
+      };
       assert.equal(text.replace(/^(lock|rep) /, "").split(" ")[0], same[theirs] ?? theirs, line);
       checked++;
     }

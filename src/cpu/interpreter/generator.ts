@@ -4,9 +4,10 @@
  *
  * The loop keeps the record pointer, the instruction budget and the TLB's base in locals, all else in the processor's block.
  */
-import { Helper, type HelperName } from "../isa/runtime-calls.js";
+
 import { type Form, forms, formsFingerprint } from "../isa/forms.js";
-import { ARENA_BYTES, Exit, JUMP_CACHE_ENTRIES, Rec, REC_BYTES, Status, Vp } from "../layout.js";
+import { Helper, type HelperName } from "../isa/runtime-calls.js";
+import { ARENA_BYTES, Exit, JUMP_CACHE_ENTRIES, REC_BYTES, Rec, Status, Vp } from "../layout.js";
 import { FunctionBuilder, ModuleBuilder } from "../wasm/assembler.js";
 import { InterpreterSem, type LoopContext } from "./interpreter-sem.js";
 
@@ -25,7 +26,10 @@ export function generateInterpreter(base: number, shared: boolean, countForms = 
   const helpers = new Map<HelperName, number>();
   for (const name of Object.keys(Helper) as HelperName[]) {
     const { params, result } = Helper[name];
-    helpers.set(name, module.importFunction({ module: "runtime", name, params, results: result === undefined ? [] : [result] }));
+    helpers.set(
+      name,
+      module.importFunction({ module: "runtime", name, params, results: result === undefined ? [] : [result] }),
+    );
   }
   const all = forms();
   const hot = all.filter((f) => f.hot);
@@ -47,10 +51,16 @@ function coldFunction(form: Form, base: number, helpers: ReadonlyMap<HelperName,
   const f = new FunctionBuilder(["i32", "i32"], ["i32"]);
   const fault = f.block();
   const context: LoopContext = {
-    pc: 0, tlb: 1, base, helpers,
-    target: -1, budget: -1,
+    pc: 0,
+    tlb: 1,
+    base,
+    helpers,
+    target: -1,
+    budget: -1,
     fault: () => fault,
-    direct: -1, indirect: -1, next: -1,
+    direct: -1,
+    indirect: -1,
+    next: -1,
     cold: true,
   };
   const sem = new InterpreterSem(f, form, context);
@@ -64,7 +74,13 @@ function coldFunction(form: Form, base: number, helpers: ReadonlyMap<HelperName,
   return f;
 }
 
-function loop(hot: readonly Form[], base: number, helpers: ReadonlyMap<HelperName, number>, coldType: number, countForms: boolean): FunctionBuilder {
+function loop(
+  hot: readonly Form[],
+  base: number,
+  helpers: ReadonlyMap<HelperName, number>,
+  coldType: number,
+  countForms: boolean,
+): FunctionBuilder {
   const f = new FunctionBuilder(["i32"], ["i32"]);
   const budget = 0;
   const pc = f.local("i32");
@@ -213,7 +229,18 @@ function loop(hot: readonly Form[], base: number, helpers: ReadonlyMap<HelperNam
     f.end();
     scratch.reset();
     const context: LoopContext = {
-      pc, tlb, base, helpers, target, budget, fault: () => fault, direct, indirect, next, cold: false, scratch,
+      pc,
+      tlb,
+      base,
+      helpers,
+      target,
+      budget,
+      fault: () => fault,
+      direct,
+      indirect,
+      next,
+      cold: false,
+      scratch,
     };
     const parts = form.parts ?? [form];
     parts.forEach((part, i) => {

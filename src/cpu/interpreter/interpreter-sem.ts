@@ -2,10 +2,11 @@
  * The back end that writes interpreter code: operands come from the fields of the record that `pc` points to, registers and
  * flags live in the processor's block. Every value goes to a local at once; TurboFan does the rest.
  */
-import { Helper, type HelperName } from "../isa/runtime-calls.js";
+
 import type { Form } from "../isa/forms.js";
+import { Helper, type HelperName } from "../isa/runtime-calls.js";
 import type { BinaryOp, CompareOp, FlagName, Sem, Value, ValueType, Width } from "../isa/sem.js";
-import { FlagKind, Rec, REC_BYTES, Status, TLB_ENTRIES, TLB_WRITE, Vp } from "../layout.js";
+import { FlagKind, REC_BYTES, Rec, Status, TLB_ENTRIES, TLB_WRITE, Vp } from "../layout.js";
 import { type FunctionBuilder, type MemOpName, Op, type OpName } from "../wasm/assembler.js";
 
 export interface LoopContext {
@@ -50,8 +51,14 @@ class Scratch {
 }
 
 const LOADS: Record<string, MemOpName> = {
-  "8s": "i32_load8_s", "8u": "i32_load8_u", "16s": "i32_load16_s", "16u": "i32_load16_u", "32s": "i32_load", "32u": "i32_load",
-  "64s": "i64_load", "64u": "i64_load",
+  "8s": "i32_load8_s",
+  "8u": "i32_load8_u",
+  "16s": "i32_load16_s",
+  "16u": "i32_load16_u",
+  "32s": "i32_load",
+  "32u": "i32_load",
+  "64s": "i64_load",
+  "64u": "i64_load",
 };
 const STORES: Record<number, MemOpName> = { 8: "i32_store8", 16: "i32_store16", 32: "i32_store", 64: "i64_store" };
 const REGISTER_FIELDS = [Rec.dst, Rec.src] as const;
@@ -254,7 +261,8 @@ export class InterpreterSem implements Sem {
     if (kind === "i") return this.#immediate(signed);
     if (kind === "c") return this.slot(Vp.gpr + 8, 8, false);
     const type: ValueType = width === 64 ? "i64" : "i32";
-    if (kind === "r") return this.#readRegister(i, (o) => this.#f.mem(LOADS[`${width}${signed ? "s" : "u"}`]!, o), type);
+    if (kind === "r")
+      return this.#readRegister(i, (o) => this.#f.mem(LOADS[`${width}${signed ? "s" : "u"}`]!, o), type);
     return this.load(this.address(i), width as Width, signed);
   }
   read(i: number): Value {
@@ -285,7 +293,8 @@ export class InterpreterSem implements Sem {
         this.#f.op("i64_extend_i32_u");
         this.#f.mem("i64_store", this.#c.base, 3);
       } else {
-        if ((width === 64) !== (value.type === "i64")) throw new Error(`${this.#form.name}: writes ${value.type} to ${width} bits`);
+        if ((width === 64) !== (value.type === "i64"))
+          throw new Error(`${this.#form.name}: writes ${value.type} to ${width} bits`);
         this.#f.mem(STORES[width]!, this.#c.base);
       }
       this.#effects = true;
@@ -458,7 +467,8 @@ export class InterpreterSem implements Sem {
     return this.#new("v128");
   }
   setSlot(offset: number, width: Width, value: Value): void {
-    if ((width === 64) !== (value.type === "i64")) throw new Error(`${this.#form.name}: slot of ${width} bits gets ${value.type}`);
+    if ((width === 64) !== (value.type === "i64"))
+      throw new Error(`${this.#form.name}: slot of ${width} bits gets ${value.type}`);
     this.#f.i32(0);
     this.#get(value);
     this.#f.mem(STORES[width]!, this.#c.base + offset);
@@ -470,7 +480,11 @@ export class InterpreterSem implements Sem {
     if (this.#form.noFlags) return;
     const f = this.#f;
     const { base } = this.#c;
-    for (const [v, at] of [[a, Vp.flagA], [b, Vp.flagB], [r, Vp.flagR]] as const) {
+    for (const [v, at] of [
+      [a, Vp.flagA],
+      [b, Vp.flagB],
+      [r, Vp.flagR],
+    ] as const) {
       f.i32(0);
       this.#get(v);
       if (v.type === "i32") f.op("i64_extend_i32_s");
@@ -520,7 +534,14 @@ export class InterpreterSem implements Sem {
       f.call(this.#c.helpers.get("condition")!);
     };
     const compare: Partial<Record<number, OpName>> = {
-      2: "i64_lt_u", 3: "i64_ge_u", 6: "i64_le_u", 7: "i64_gt_u", 12: "i64_lt_s", 13: "i64_ge_s", 14: "i64_le_s", 15: "i64_gt_s",
+      2: "i64_lt_u",
+      3: "i64_ge_u",
+      6: "i64_le_u",
+      7: "i64_gt_u",
+      12: "i64_lt_s",
+      13: "i64_ge_s",
+      14: "i64_le_s",
+      15: "i64_gt_s",
     };
     const op = compare[cc];
     if (op !== undefined) return this.#ifSub(() => this.#flagOperands(op), slow);

@@ -1,6 +1,7 @@
 /** A back end that runs a definition for nothing but to note what it reads, writes and may fault on. */
-import { Helper, type HelperName } from "./runtime-calls.js";
+
 import type { Facts, Form } from "./forms.js";
+import { Helper, type HelperName } from "./runtime-calls.js";
 import type { FlagName, Sem, Value, ValueType, Width } from "./sem.js";
 
 const value = (type: ValueType): Value => ({ type });
@@ -44,7 +45,7 @@ class FactSem implements Sem {
     return I64;
   }
   constW(): Value {
-    return (this.width === 64 ? I64 : I32);
+    return this.width === 64 ? I64 : I32;
   }
   read(i: number): Value {
     return this.#operand(i);
@@ -93,7 +94,7 @@ class FactSem implements Sem {
     this.#touch(i);
   }
   slot(_o: number, width: Width): Value {
-    return (width === 64 ? I64 : I32);
+    return width === 64 ? I64 : I32;
   }
   setSlot(): void {}
   slotV(): Value {
@@ -173,7 +174,7 @@ class FactSem implements Sem {
     return this.#flag();
   }
   keptFlags(): Value {
-    return (this.#form.noFlags ? I32 : this.#flag());
+    return this.#form.noFlags ? I32 : this.#flag();
   }
   ifCount(_count: Value, then: () => void): void {
     if (this.#form.operands[1]?.kind !== "i") this.#depth++;

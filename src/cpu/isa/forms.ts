@@ -4,12 +4,12 @@
  */
 import "./rows-integer.js";
 import "./rows-vector.js";
-import { cmpJcc, FUSED_CONDITIONS } from "./integer.js";
 import { recordFacts } from "./facts.js";
+import { cmpJcc, FUSED_CONDITIONS } from "./integer.js";
 import type { Definition, Width } from "./sem.js";
-import { type Row, rows } from "./table.js";
 import { SEQUENCES } from "./sequences.js";
 import { special } from "./special.js";
+import { type Row, rows } from "./table.js";
 
 /** r = register, m = base + displacement, x = base + index * scale + displacement, i = immediate, c = CL. */
 export type OperandKind = "r" | "m" | "x" | "i" | "c";
@@ -48,13 +48,20 @@ let list: Form[] | undefined;
 
 export const sizeBits = (letter: string, width: Width): number => {
   switch (letter) {
-    case "b": return 8;
-    case "w": return 16;
-    case "d": return 32;
-    case "q": return 64;
-    case "x": return 128;
-    case "y": return width === 64 ? 64 : 32;
-    default: return width;
+    case "b":
+      return 8;
+    case "w":
+      return 16;
+    case "d":
+      return 32;
+    case "q":
+      return 64;
+    case "x":
+      return 128;
+    case "y":
+      return width === 64 ? 64 : 32;
+    default:
+      return width;
   }
 };
 
@@ -70,10 +77,13 @@ export function formOperands(row: Row, width: Width, shape: "r" | "m" | "x"): Fo
     else if (o === "DX" || o === "Ap") continue;
     else
       switch (o[0]) {
-        case "E": case "W": case "Q":
+        case "E":
+        case "W":
+        case "Q":
           out.push({ kind: shape, width: w });
           break;
-        case "M": case "O":
+        case "M":
+        case "O":
           out.push({ kind: shape === "r" ? "m" : shape, width: w });
           break;
         case "I":
@@ -95,17 +105,24 @@ export function operationWidths(row: Row): readonly Width[] {
 }
 function findWidths(row: Row): readonly Width[] {
   if (row.options.width !== undefined) return [row.options.width];
-  if (row.options.rexW || (row.options.selector === undefined && row.operands.some((o) => o[1] === "y"))) return [32, 64];
+  if (row.options.rexW || (row.options.selector === undefined && row.operands.some((o) => o[1] === "y")))
+    return [32, 64];
   const first = row.operands.find((o) => !/^(DX|Ib|Ibs|Iw|CL|1)$/.test(o)) ?? "v";
   if (first === "AL") return [8];
   const size = first === "rAX" || first === "M" ? "v" : (first[1] ?? "v");
   switch (size) {
-    case "b": return row.operands.some((o) => /^(M|G|E)b$/.test(o)) && row.form === "system" ? [16, 32, 64] : [8];
-    case "w": return [16, 32, 64].includes(16) && row.form === "system" ? [16, 32, 64] : [16];
-    case "d": return [32];
-    case "q": return [64];
-    case "x": return [64];
-    default: return row.options.d64 && row.options.only64 ? [16, 64] : [16, 32, 64];
+    case "b":
+      return row.operands.some((o) => /^(M|G|E)b$/.test(o)) && row.form === "system" ? [16, 32, 64] : [8];
+    case "w":
+      return [16, 32, 64].includes(16) && row.form === "system" ? [16, 32, 64] : [16];
+    case "d":
+      return [32];
+    case "q":
+      return [64];
+    case "x":
+      return [64];
+    default:
+      return row.options.d64 && row.options.only64 ? [16, 64] : [16, 32, 64];
   }
 }
 
@@ -113,7 +130,14 @@ function key(name: string, width: number, operands: readonly FormOperand[], noFl
   return `${name}/${width}/${operands.map((o) => o.kind + o.width).join()}${noFlags ? "/nf" : ""}`;
 }
 
-function addForm(name: string, width: Width, operands: readonly FormOperand[], define: Definition, noFlags = false, fused = false): Form {
+function addForm(
+  name: string,
+  width: Width,
+  operands: readonly FormOperand[],
+  define: Definition,
+  noFlags = false,
+  fused = false,
+): Form {
   const k = key(name, width, operands, noFlags);
   const known = byKey.get(k);
   if (known !== undefined) return known;
@@ -125,17 +149,51 @@ function addForm(name: string, width: Width, operands: readonly FormOperand[], d
   return form;
 }
 
-const HOT_RR = new Set(["add", "sub", "and", "or", "xor", "cmp", "test", "mov", "imul2", "movzx", "movsx", "adc", "sbb"]);
+const HOT_RR = new Set([
+  "add",
+  "sub",
+  "and",
+  "or",
+  "xor",
+  "cmp",
+  "test",
+  "mov",
+  "imul2",
+  "movzx",
+  "movsx",
+  "adc",
+  "sbb",
+]);
 /** Vector forms, by the operand kinds that are hot. */
 const HOT_VECTOR: Readonly<Record<string, readonly string[]>> = {
-  vmov: ["rm", "mr", "rx", "xr"], vmova: ["rr", "rm", "mr"], vload: ["rm", "rx"], movsd: ["mr"],
-  addsd: ["rr"], subsd: ["rr"], mulsd: ["rr", "rm"], pxor: ["rr"], pcmpeqb: ["rr"], pmovmskb: ["rr"], movdFrom: ["rr"],
+  vmov: ["rm", "mr", "rx", "xr"],
+  vmova: ["rr", "rm", "mr"],
+  vload: ["rm", "rx"],
+  movsd: ["mr"],
+  addsd: ["rr"],
+  subsd: ["rr"],
+  mulsd: ["rr", "rm"],
+  pxor: ["rr"],
+  pcmpeqb: ["rr"],
+  pmovmskb: ["rr"],
+  movdFrom: ["rr"],
 };
 const HOT_SHIFT = new Set(["shl", "shr", "sar", "rol", "ror"]);
-function isHot(name: string, width: number, operands: readonly FormOperand[], noFlags: boolean, fused: boolean): boolean {
+function isHot(
+  name: string,
+  width: number,
+  operands: readonly FormOperand[],
+  noFlags: boolean,
+  fused: boolean,
+): boolean {
   const kinds = operands.map((o) => o.kind).join("");
   if (fused) return true;
-  if (["jmp", "call", "ret", "callIndirect", "jmpIndirect", "nop", "enlighten.redispatch", "enlighten.address"].includes(name) && width === 64)
+  if (
+    ["jmp", "call", "ret", "callIndirect", "jmpIndirect", "nop", "enlighten.redispatch", "enlighten.address"].includes(
+      name,
+    ) &&
+    width === 64
+  )
     return kinds !== "x";
   if (/^j[a-z]+$/.test(name) && operands.length === 0) return true;
   if ((name === "push" || name === "pop") && width === 64 && kinds === "r") return true;
@@ -159,7 +217,7 @@ function isHot(name: string, width: number, operands: readonly FormOperand[], no
     case "mi":
       return ["mov", "cmp", "test"].includes(name) || (name === "add" && wide);
     case "r":
-      return ["inc", "dec", "neg", "not"].includes(name) && wide || (/^set(z|nz|b|a|ae|be|l|g)$/.test(name));
+      return (["inc", "dec", "neg", "not"].includes(name) && wide) || /^set(z|nz|b|a|ae|be|l|g)$/.test(name);
     case "":
       return name === "cwd" || name === "cbw";
     case "m":
@@ -191,7 +249,8 @@ export function forms(): readonly Form[] {
   for (const s of special) addForm(s.name, s.width, s.operands, s.define);
   for (const names of SEQUENCES) {
     const parts = names.map((n) => byKey.get(n));
-    if (parts.some((p) => p === undefined || !p.hot)) throw new Error(`sequence of forms that are not hot: ${names.join(" ; ")}`);
+    if (parts.some((p) => p === undefined || !p.hot))
+      throw new Error(`sequence of forms that are not hot: ${names.join(" ; ")}`);
     addSequence(parts as Form[]);
   }
   const ordered = [...list.filter((f) => f.hot), ...list.filter((f) => !f.hot)];
@@ -255,7 +314,9 @@ export function lookupForm(row: Row, width: Width, shape: "r" | "m" | "x"): Form
   let form = cache[k];
   if (form === undefined) {
     forms();
-    form = isProcedure(row) ? byKey.get(key(row.form, 64, [], false)) : byKey.get(key(row.form, width, formOperands(row, width, shape), false));
+    form = isProcedure(row)
+      ? byKey.get(key(row.form, 64, [], false))
+      : byKey.get(key(row.form, width, formOperands(row, width, shape), false));
     if (form === undefined) throw new Error(`no form for ${row.mnemonic} ${width} ${shape}`);
     cache[k] = form;
   }

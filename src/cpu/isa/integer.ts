@@ -165,7 +165,10 @@ export const movbe: Definition = (s) => {
   else if (s.width === 32) s.write(0, swap32(s, v));
   else {
     const hi = s.extendU(swap32(s, s.wrap(v)));
-    s.write(0, s.bin("or", s.bin("shl", hi, s.const64(32)), s.extendU(swap32(s, s.wrap(s.bin("shr_u", v, s.const64(32)))))));
+    s.write(
+      0,
+      s.bin("or", s.bin("shl", hi, s.const64(32)), s.extendU(swap32(s, s.wrap(s.bin("shr_u", v, s.const64(32)))))),
+    );
   }
 };
 
@@ -226,8 +229,14 @@ export const retImmediate: Definition = (s) => {
 
 // ---- conditions ----------------------------------------------------------------------------------------------------------
 
-export const jcc = (cc: number): Definition => (s) => s.jumpIf(s.condition(cc));
-export const setcc = (cc: number): Definition => (s) => s.write(0, s.condition(cc));
+export const jcc =
+  (cc: number): Definition =>
+  (s) =>
+    s.jumpIf(s.condition(cc));
+export const setcc =
+  (cc: number): Definition =>
+  (s) =>
+    s.write(0, s.condition(cc));
 export const cmovcc =
   (cc: number): Definition =>
   (s) => {
@@ -257,19 +266,32 @@ export const cmpJcc =
 function fusedCondition(s: Sem, cc: number, a: Value, b: Value, r: Value): Value {
   const zero = s.constW(0);
   switch (cc) {
-    case 2: return s.cmp("lt_u", a, b);
-    case 3: return s.cmp("ge_u", a, b);
-    case 4: return s.cmp("eq", a, b);
-    case 5: return s.cmp("ne", a, b);
-    case 6: return s.cmp("le_u", a, b);
-    case 7: return s.cmp("gt_u", a, b);
-    case 8: return s.cmp("lt_s", r, zero);
-    case 9: return s.cmp("ge_s", r, zero);
-    case 12: return s.cmp("lt_s", a, b);
-    case 13: return s.cmp("ge_s", a, b);
-    case 14: return s.cmp("le_s", a, b);
-    case 15: return s.cmp("gt_s", a, b);
-    default: throw new Error(`condition ${cc} is not fused`);
+    case 2:
+      return s.cmp("lt_u", a, b);
+    case 3:
+      return s.cmp("ge_u", a, b);
+    case 4:
+      return s.cmp("eq", a, b);
+    case 5:
+      return s.cmp("ne", a, b);
+    case 6:
+      return s.cmp("le_u", a, b);
+    case 7:
+      return s.cmp("gt_u", a, b);
+    case 8:
+      return s.cmp("lt_s", r, zero);
+    case 9:
+      return s.cmp("ge_s", r, zero);
+    case 12:
+      return s.cmp("lt_s", a, b);
+    case 13:
+      return s.cmp("ge_s", a, b);
+    case 14:
+      return s.cmp("le_s", a, b);
+    case 15:
+      return s.cmp("gt_s", a, b);
+    default:
+      throw new Error(`condition ${cc} is not fused`);
   }
 }
 export const FUSED_CONDITIONS = [2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 14, 15] as const;
@@ -349,7 +371,9 @@ const rotate =
     s.ifCount(n, () => {
       const top = msb(s, r);
       const cf = left ? low(s, r) : top;
-      const of = left ? s.bin("xor", top, cf) : s.bin("xor", top, msb(s, s.norm(s.bin("shl", r, s.constW(1)), s.width)));
+      const of = left
+        ? s.bin("xor", top, cf)
+        : s.bin("xor", top, msb(s, s.norm(s.bin("shl", r, s.constW(1)), s.width)));
       keepButCarryOverflow(s, cf, of);
     });
   };
@@ -401,7 +425,9 @@ const doubleShift =
       const nw = s.extendU(n);
       const shifted = left ? s.bin("shr_u", s.bin("shl", all, nw), s.const64(32)) : s.bin("shr_u", all, nw);
       const r = s.norm(s.wrap(shifted), 16);
-      const cfBit = left ? s.bin("shr_u", s.bin("shl", all, nw), s.const64(48)) : s.bin("shr_u", all, s.bin("sub", nw, s.const64(1)));
+      const cfBit = left
+        ? s.bin("shr_u", s.bin("shl", all, nw), s.const64(48))
+        : s.bin("shr_u", all, s.bin("sub", nw, s.const64(1)));
       s.if(n, () => {
         s.write(0, r);
         shiftFlags(s, low(s, cfBit), msb(s, s.bin("xor", r, a)), r);
@@ -598,7 +624,8 @@ const changeCarry =
   (s) => {
     const f = s.packedFlags();
     const one = s.const32(1);
-    const r = how === "set" ? s.bin("or", f, one) : how === "clear" ? s.bin("and", f, s.const32(~1)) : s.bin("xor", f, one);
+    const r =
+      how === "set" ? s.bin("or", f, one) : how === "clear" ? s.bin("and", f, s.const32(~1)) : s.bin("xor", f, one);
     setPacked(s, r);
   };
 export const stc = changeCarry("set");

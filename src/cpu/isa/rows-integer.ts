@@ -5,17 +5,119 @@ import { row } from "./table.js";
 
 /** Numbers of the runtime's procedures (assembly/system.ts has the same list from the generated layout). */
 export const System = {
-  hostCall: 0, cli: 1, sti: 2, pushf: 3, popf: 4, iret: 5, syscall: 6, sysret: 7, swapgs: 8, movFromCr: 9, movToCr: 10,
-  movFromDr: 11, movToDr: 12, lgdt: 13, lidt: 14, sgdt: 15, sidt: 16, lldt: 17, ltr: 18, sldt: 19, str: 20, invlpg: 21,
-  clts: 22, lmsw: 23, smsw: 24, movToSeg: 25, movFromSeg: 26, hlt: 27, int: 28, int3: 29, int1: 30, wbinvd: 31, ud: 32,
-  rdfsbase: 33, rdgsbase: 34, wrfsbase: 35, wrgsbase: 36, fxsave: 37, fxrstor: 38, xsave: 39, xrstor: 40, ldmxcsr: 41,
-  stmxcsr: 42, xgetbv: 43, xsetbv: 44, cmpxchg8b: 45, lar: 46, lsl: 47, verr: 48, verw: 49, enter: 50, clac: 51, stac: 52,
-  pushSeg: 53, popSeg: 54, sysenter: 55, sysexit: 56, into: 57, cpuid: 58, rdmsr: 59, wrmsr: 60, rdtsc: 61, rdtscp: 62,
-  in: 63, out: 64, rdrand: 65, rdseed: 66, crc32: 67, invpcid: 68, rdpid: 69, rdpmc: 70, vmcall: 71, mwait: 72, xsaveopt: 73,
-  push: 74, pop: 75, pusha: 76, popa: 77, pushImmediate: 78, leave: 79, callNear: 80, retNear: 81, callNearIndirect: 82,
-  loop: 83, loope: 84, loopne: 85, jcxz: 86, ud0: 87, xlat: 88, bound: 89, arpl: 90, daa: 91, das: 92, aaa: 93, aas: 94, aam: 95,
-  aad: 96, lds: 97, fwait: 98, movnti: 99, callFar: 100, retFar: 101, jmpFar: 102, farPointerCall: 103, farPointerJmp: 104,
-  checkSecondPage: 105, noFpu: 106, xsavec: 107, salc: 108, monitor: 109, icebp: 110, pext: 111, pdep: 112,
+  hostCall: 0,
+  cli: 1,
+  sti: 2,
+  pushf: 3,
+  popf: 4,
+  iret: 5,
+  syscall: 6,
+  sysret: 7,
+  swapgs: 8,
+  movFromCr: 9,
+  movToCr: 10,
+  movFromDr: 11,
+  movToDr: 12,
+  lgdt: 13,
+  lidt: 14,
+  sgdt: 15,
+  sidt: 16,
+  lldt: 17,
+  ltr: 18,
+  sldt: 19,
+  str: 20,
+  invlpg: 21,
+  clts: 22,
+  lmsw: 23,
+  smsw: 24,
+  movToSeg: 25,
+  movFromSeg: 26,
+  hlt: 27,
+  int: 28,
+  int3: 29,
+  int1: 30,
+  wbinvd: 31,
+  ud: 32,
+  rdfsbase: 33,
+  rdgsbase: 34,
+  wrfsbase: 35,
+  wrgsbase: 36,
+  fxsave: 37,
+  fxrstor: 38,
+  xsave: 39,
+  xrstor: 40,
+  ldmxcsr: 41,
+  stmxcsr: 42,
+  xgetbv: 43,
+  xsetbv: 44,
+  cmpxchg8b: 45,
+  lar: 46,
+  lsl: 47,
+  verr: 48,
+  verw: 49,
+  enter: 50,
+  clac: 51,
+  stac: 52,
+  pushSeg: 53,
+  popSeg: 54,
+  sysenter: 55,
+  sysexit: 56,
+  into: 57,
+  cpuid: 58,
+  rdmsr: 59,
+  wrmsr: 60,
+  rdtsc: 61,
+  rdtscp: 62,
+  in: 63,
+  out: 64,
+  rdrand: 65,
+  rdseed: 66,
+  crc32: 67,
+  invpcid: 68,
+  rdpid: 69,
+  rdpmc: 70,
+  vmcall: 71,
+  mwait: 72,
+  xsaveopt: 73,
+  push: 74,
+  pop: 75,
+  pusha: 76,
+  popa: 77,
+  pushImmediate: 78,
+  leave: 79,
+  callNear: 80,
+  retNear: 81,
+  callNearIndirect: 82,
+  loop: 83,
+  loope: 84,
+  loopne: 85,
+  jcxz: 86,
+  ud0: 87,
+  xlat: 88,
+  bound: 89,
+  arpl: 90,
+  daa: 91,
+  das: 92,
+  aaa: 93,
+  aas: 94,
+  aam: 95,
+  aad: 96,
+  lds: 97,
+  fwait: 98,
+  movnti: 99,
+  callFar: 100,
+  retFar: 101,
+  jmpFar: 102,
+  farPointerCall: 103,
+  farPointerJmp: 104,
+  checkSecondPage: 105,
+  noFpu: 106,
+  xsavec: 107,
+  salc: 108,
+  monitor: 109,
+  icebp: 110,
+  pext: 111,
+  pdep: 112,
 } as const;
 /** Operations of string instructions. */
 export const StringOp = { movs: 0, cmps: 1, stos: 2, lods: 3, scas: 4, ins: 5, outs: 6 } as const;
@@ -168,10 +270,23 @@ legacyStack("call", "e8", "Jz", System.callNear, { ends: true });
 legacyStack("call", "ff /2", "Ev", System.callNearIndirect, { ends: true });
 legacyStack("ret", "c3", "", System.retNear, { ends: true });
 legacyStack("ret", "c2", "Iw", System.retNear, { ends: true });
-row("jmp", "ff /4", "Ev", (s) => s.jumpTo(s.width === 64 ? s.readU(0) : s.extendU(s.readU(0))), { not64: true, ends: true }, "jmpIndirectLegacy");
+row(
+  "jmp",
+  "ff /4",
+  "Ev",
+  (s) => s.jumpTo(s.width === 64 ? s.readU(0) : s.extendU(s.readU(0))),
+  { not64: true, ends: true },
+  "jmpIndirectLegacy",
+);
 legacyStack("pusha", "60", "", System.pusha);
 legacyStack("popa", "61", "", System.popa);
-for (const [n, a, b] of [["daa", "27", System.daa], ["das", "2f", System.das], ["aaa", "37", System.aaa], ["aas", "3f", System.aas], ["salc", "d6", System.salc]] as const)
+for (const [n, a, b] of [
+  ["daa", "27", System.daa],
+  ["das", "2f", System.das],
+  ["aaa", "37", System.aaa],
+  ["aas", "3f", System.aas],
+  ["salc", "d6", System.salc],
+] as const)
   legacyStack(n, a, "", b);
 legacyStack("aam", "d4", "Ib", System.aam);
 legacyStack("aad", "d5", "Ib", System.aad);
@@ -288,7 +403,11 @@ sys("push fs", "0f a0", "", System.pushSeg, { d64: true });
 sys("push gs", "0f a8", "", System.pushSeg, { d64: true });
 sys("pop fs", "0f a1", "", System.popSeg, { d64: true, ends: true });
 sys("pop gs", "0f a9", "", System.popSeg, { d64: true, ends: true });
-for (const [seg, push, pop] of [["es", "06", "07"], ["ss", "16", "17"], ["ds", "1e", "1f"]] as const) {
+for (const [seg, push, pop] of [
+  ["es", "06", "07"],
+  ["ss", "16", "17"],
+  ["ds", "1e", "1f"],
+] as const) {
   sys(`push ${seg}`, push, "", System.pushSeg, { not64: true });
   sys(`pop ${seg}`, pop, "", System.popSeg, { not64: true, ends: true });
 }
@@ -303,7 +422,13 @@ sys("ret far", "ca", "Iw", System.retFar, { ends: true });
 sys("ret far", "cb", "", System.retFar, { ends: true });
 sys("call far", "9a", "Ap", System.farPointerCall, { ends: true, not64: true });
 sys("jmp far", "ea", "Ap", System.farPointerJmp, { ends: true, not64: true });
-for (const [n, code] of [["les", "c4"], ["lds", "c5"], ["lss", "0f b2"], ["lfs", "0f b4"], ["lgs", "0f b5"]] as const)
+for (const [n, code] of [
+  ["les", "c4"],
+  ["lds", "c5"],
+  ["lss", "0f b2"],
+  ["lfs", "0f b4"],
+  ["lgs", "0f b5"],
+] as const)
   sys(n, code, "Gv,Mv", System.lds, n === "les" || n === "lds" ? { not64: true, ends: true } : { ends: true });
 sys("arpl", "63", "Ew,Gw", System.arpl, { not64: true });
 sys("bound", "62 mem", "Gv,Mv", System.bound, { not64: true });
@@ -320,4 +445,5 @@ strings("scas", StringOp.scas, 0xae);
 strings("ins", StringOp.ins, 0x6c);
 strings("outs", StringOp.outs, 0x6e);
 
-for (let k = 0xd8; k <= 0xdf; k++) row("x87", k.toString(16), "Ev", procedure("x87"), { selector: k - 0xd8, fpu: true }, "x87");
+for (let k = 0xd8; k <= 0xdf; k++)
+  row("x87", k.toString(16), "Ev", procedure("x87"), { selector: k - 0xd8, fpu: true }, "x87");

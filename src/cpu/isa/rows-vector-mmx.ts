@@ -1,7 +1,7 @@
 /** Rows of the MMX moves and conversions; arithmetic is beside its SSE form. */
 import * as V from "./vector.js";
-import * as M from "./vector-mmx.js";
 import { VectorProcedure } from "./vector-codes.js";
+import * as M from "./vector-mmx.js";
 import { mmx, vectorProcedure } from "./vector-row.js";
 
 mmx("movd", "np 0f 6e", "Pq,Ey", M.fromGeneral, "movdTo.mm");

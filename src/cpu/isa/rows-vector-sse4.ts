@@ -1,14 +1,18 @@
 /** Rows of SSE3, SSSE3, SSE4.1, SSE4.2, AES, PCLMULQDQ and SHA. */
-import * as X from "./vector-extended.js";
+
 import * as V from "./vector.js";
 import type { VectorOp } from "./vector-codes.js";
+import * as X from "./vector-extended.js";
 import { type Binary, binary, mm, mmUnary, op, Simd, unary, v } from "./vector-ops.js";
 import { integer, mmx, sse } from "./vector-row.js";
 
 const hex = (n: number): string => n.toString(16).padStart(2, "0");
 
 // SSE3
-for (const [d, prefix] of [["ps", "f2"], ["pd", "66"]] as const) {
+for (const [d, prefix] of [
+  ["ps", "f2"],
+  ["pd", "66"],
+] as const) {
   sse(`hadd${d}`, `${prefix} 0f 7c`, "Vx,Wx", X.horizontal("add", d));
   sse(`hsub${d}`, `${prefix} 0f 7d`, "Vx,Wx", X.horizontal("sub", d));
   sse(`addsub${d}`, `${prefix} 0f d0`, "Vx,Wx", X.addSub(d));
@@ -21,8 +25,12 @@ sse("movddup", "f2 0f 12", "Vx,Wq", unary(V.duplicate([0, 1, 2, 3, 4, 5, 6, 7, 0
 sse("pshufb", "66 0f38 00", "Vx,Wx", binary(X.pshufb));
 mmx("pshufb", "np 0f38 00", "Pq,Qq", mm(X.pshufbMm));
 for (const [name, code, simd, size] of [
-  ["phaddw", 0x01, Simd.add16, 2], ["phaddd", 0x02, Simd.add32, 4], ["phaddsw", 0x03, Simd.addSatS16, 2],
-  ["phsubw", 0x05, Simd.sub16, 2], ["phsubd", 0x06, Simd.sub32, 4], ["phsubsw", 0x07, Simd.subSatS16, 2],
+  ["phaddw", 0x01, Simd.add16, 2],
+  ["phaddd", 0x02, Simd.add32, 4],
+  ["phaddsw", 0x03, Simd.addSatS16, 2],
+  ["phsubw", 0x05, Simd.sub16, 2],
+  ["phsubd", 0x06, Simd.sub32, 4],
+  ["phsubsw", 0x07, Simd.subSatS16, 2],
 ] as const) {
   sse(name, `66 0f38 ${hex(code)}`, "Vx,Wx", binary(X.pairs(simd, size)));
   mmx(name, `np 0f38 ${hex(code)}`, "Pq,Qq", mm(X.sideBySide(X.pairs(simd, size))));
@@ -32,9 +40,23 @@ integer("psignb", "0f38 08", X.psign(8));
 integer("psignw", "0f38 09", X.psign(16));
 integer("psignd", "0f38 0a", X.psign(32));
 integer("pmulhrsw", "0f38 0b", X.pmulhrsw);
-for (const [name, code, simd] of [["pabsb", 0x1c, Simd.abs8], ["pabsw", 0x1d, Simd.abs16], ["pabsd", 0x1e, Simd.abs32]] as const) {
-  sse(name, `66 0f38 ${hex(code)}`, "Vx,Wx", unary((s, a) => v(s, simd, a)));
-  mmx(name, `np 0f38 ${hex(code)}`, "Pq,Qq", mmUnary((s, a) => v(s, simd, a)));
+for (const [name, code, simd] of [
+  ["pabsb", 0x1c, Simd.abs8],
+  ["pabsw", 0x1d, Simd.abs16],
+  ["pabsd", 0x1e, Simd.abs32],
+] as const) {
+  sse(
+    name,
+    `66 0f38 ${hex(code)}`,
+    "Vx,Wx",
+    unary((s, a) => v(s, simd, a)),
+  );
+  mmx(
+    name,
+    `np 0f38 ${hex(code)}`,
+    "Pq,Qq",
+    mmUnary((s, a) => v(s, simd, a)),
+  );
 }
 sse("palignr", "66 0f3a 0f", "Vx,Wx,Ib", X.palignr);
 mmx("palignr", "np 0f3a 0f", "Pq,Qq,Ib", X.palignrMm);
@@ -48,14 +70,26 @@ sse4("blendvpd", "0f38", 0x15, X.blendVariable(X.qwordMask));
 sse("ptest", "66 0f38 17", "Vx,Wx", V.ptest);
 sse("movntdqa", "66 0f38 2a mem", "Vx,Mx", V.moveAligned, "vmova");
 for (const [name, code, f] of [
-  ["pmuldq", 0x28, V.mulEven(Simd.mulLowS32)], ["pcmpeqq", 0x29, op(Simd.eq64)], ["packusdw", 0x2b, op(Simd.narrow32U)], ["pcmpgtq", 0x37, op(Simd.gtS64)],
-  ["pminsb", 0x38, op(Simd.minS8)], ["pminsd", 0x39, op(Simd.minS32)], ["pminuw", 0x3a, op(Simd.minU16)], ["pminud", 0x3b, op(Simd.minU32)],
-  ["pmaxsb", 0x3c, op(Simd.maxS8)], ["pmaxsd", 0x3d, op(Simd.maxS32)], ["pmaxuw", 0x3e, op(Simd.maxU16)], ["pmaxud", 0x3f, op(Simd.maxU32)],
+  ["pmuldq", 0x28, V.mulEven(Simd.mulLowS32)],
+  ["pcmpeqq", 0x29, op(Simd.eq64)],
+  ["packusdw", 0x2b, op(Simd.narrow32U)],
+  ["pcmpgtq", 0x37, op(Simd.gtS64)],
+  ["pminsb", 0x38, op(Simd.minS8)],
+  ["pminsd", 0x39, op(Simd.minS32)],
+  ["pminuw", 0x3a, op(Simd.minU16)],
+  ["pminud", 0x3b, op(Simd.minU32)],
+  ["pmaxsb", 0x3c, op(Simd.maxS8)],
+  ["pmaxsd", 0x3d, op(Simd.maxS32)],
+  ["pmaxuw", 0x3e, op(Simd.maxU16)],
+  ["pmaxud", 0x3f, op(Simd.maxU32)],
   ["pmulld", 0x40, op(Simd.mul32)],
 ] as const)
   sse4(name, "0f38", code, f);
 const { extendS8, extendS16, extendS32, extendU8, extendU16, extendU32 } = Simd;
-[["sx", 0x20, extendS8, extendS16, extendS32], ["zx", 0x30, extendU8, extendU16, extendU32]].forEach(([kind, first, b, w, d]) => {
+[
+  ["sx", 0x20, extendS8, extendS16, extendS32],
+  ["zx", 0x30, extendU8, extendU16, extendU32],
+].forEach(([kind, first, b, w, d]) => {
   const to8 = b as number;
   const to16 = w as number;
   const to32 = d as number;
@@ -67,7 +101,12 @@ const { extendS8, extendS16, extendS32, extendU8, extendU16, extendU32 } = Simd;
   sse(`pmov${kind}wq`, at(4), "Vx,Wd", unary(X.extend(to16, to32)));
   sse(`pmov${kind}dq`, at(5), "Vx,Wq", unary(X.extend(to32)));
 });
-for (const [format, code, w] of [["ps", 0x08, "Wx"], ["pd", 0x09, "Wx"], ["ss", 0x0a, "Wd"], ["sd", 0x0b, "Wq"]] as const)
+for (const [format, code, w] of [
+  ["ps", 0x08, "Wx"],
+  ["pd", 0x09, "Wx"],
+  ["ss", 0x0a, "Wd"],
+  ["sd", 0x0b, "Wq"],
+] as const)
   sse(`round${format}`, `66 0f3a ${hex(code)}`, `Vx,${w},Ib`, X.round(format));
 sse4("blendps", "0f3a", 0x0c, X.blend(32));
 sse4("blendpd", "0f3a", 0x0d, X.blend(64));
@@ -92,7 +131,8 @@ sse("pcmpistrm", "66 0f3a 62", "Vx,Wx,Ib", X.compareStrings(false, "mask"));
 sse("pcmpistri", "66 0f3a 63", "Vx,Wx,Ib", X.compareStrings(false, "index"));
 
 // by helpers of the runtime
-const operation = (name: keyof typeof VectorOp, encoding: string, operands = "Vx,Wx"): void => sse(name, encoding, operands, X.operation(name));
+const operation = (name: keyof typeof VectorOp, encoding: string, operands = "Vx,Wx"): void =>
+  sse(name, encoding, operands, X.operation(name));
 operation("phminposuw", "66 0f38 41");
 operation("mpsadbw", "66 0f3a 42", "Vx,Wx,Ib");
 operation("aesimc", "66 0f38 db");

@@ -11,7 +11,9 @@ export interface HelperSignature {
 }
 
 const h = (params: readonly ValueType[], result?: ValueType, more: Partial<HelperSignature> = {}): HelperSignature => ({
-  params, result, ...more,
+  params,
+  result,
+  ...more,
 });
 const cold = h(["i32"], "i32", { faults: true });
 

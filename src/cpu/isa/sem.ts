@@ -17,13 +17,41 @@ export interface Value {
 
 export type Width = 8 | 16 | 32 | 64;
 export type BinaryOp =
-  | "add" | "sub" | "mul" | "and" | "or" | "xor" | "shl" | "shr_s" | "shr_u" | "rotl" | "rotr"
-  | "div_s" | "div_u" | "rem_s" | "rem_u";
+  | "add"
+  | "sub"
+  | "mul"
+  | "and"
+  | "or"
+  | "xor"
+  | "shl"
+  | "shr_s"
+  | "shr_u"
+  | "rotl"
+  | "rotr"
+  | "div_s"
+  | "div_u"
+  | "rem_s"
+  | "rem_u";
 export type CompareOp = "eq" | "ne" | "lt_s" | "lt_u" | "gt_s" | "gt_u" | "le_s" | "le_u" | "ge_s" | "ge_u";
 
 /** x86 condition codes, as encoded in Jcc. */
 export const Cc = {
-  o: 0, no: 1, b: 2, ae: 3, z: 4, nz: 5, be: 6, a: 7, s: 8, ns: 9, p: 10, np: 11, l: 12, ge: 13, le: 14, g: 15,
+  o: 0,
+  no: 1,
+  b: 2,
+  ae: 3,
+  z: 4,
+  nz: 5,
+  be: 6,
+  a: 7,
+  s: 8,
+  ns: 9,
+  p: 10,
+  np: 11,
+  l: 12,
+  ge: 13,
+  le: 14,
+  g: 15,
 } as const;
 export type FlagName = "sub" | "sbb" | "add" | "inc" | "dec" | "explicit" | "packed";
 

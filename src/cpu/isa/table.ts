@@ -63,7 +63,14 @@ export const rows: Row[] = [];
  * Adds a row.
  * @param encoding "0f af", "66 0f38 00", "f6 /0", "c8+", "d9 /4 mod3", "0f 01 /7 rm0"; "np" = no mandatory prefix
  */
-export function row(mnemonic: string, encoding: string, operands: string, define: Definition, options: RowOptions = {}, form = mnemonic): void {
+export function row(
+  mnemonic: string,
+  encoding: string,
+  operands: string,
+  define: Definition,
+  options: RowOptions = {},
+  form = mnemonic,
+): void {
   let map: OpcodeMap = 0;
   let prefix: number | undefined;
   let opcode = -1;
@@ -74,7 +81,8 @@ export function row(mnemonic: string, encoding: string, operands: string, define
   const tokens = encoding.split(" ");
   tokens.forEach((t, i) => {
     if (t === "np") prefix = 0;
-    else if (t === "0f" && map === 0) map = 1; // behind an escape it is the opcode (PALIGNR)
+    else if (t === "0f" && map === 0)
+      map = 1; // behind an escape it is the opcode (PALIGNR)
     else if (t === "0f38") map = 2;
     else if (t === "0f3a") map = 3;
     else if (t.startsWith("/")) reg = Number(t.slice(1));
@@ -83,7 +91,8 @@ export function row(mnemonic: string, encoding: string, operands: string, define
     else if (t.startsWith("rm")) {
       rm = Number(t.slice(2));
       mod = 3;
-    } else if ((t === "66" || t === "f2" || t === "f3") && i === 0 && tokens.length > 1) prefix = Number.parseInt(t, 16);
+    } else if ((t === "66" || t === "f2" || t === "f3") && i === 0 && tokens.length > 1)
+      prefix = Number.parseInt(t, 16);
     else {
       plus = t.endsWith("+");
       opcode = Number.parseInt(t, 16);
@@ -91,10 +100,25 @@ export function row(mnemonic: string, encoding: string, operands: string, define
   });
   if (!(opcode >= 0 && opcode <= 0xff)) throw new Error(`${mnemonic}: no opcode in "${encoding}"`);
   const list = operands === "" ? [] : operands.split(",");
-  const modrm = reg !== undefined || mod !== undefined || list.some((o) => "EGMVWCDSRPQ".includes(o[0]!) && !/^(CL|DX|AL|rAX)$/.test(o));
+  const modrm =
+    reg !== undefined ||
+    mod !== undefined ||
+    list.some((o) => "EGMVWCDSRPQ".includes(o[0]!) && !/^(CL|DX|AL|rAX)$/.test(o));
   for (let k = 0; k < (plus ? 8 : 1); k++) {
     rows.push({
-      mnemonic, map, opcode: opcode + k, prefix, reg, rm, mod, modrm, operands: list, define, form, options, index: rows.length,
+      mnemonic,
+      map,
+      opcode: opcode + k,
+      prefix,
+      reg,
+      rm,
+      mod,
+      modrm,
+      operands: list,
+      define,
+      form,
+      options,
+      index: rows.length,
     });
   }
 }

@@ -5,11 +5,30 @@
  * the immediate (predicate of CMP, rounding of ROUND).
  */
 export const FloatOp = {
-  add: 0, sub: 1, mul: 2, div: 3, sqrt: 4, min: 5, max: 6, cmp: 7, comi: 8, ucomi: 9, round: 10,
+  add: 0,
+  sub: 1,
+  mul: 2,
+  div: 3,
+  sqrt: 4,
+  min: 5,
+  max: 6,
+  cmp: 7,
+  comi: 8,
+  ucomi: 9,
+  round: 10,
   /** Conversions; "format" is the source's. To the other float format; to integers of 32 and 64 bits; with truncation. */
-  toFloat: 11, toInt32: 12, toInt64: 13, truncate32: 14, truncate64: 15,
+  toFloat: 11,
+  toInt32: 12,
+  toInt64: 13,
+  truncate32: 14,
+  truncate64: 15,
   /** From integers in the second operand; "format" is the destination's. */
-  fromInt32: 16, fromInt64: 17, rcp: 18, rsqrt: 19, addsub: 20, dp: 21,
+  fromInt32: 16,
+  fromInt64: 17,
+  rcp: 18,
+  rsqrt: 19,
+  addsub: 20,
+  dp: 21,
 } as const;
 /** Bit 0: 64-bit elements. Bit 1: packed. */
 export const FloatFormat = { ss: 0, sd: 1, ps: 2, pd: 3 } as const;
@@ -18,7 +37,19 @@ export const FloatFormat = { ss: 0, sd: 1, ps: 2, pd: 3 } as const;
 export const VectorProcedure = { maskmovdqu: 0, maskmovq: 1 } as const;
 /** First argument of the helper `vectorOp`, with the immediate from bit 16 on. The order matters there. */
 export const VectorOp = {
-  aesimc: 0, aesenc: 1, aesenclast: 2, aesdec: 3, aesdeclast: 4, aeskeygenassist: 5,
-  sha1rnds4: 6, sha1nexte: 7, sha1msg1: 8, sha1msg2: 9, sha256msg1: 10, sha256msg2: 11,
-  pclmulqdq: 12, mpsadbw: 13, phminposuw: 14,
+  aesimc: 0,
+  aesenc: 1,
+  aesenclast: 2,
+  aesdec: 3,
+  aesdeclast: 4,
+  aeskeygenassist: 5,
+  sha1rnds4: 6,
+  sha1nexte: 7,
+  sha1msg1: 8,
+  sha1msg2: 9,
+  sha256msg1: 10,
+  sha256msg2: 11,
+  pclmulqdq: 12,
+  mpsadbw: 13,
+  phminposuw: 14,
 } as const;

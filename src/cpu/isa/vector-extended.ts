@@ -2,15 +2,41 @@
 import { Vp } from "../layout.js";
 import { RAX, RCX, RDX, setPacked } from "./integer.js";
 import type { Definition, Sem, Value } from "./sem.js";
-import { VectorOp } from "./vector-codes.js";
-import { codeOf, defaultControl, type Format, packedArithmetic, scalar, slowFloat, slowVector, whenOrdinary } from "./vector-float.js";
 import { element, inserted } from "./vector.js";
-import { type Binary, bytes, dwords, half, imm8, iota, low64, qwords, readMm, Simd, source, v, words, writeMm, zero } from "./vector-ops.js";
+import { VectorOp } from "./vector-codes.js";
+import {
+  codeOf,
+  defaultControl,
+  type Format,
+  packedArithmetic,
+  scalar,
+  slowFloat,
+  slowVector,
+  whenOrdinary,
+} from "./vector-float.js";
+import {
+  type Binary,
+  bytes,
+  dwords,
+  half,
+  imm8,
+  iota,
+  low64,
+  qwords,
+  readMm,
+  Simd,
+  source,
+  v,
+  words,
+  writeMm,
+  zero,
+} from "./vector-ops.js";
 
 // ---- SSE3 -----------------------------------------------------------------------------------------------------------------------
 
 /** The even and the odd elements of a, then b. */
-const evenLanes = (size: number, odd: number): number[] => iota(16).map((i) => (Math.floor(i / size) * 2 + odd) * size + (i % size));
+const evenLanes = (size: number, odd: number): number[] =>
+  iota(16).map((i) => (Math.floor(i / size) * 2 + odd) * size + (i % size));
 /** HADD, HSUB: a pair's lower element is the first operand. */
 export const horizontal =
   (operation: "add" | "sub", format: "ps" | "pd"): Definition =>
@@ -28,14 +54,21 @@ export const addSub =
     const a = s.readV(0);
     const signs = format === "pd" ? dwords(s, [0, 0x80000000, 0, 0]) : dwords(s, [0x80000000, 0, 0x80000000, 0]);
     const r = v(s, format === "pd" ? Simd.f64Add : Simd.f32Add, a, v(s, Simd.xor, b, signs));
-    whenOrdinary(s, format, r, () => s.writeV(0, r), () => s.writeV(0, slowVector(s, codeOf("addsub", format), a, b)));
+    whenOrdinary(
+      s,
+      format,
+      r,
+      () => s.writeV(0, r),
+      () => s.writeV(0, slowVector(s, codeOf("addsub", format), a, b)),
+    );
   };
 
 // ---- SSSE3 ----------------------------------------------------------------------------------------------------------------------
 
 /** A swizzle gives 0 for an index from 16 on, as a set top bit asks. */
 export const pshufb: Binary = (s, a, b) => v(s, Simd.swizzle, a, v(s, Simd.and, b, qwords(s, 0x8f8f8f8f, 0x8f8f8f8f)));
-export const pshufbMm: Binary = (s, a, b) => v(s, Simd.swizzle, a, v(s, Simd.and, b, qwords(s, 0x87878787, 0x87878787)));
+export const pshufbMm: Binary = (s, a, b) =>
+  v(s, Simd.swizzle, a, v(s, Simd.and, b, qwords(s, 0x87878787, 0x87878787)));
 /** PHADD, PHSUB: pairs of neighbours, of a and then of b. */
 export const pairs =
   (code: number, size: number): Binary =>
@@ -51,11 +84,20 @@ export const sideBySide =
 /** Unsigned bytes of a times signed bytes of b; sums of pairs, saturated. */
 export const pmaddubsw: Binary = (s, a, b) => {
   const eight = s.const32(8);
-  const even = v(s, Simd.mul16, v(s, Simd.and, a, qwords(s, 0x00ff00ff, 0x00ff00ff)), v(s, Simd.shrS16, v(s, Simd.shl16, b, eight), eight));
+  const even = v(
+    s,
+    Simd.mul16,
+    v(s, Simd.and, a, qwords(s, 0x00ff00ff, 0x00ff00ff)),
+    v(s, Simd.shrS16, v(s, Simd.shl16, b, eight), eight),
+  );
   const odd = v(s, Simd.mul16, v(s, Simd.shrU16, a, eight), v(s, Simd.shrS16, b, eight));
   return v(s, Simd.addSatS16, even, odd);
 };
-const SIGN = { 8: [Simd.gtS8, Simd.eq8, Simd.sub8], 16: [Simd.gtS16, Simd.eq16, Simd.sub16], 32: [Simd.gtS32, Simd.eq32, Simd.sub32] } as const;
+const SIGN = {
+  8: [Simd.gtS8, Simd.eq8, Simd.sub8],
+  16: [Simd.gtS16, Simd.eq16, Simd.sub16],
+  32: [Simd.gtS32, Simd.eq32, Simd.sub32],
+} as const;
 export const psign =
   (width: 8 | 16 | 32): Binary =>
   (s, a, b) => {
@@ -71,9 +113,15 @@ export const pmulhrsw: Binary = (s, a, b) => {
 /** Bytes i + n of b:a, zeros behind. `n` is 0..32. */
 function aligned32(s: Sem, high: Value, low: Value, n: Value): Value {
   const at = v(s, Simd.add8, bytes(s, iota(16)), v(s, Simd.splat8, n));
-  return v(s, Simd.or, v(s, Simd.swizzle, low, at), v(s, Simd.swizzle, high, v(s, Simd.sub8, at, qwords(s, 0x10101010, 0x10101010))));
+  return v(
+    s,
+    Simd.or,
+    v(s, Simd.swizzle, low, at),
+    v(s, Simd.swizzle, high, v(s, Simd.sub8, at, qwords(s, 0x10101010, 0x10101010))),
+  );
 }
-const atMost = (s: Sem, n: Value, most: number): Value => s.select(s.cmp("gt_u", n, s.const32(most)), s.const32(most), n);
+const atMost = (s: Sem, n: Value, most: number): Value =>
+  s.select(s.cmp("gt_u", n, s.const32(most)), s.const32(most), n);
 export const palignr: Definition = (s) => {
   const b = source(s, 1);
   s.writeV(0, aligned32(s, s.readV(0), b, atMost(s, imm8(s), 32)));
@@ -101,7 +149,10 @@ export const blend =
   (s, a, b) => {
     let mask: Value;
     if (width === 16) {
-      const bits = words(s, iota(8).map((i) => 1 << i));
+      const bits = words(
+        s,
+        iota(8).map((i) => 1 << i),
+      );
       mask = v(s, Simd.eq16, v(s, Simd.and, v(s, Simd.splat16, imm8(s)), bits), bits);
     } else {
       const bits = width === 32 ? dwords(s, [1, 2, 4, 8]) : dwords(s, [1, 1, 2, 2]);
@@ -162,7 +213,11 @@ export const round =
         const down = v(s, wide ? Simd.f64Floor : Simd.f32Floor, b);
         const up = v(s, wide ? Simd.f64Ceil : Simd.f32Ceil, b);
         const cut = v(s, wide ? Simd.f64Trunc : Simd.f32Trunc, b);
-        const r = s.select(is(1), down, s.select(is(2), up, s.select(is(3), cut, v(s, wide ? Simd.f64Nearest : Simd.f32Nearest, b))));
+        const r = s.select(
+          is(1),
+          down,
+          s.select(is(2), up, s.select(is(3), cut, v(s, wide ? Simd.f64Nearest : Simd.f32Nearest, b))),
+        );
         if (packed) s.writeV(0, r);
         else if (wide) s.writeLow(0, 64, half(s, r, 0));
         else s.writeLow(0, 32, s.simd(Simd.extract32, "i32", [r], 0));
@@ -227,7 +282,10 @@ export const compareStrings =
       const low = v(s, Simd.splat16, mask);
       const spread = s.shuffle(low, low, [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1]);
       const byByte = v(s, Simd.eq8, v(s, Simd.and, spread, bits), bits);
-      const wordBits = words(s, iota(8).map((i) => 1 << i));
+      const wordBits = words(
+        s,
+        iota(8).map((i) => 1 << i),
+      );
       const byWord = v(s, Simd.eq16, v(s, Simd.and, low, wordBits), wordBits);
       writeXmm0(s, s.select(expanded, s.select(wordItems, byWord, byByte), low64(s, s.extendU(mask))));
     }

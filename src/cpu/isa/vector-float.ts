@@ -12,13 +12,15 @@ import { dwords, imm8, iota, low64, qwords, Simd, source, v, zero } from "./vect
 export type Format = keyof typeof FloatFormat;
 const wide = (f: Format): boolean => f === "sd" || f === "pd";
 const packed = (f: Format): boolean => f === "ps" || f === "pd";
-export const codeOf = (operation: keyof typeof FloatOp, format: Format): number => FloatOp[operation] | (FloatFormat[format] << 8);
+export const codeOf = (operation: keyof typeof FloatOp, format: Format): number =>
+  FloatOp[operation] | (FloatFormat[format] << 8);
 
 /** Control bits as after reset. Flags of comparisons and exact conversions change with NaNs only. */
 export const defaultControl = (s: Sem): Value =>
   s.cmp("eq", s.bin("and", s.slot(Vp.mxcsr, 32), s.const32(0xffc0)), s.const32(0x1f80));
 /** The same with the inexact flag set. */
-const defaultInexact = (s: Sem): Value => s.cmp("eq", s.bin("and", s.slot(Vp.mxcsr, 32), s.const32(0xffe0)), s.const32(0x1fa0));
+const defaultInexact = (s: Sem): Value =>
+  s.cmp("eq", s.bin("and", s.slot(Vp.mxcsr, 32), s.const32(0xffe0)), s.const32(0x1fa0));
 
 /** Calls the runtime; leaves by the fault path for an unmasked exception. Result in Vp.vectorResult. */
 export function slowFloat(s: Sem, code: Value, a: Value, b: Value): void {
@@ -47,12 +49,36 @@ function normal(s: Sem, format: Format, r: Value): Value {
     }
     case "sd": {
       const bits = s.wasm("i64_reinterpret_f64", "i64", r);
-      return s.cmp("ne", s.bin("and", s.bin("add", bits, s.const64(2 ** 53)), s.const64(0x7fc * 2 ** 52)), s.const64(0));
+      return s.cmp(
+        "ne",
+        s.bin("and", s.bin("add", bits, s.const64(2 ** 53)), s.const64(0x7fc * 2 ** 52)),
+        s.const64(0),
+      );
     }
     case "ps":
-      return s.simd(Simd.allTrue32, "i32", [v(s, Simd.and, v(s, Simd.add32, r, dwords(s, iota(4).map(() => 0x01000000))), dwords(s, iota(4).map(() => 0x7e000000)))]);
+      return s.simd(Simd.allTrue32, "i32", [
+        v(
+          s,
+          Simd.and,
+          v(
+            s,
+            Simd.add32,
+            r,
+            dwords(
+              s,
+              iota(4).map(() => 0x01000000),
+            ),
+          ),
+          dwords(
+            s,
+            iota(4).map(() => 0x7e000000),
+          ),
+        ),
+      ]);
     case "pd":
-      return s.simd(Simd.allTrue64, "i32", [v(s, Simd.and, v(s, Simd.add64, r, qwords(s, 0, 0x00200000)), qwords(s, 0, 0x7fc00000))]);
+      return s.simd(Simd.allTrue64, "i32", [
+        v(s, Simd.and, v(s, Simd.add64, r, qwords(s, 0, 0x00200000)), qwords(s, 0, 0x7fc00000)),
+      ]);
   }
 }
 const both = (s: Sem, a: Value, b: Value): Value => s.select(a, b, s.const32(0));
@@ -60,8 +86,11 @@ const writeScalar = (s: Sem, format: Format, r: Value): void => (wide(format) ? 
 
 type Arithmetic = "add" | "sub" | "mul" | "div" | "sqrt";
 const PACKED = {
-  add: { ps: Simd.f32Add, pd: Simd.f64Add }, sub: { ps: Simd.f32Sub, pd: Simd.f64Sub }, mul: { ps: Simd.f32Mul, pd: Simd.f64Mul },
-  div: { ps: Simd.f32Div, pd: Simd.f64Div }, sqrt: { ps: Simd.f32Sqrt, pd: Simd.f64Sqrt },
+  add: { ps: Simd.f32Add, pd: Simd.f64Add },
+  sub: { ps: Simd.f32Sub, pd: Simd.f64Sub },
+  mul: { ps: Simd.f32Mul, pd: Simd.f64Mul },
+  div: { ps: Simd.f32Div, pd: Simd.f64Div },
+  sqrt: { ps: Simd.f32Sqrt, pd: Simd.f64Sqrt },
 } as const;
 /** Takes the fast path's result if MXCSR and the result `r` allow it. */
 export function whenOrdinary(s: Sem, format: Format, r: Value, fast: () => void, slow: () => void): void {
@@ -70,7 +99,13 @@ export function whenOrdinary(s: Sem, format: Format, r: Value, fast: () => void,
 /** A packed operation on values already read. */
 export function packedArithmetic(s: Sem, operation: Arithmetic, format: "ps" | "pd", a: Value, b: Value): void {
   const r = operation === "sqrt" ? v(s, PACKED.sqrt[format], b) : v(s, PACKED[operation][format], a, b);
-  whenOrdinary(s, format, r, () => s.writeV(0, r), () => s.writeV(0, slowVector(s, codeOf(operation, format), a, b)));
+  whenOrdinary(
+    s,
+    format,
+    r,
+    () => s.writeV(0, r),
+    () => s.writeV(0, slowVector(s, codeOf(operation, format), a, b)),
+  );
 }
 export const arithmetic =
   (operation: Arithmetic, format: Format): Definition =>
@@ -82,8 +117,17 @@ export const arithmetic =
     }
     const type = wide(format) ? "f64" : "f32";
     const b = scalar(s, 1, format);
-    const r = operation === "sqrt" ? s.wasm(`${type}_sqrt`, type, b.value) : s.wasm(`${type}_${operation}`, type, scalar(s, 0, format).value, b.value);
-    whenOrdinary(s, format, r, () => writeScalar(s, format, r), () => s.writeV(0, slowVector(s, codeOf(operation, format), s.readV(0), b.vector())));
+    const r =
+      operation === "sqrt"
+        ? s.wasm(`${type}_sqrt`, type, b.value)
+        : s.wasm(`${type}_${operation}`, type, scalar(s, 0, format).value, b.value);
+    whenOrdinary(
+      s,
+      format,
+      r,
+      () => writeScalar(s, format, r),
+      () => s.writeV(0, slowVector(s, codeOf(operation, format), s.readV(0), b.vector())),
+    );
   };
 
 /** 1 if no element of a or b is a NaN. */
@@ -93,7 +137,9 @@ const ordered = (s: Sem, format: Format, a: Value, b: Value): Value => {
     return s.bin("and", s.wasm(ne, "i32", a, a), s.wasm(ne, "i32", b, b));
   }
   const eq = wide(format) ? Simd.f64Eq : Simd.f32Eq;
-  return s.simd(wide(format) ? Simd.allTrue64 : Simd.allTrue32, "i32", [v(s, Simd.and, v(s, eq, a, a), v(s, eq, b, b))]);
+  return s.simd(wide(format) ? Simd.allTrue64 : Simd.allTrue32, "i32", [
+    v(s, Simd.and, v(s, eq, a, a), v(s, eq, b, b)),
+  ]);
 };
 /** MIN, MAX: the second operand when they are equal (both zero) or one is a NaN. */
 export const minMax =
@@ -103,7 +149,8 @@ export const minMax =
     if (packed(format)) {
       const b = source(s, 1);
       const a = s.readV(0);
-      const pick = operation === "min" ? (wide(format) ? Simd.f64Pmin : Simd.f32Pmin) : wide(format) ? Simd.f64Pmax : Simd.f32Pmax;
+      const pick =
+        operation === "min" ? (wide(format) ? Simd.f64Pmin : Simd.f32Pmin) : wide(format) ? Simd.f64Pmax : Simd.f32Pmax;
       s.if(
         both(s, defaultControl(s), ordered(s, format, a, b)),
         () => s.writeV(0, v(s, pick, b, a)),
@@ -113,7 +160,12 @@ export const minMax =
     }
     const b = scalar(s, 1, format);
     const a = scalar(s, 0, format);
-    const take = s.wasm(`${wide(format) ? "f64" : "f32"}_${operation === "min" ? "lt" : "gt"}`, "i32", a.value, b.value);
+    const take = s.wasm(
+      `${wide(format) ? "f64" : "f32"}_${operation === "min" ? "lt" : "gt"}`,
+      "i32",
+      a.value,
+      b.value,
+    );
     s.if(
       both(s, defaultControl(s), ordered(s, format, a.value, b.value)),
       () => writeScalar(s, format, s.select(take, a.value, b.value)),
@@ -135,7 +187,11 @@ export const compare =
       () => {
         const which = s.bin("and", predicate, s.const32(3));
         const is = (n: number): Value => s.cmp("eq", which, s.const32(n));
-        const positive = s.select(is(0), v(s, eq, a, b), s.select(is(1), v(s, lt, a, b), s.select(is(2), v(s, le, a, b), zero(s))));
+        const positive = s.select(
+          is(0),
+          v(s, eq, a, b),
+          s.select(is(1), v(s, lt, a, b), s.select(is(2), v(s, le, a, b), zero(s))),
+        );
         const flip = v(s, Simd.splat32, s.bin("sub", s.const32(0), s.bin("shr_u", predicate, s.const32(2))));
         const mask = v(s, Simd.xor, positive, flip);
         if (packed(format)) s.writeV(0, mask);
@@ -186,7 +242,16 @@ export const fromInteger =
     s.if(
       defaultInexact(s),
       () => writeScalar(s, format, r),
-      () => s.writeV(0, slowVector(s, codeOf(a.type === "i32" ? "fromInt32" : "fromInt64", format), s.readV(0), low64(s, s.extendU(a)))),
+      () =>
+        s.writeV(
+          0,
+          slowVector(
+            s,
+            codeOf(a.type === "i32" ? "fromInt32" : "fromInt64", format),
+            s.readV(0),
+            low64(s, s.extendU(a)),
+          ),
+        ),
     );
   };
 /** CVTSS2SI and its kin: by the rounding mode or with truncation; out of range gives the integer indefinite. */
@@ -199,15 +264,28 @@ export const toInteger =
     const whole = truncate ? b.value : s.wasm(`${type}_nearest`, type, b.value);
     const limit = wideResult ? 2 ** 63 : 2 ** 31;
     const bound = (n: number): Value =>
-      wide(format) ? s.wasm("f64_convert_i64_s", "f64", s.const64(n)) : s.wasm("f32_convert_i64_s", "f32", s.const64(n));
+      wide(format)
+        ? s.wasm("f64_convert_i64_s", "f64", s.const64(n))
+        : s.wasm("f32_convert_i64_s", "f32", s.const64(n));
     // -limit itself is in range; a bound of -limit - 1 has no f32 or f64 of its own at 64 bits
-    const within = s.bin("and", s.wasm(`${type}_ge`, "i32", whole, bound(-limit)), s.wasm(`${type}_lt`, "i32", whole, bound(wideResult ? 2 ** 63 - 1024 : limit)));
+    const within = s.bin(
+      "and",
+      s.wasm(`${type}_ge`, "i32", whole, bound(-limit)),
+      s.wasm(`${type}_lt`, "i32", whole, bound(wideResult ? 2 ** 63 - 1024 : limit)),
+    );
     s.if(
       both(s, defaultInexact(s), within),
       () => s.write(0, s.wasm(`${wideResult ? "i64" : "i32"}_trunc_${type}_s`, wideResult ? "i64" : "i32", whole)),
       () => {
         const x = b.vector();
-        slowFloat(s, s.const32(codeOf(truncate ? (wideResult ? "truncate64" : "truncate32") : wideResult ? "toInt64" : "toInt32", format)), x, x);
+        slowFloat(
+          s,
+          s.const32(
+            codeOf(truncate ? (wideResult ? "truncate64" : "truncate32") : wideResult ? "toInt64" : "toInt32", format),
+          ),
+          x,
+          x,
+        );
         s.write(0, s.slot(Vp.vectorResult, wideResult ? 64 : 32));
       },
     );
@@ -274,10 +352,27 @@ export const toDwords =
   (s) => {
     const b = source(s, 1);
     const ps = format === "ps";
-    const whole = truncate ? v(s, ps ? Simd.f32Trunc : Simd.f64Trunc, b) : v(s, ps ? Simd.f32Nearest : Simd.f64Nearest, b);
-    const low = ps ? dwords(s, iota(4).map(() => 0xcf000000)) : qwords(s, 0, 0xc1e00000);
-    const high = ps ? dwords(s, iota(4).map(() => 0x4f000000)) : qwords(s, 0, 0x41e00000);
-    const within = v(s, Simd.and, v(s, ps ? Simd.f32Ge : Simd.f64Ge, whole, low), v(s, ps ? Simd.f32Lt : Simd.f64Lt, whole, high));
+    const whole = truncate
+      ? v(s, ps ? Simd.f32Trunc : Simd.f64Trunc, b)
+      : v(s, ps ? Simd.f32Nearest : Simd.f64Nearest, b);
+    const low = ps
+      ? dwords(
+          s,
+          iota(4).map(() => 0xcf000000),
+        )
+      : qwords(s, 0, 0xc1e00000);
+    const high = ps
+      ? dwords(
+          s,
+          iota(4).map(() => 0x4f000000),
+        )
+      : qwords(s, 0, 0x41e00000);
+    const within = v(
+      s,
+      Simd.and,
+      v(s, ps ? Simd.f32Ge : Simd.f64Ge, whole, low),
+      v(s, ps ? Simd.f32Lt : Simd.f64Lt, whole, high),
+    );
     s.if(
       both(s, defaultInexact(s), s.simd(ps ? Simd.allTrue32 : Simd.allTrue64, "i32", [within])),
       () => s.writeV(0, v(s, ps ? Simd.truncF32 : Simd.truncF64, whole)),

@@ -1,8 +1,8 @@
 /** MMX: moves between register files, and conversions. */
 import { Vp } from "../layout.js";
 import type { Definition } from "./sem.js";
-import { codeOf, slowVector } from "./vector-float.js";
 import { element, inserted } from "./vector.js";
+import { codeOf, slowVector } from "./vector-float.js";
 import { enterMmx, half, low64, readMm, replaceHalf, Simd, source, v, writeMm } from "./vector-ops.js";
 
 export const fromGeneral: Definition = (s) => writeMm(s, 0, s.extendU(s.read(1)));

@@ -2,7 +2,24 @@
 import { setPacked } from "./integer.js";
 import type { Definition, Sem, Value } from "./sem.js";
 import {
-  aligned, type Binary, bytes, dwords, half, imm8, iota, low64, op, qwords, readMm, replaceHalf, Simd, source, v, words, writeMm, zero,
+  aligned,
+  type Binary,
+  bytes,
+  dwords,
+  half,
+  imm8,
+  iota,
+  low64,
+  op,
+  qwords,
+  readMm,
+  replaceHalf,
+  Simd,
+  source,
+  v,
+  words,
+  writeMm,
+  zero,
 } from "./vector-ops.js";
 
 // ---- moves ------------------------------------------------------------------------------------------------------------------
@@ -41,7 +58,10 @@ export const moveMask =
   (code: number): Definition =>
   (s) =>
     s.write(0, s.simd(code, "i32", [s.readV(1)]));
-export const duplicate = (lanes: readonly number[]): ((s: Sem, a: Value) => Value) => (s, a) => s.shuffle(a, a, lanes);
+export const duplicate =
+  (lanes: readonly number[]): ((s: Sem, a: Value) => Value) =>
+  (s, a) =>
+    s.shuffle(a, a, lanes);
 
 // ---- shuffles -----------------------------------------------------------------------------------------------------------------
 
@@ -83,8 +103,24 @@ export const mmLow32 =
 function dwordControl(s: Sem): Value {
   const spread = v(s, Simd.mul32, v(s, Simd.splat32, imm8(s)), dwords(s, [64, 16, 4, 1]));
   const index = v(s, Simd.and, v(s, Simd.shrU32, spread, s.const32(6)), dwords(s, [3, 3, 3, 3]));
-  const four = v(s, Simd.mul32, index, dwords(s, iota(4).map(() => 0x04040404)));
-  return v(s, Simd.add32, four, dwords(s, iota(4).map(() => 0x03020100)));
+  const four = v(
+    s,
+    Simd.mul32,
+    index,
+    dwords(
+      s,
+      iota(4).map(() => 0x04040404),
+    ),
+  );
+  return v(
+    s,
+    Simd.add32,
+    four,
+    dwords(
+      s,
+      iota(4).map(() => 0x03020100),
+    ),
+  );
 }
 const dwordLanes = (imm: number): number[] => iota(16).map((i) => ((imm >> ((i >> 2) * 2)) & 3) * 4 + (i & 3));
 export const pshufd: Definition = (s) => {
@@ -97,11 +133,25 @@ export const shufps: Definition = (s) => {
   const a = s.readV(0);
   const imm = s.knownImmediate();
   if (imm !== undefined) {
-    s.writeV(0, s.shuffle(a, b, dwordLanes(imm).map((lane, i) => lane + (i >= 8 ? 16 : 0))));
+    s.writeV(
+      0,
+      s.shuffle(
+        a,
+        b,
+        dwordLanes(imm).map((lane, i) => lane + (i >= 8 ? 16 : 0)),
+      ),
+    );
     return;
   }
   const control = dwordControl(s);
-  s.writeV(0, s.shuffle(v(s, Simd.swizzle, a, control), v(s, Simd.swizzle, b, control), iota(16).map((i) => (i < 8 ? i : i + 16))));
+  s.writeV(
+    0,
+    s.shuffle(
+      v(s, Simd.swizzle, a, control),
+      v(s, Simd.swizzle, b, control),
+      iota(16).map((i) => (i < 8 ? i : i + 16)),
+    ),
+  );
 };
 export const shufpd: Definition = (s) => {
   const b = source(s, 1);
@@ -114,11 +164,49 @@ export const shufpd: Definition = (s) => {
 /** Four words at `from` by two bits each of the immediate; the other four stay. */
 function shuffleWords(s: Sem, a: Value, from: 0 | 4): Value {
   const here = (f: (i: number) => number, other: (i: number) => number): Value =>
-    words(s, iota(8).map((i) => (i >= from && i < from + 4 ? f(i - from) : other(i))));
-  const spread = v(s, Simd.mul16, v(s, Simd.splat16, imm8(s)), here((i) => [64, 16, 4, 1][i]!, () => 0));
-  const two = words(s, iota(8).map(() => 3));
-  const index = v(s, Simd.add16, v(s, Simd.and, v(s, Simd.shrU16, spread, s.const32(6)), two), here(() => from, (i) => i));
-  const control = v(s, Simd.add16, v(s, Simd.mul16, index, words(s, iota(8).map(() => 0x0202))), words(s, iota(8).map(() => 0x0100)));
+    words(
+      s,
+      iota(8).map((i) => (i >= from && i < from + 4 ? f(i - from) : other(i))),
+    );
+  const spread = v(
+    s,
+    Simd.mul16,
+    v(s, Simd.splat16, imm8(s)),
+    here(
+      (i) => [64, 16, 4, 1][i]!,
+      () => 0,
+    ),
+  );
+  const two = words(
+    s,
+    iota(8).map(() => 3),
+  );
+  const index = v(
+    s,
+    Simd.add16,
+    v(s, Simd.and, v(s, Simd.shrU16, spread, s.const32(6)), two),
+    here(
+      () => from,
+      (i) => i,
+    ),
+  );
+  const control = v(
+    s,
+    Simd.add16,
+    v(
+      s,
+      Simd.mul16,
+      index,
+      words(
+        s,
+        iota(8).map(() => 0x0202),
+      ),
+    ),
+    words(
+      s,
+      iota(8).map(() => 0x0100),
+    ),
+  );
   return v(s, Simd.swizzle, a, control);
 }
 export const pshuflw: Definition = (s) => s.writeV(0, shuffleWords(s, source(s, 1), 0));
@@ -200,10 +288,19 @@ export const extract =
   (s) =>
     s.write(0, element(s, s.readV(1), width));
 const INSERT = {
-  8: [Simd.eq8, Simd.splat8, 16], 16: [Simd.eq16, Simd.splat16, 8], 32: [Simd.eq32, Simd.splat32, 4], 64: [Simd.eq64, Simd.splat64, 2],
+  8: [Simd.eq8, Simd.splat8, 16],
+  16: [Simd.eq16, Simd.splat16, 8],
+  32: [Simd.eq32, Simd.splat32, 4],
+  64: [Simd.eq64, Simd.splat64, 2],
 } as const;
 /** a with the element that the immediate names replaced. */
-export function inserted(s: Sem, a: Value, value: Value, width: 8 | 16 | 32 | 64, lanes: number = INSERT[width][2]): Value {
+export function inserted(
+  s: Sem,
+  a: Value,
+  value: Value,
+  width: 8 | 16 | 32 | 64,
+  lanes: number = INSERT[width][2],
+): Value {
   const [eq, splat, n] = INSERT[width];
   const lane = s.bin("and", imm8(s), s.const32(lanes - 1));
   const places = new Uint8Array(16);
@@ -229,4 +326,9 @@ export const ptest: Definition = (s) => {
   const cf = any(v(s, Simd.andnot, b, a));
   setPacked(s, s.bin("or", s.bin("shl", zf, s.const32(6)), cf));
 };
-export const logicOps: Readonly<Record<string, Binary>> = { and: op(Simd.and), andn: andNot, or: op(Simd.or), xor: op(Simd.xor) };
+export const logicOps: Readonly<Record<string, Binary>> = {
+  and: op(Simd.and),
+  andn: andNot,
+  or: op(Simd.or),
+  xor: op(Simd.xor),
+};

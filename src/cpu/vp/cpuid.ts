@@ -8,23 +8,69 @@ type Place = readonly [leaf: number, subleaf: number, register: 0 | 1 | 2 | 3, b
 
 /** Features by the name that Linux's /proc/cpuinfo has. */
 export const FEATURES: Readonly<Record<string, Place>> = {
-  fpu: [1, 0, 3, 0], de: [1, 0, 3, 2], pse: [1, 0, 3, 3], tsc: [1, 0, 3, 4], msr: [1, 0, 3, 5], pae: [1, 0, 3, 6], mce: [1, 0, 3, 7],
-  cx8: [1, 0, 3, 8], apic: [1, 0, 3, 9], sep: [1, 0, 3, 11], mtrr: [1, 0, 3, 12], pge: [1, 0, 3, 13], mca: [1, 0, 3, 14],
-  cmov: [1, 0, 3, 15], pat: [1, 0, 3, 16], pse36: [1, 0, 3, 17], clflush: [1, 0, 3, 19], fxsr: [1, 0, 3, 24], sse: [1, 0, 3, 25],
-  sse2: [1, 0, 3, 26], mmx: [1, 0, 3, 23], pni: [1, 0, 2, 0], pclmulqdq: [1, 0, 2, 1], ssse3: [1, 0, 2, 9], sse4_1: [1, 0, 2, 19],
-  sse4_2: [1, 0, 2, 20], aes: [1, 0, 2, 25], sha_ni: [7, 0, 1, 29],
-  cx16: [1, 0, 2, 13], x2apic: [1, 0, 2, 21], movbe: [1, 0, 2, 22], popcnt: [1, 0, 2, 23],
-  tsc_deadline_timer: [1, 0, 2, 24], xsave: [1, 0, 2, 26], rdrand: [1, 0, 2, 30], hypervisor: [1, 0, 2, 31],
+  fpu: [1, 0, 3, 0],
+  de: [1, 0, 3, 2],
+  pse: [1, 0, 3, 3],
+  tsc: [1, 0, 3, 4],
+  msr: [1, 0, 3, 5],
+  pae: [1, 0, 3, 6],
+  mce: [1, 0, 3, 7],
+  cx8: [1, 0, 3, 8],
+  apic: [1, 0, 3, 9],
+  sep: [1, 0, 3, 11],
+  mtrr: [1, 0, 3, 12],
+  pge: [1, 0, 3, 13],
+  mca: [1, 0, 3, 14],
+  cmov: [1, 0, 3, 15],
+  pat: [1, 0, 3, 16],
+  pse36: [1, 0, 3, 17],
+  clflush: [1, 0, 3, 19],
+  fxsr: [1, 0, 3, 24],
+  sse: [1, 0, 3, 25],
+  sse2: [1, 0, 3, 26],
+  mmx: [1, 0, 3, 23],
+  pni: [1, 0, 2, 0],
+  pclmulqdq: [1, 0, 2, 1],
+  ssse3: [1, 0, 2, 9],
+  sse4_1: [1, 0, 2, 19],
+  sse4_2: [1, 0, 2, 20],
+  aes: [1, 0, 2, 25],
+  sha_ni: [7, 0, 1, 29],
+  cx16: [1, 0, 2, 13],
+  x2apic: [1, 0, 2, 21],
+  movbe: [1, 0, 2, 22],
+  popcnt: [1, 0, 2, 23],
+  tsc_deadline_timer: [1, 0, 2, 24],
+  xsave: [1, 0, 2, 26],
+  rdrand: [1, 0, 2, 30],
+  hypervisor: [1, 0, 2, 31],
   arat: [6, 0, 0, 2],
-  fsgsbase: [7, 0, 1, 0], smep: [7, 0, 1, 7], erms: [7, 0, 1, 9], rdseed: [7, 0, 1, 18], adx: [7, 0, 1, 19], clwb: [7, 0, 1, 24],
-  rdpid: [7, 0, 2, 22], fsrm: [7, 0, 3, 4], spec_ctrl: [7, 0, 3, 26], arch_capabilities: [7, 0, 3, 29],
-  syscall: [0x80000001, 0, 3, 11], nx: [0x80000001, 0, 3, 20], pdpe1gb: [0x80000001, 0, 3, 26], rdtscp: [0x80000001, 0, 3, 27],
-  lm: [0x80000001, 0, 3, 29], lahf_lm: [0x80000001, 0, 2, 0], abm: [0x80000001, 0, 2, 5],
+  fsgsbase: [7, 0, 1, 0],
+  smep: [7, 0, 1, 7],
+  erms: [7, 0, 1, 9],
+  rdseed: [7, 0, 1, 18],
+  adx: [7, 0, 1, 19],
+  clwb: [7, 0, 1, 24],
+  rdpid: [7, 0, 2, 22],
+  fsrm: [7, 0, 3, 4],
+  spec_ctrl: [7, 0, 3, 26],
+  arch_capabilities: [7, 0, 3, 29],
+  syscall: [0x80000001, 0, 3, 11],
+  nx: [0x80000001, 0, 3, 20],
+  pdpe1gb: [0x80000001, 0, 3, 26],
+  rdtscp: [0x80000001, 0, 3, 27],
+  lm: [0x80000001, 0, 3, 29],
+  lahf_lm: [0x80000001, 0, 2, 0],
+  abm: [0x80000001, 0, 2, 5],
   constant_tsc: [0x80000007, 0, 3, 8],
 };
 /** Implemented, but advertised by `--cpu max` only. */
 export const EXTRA_FEATURES: Readonly<Record<string, Place>> = {
-  smap: [7, 0, 1, 20], umip: [7, 0, 2, 2], invpcid: [7, 0, 1, 10], xsavec: [0xd, 1, 0, 1], xsaveopt: [0xd, 1, 0, 0],
+  smap: [7, 0, 1, 20],
+  umip: [7, 0, 2, 2],
+  invpcid: [7, 0, 1, 10],
+  xsavec: [0xd, 1, 0, 1],
+  xsaveopt: [0xd, 1, 0, 0],
 };
 
 /** What a user may do with `--cpu`: "default", "max", and "+name" or "-name" behind a comma. */
@@ -35,7 +81,8 @@ export function parseCpuModel(text: string): ReadonlySet<string> {
   else if (first !== "default") changes.unshift(first);
   for (const change of changes) {
     const name = change.slice(1);
-    if (!(name in FEATURES) && !(name in EXTRA_FEATURES)) throw new RangeError(`the processor has no feature "${name}"`);
+    if (!(name in FEATURES) && !(name in EXTRA_FEATURES))
+      throw new RangeError(`the processor has no feature "${name}"`);
     if (change[0] === "+") set.add(name);
     else if (change[0] === "-") set.delete(name);
     else throw new RangeError(`"${change}" is neither "default", "max", "+feature" nor "-feature"`);
@@ -56,7 +103,8 @@ export class Cpuid {
     const set = (leaf: number, sub: number, a: number, b: number, c: number, d: number): void =>
       void this.#leaves.set(leaf * 64 + sub, Uint32Array.of(a, b, c, d));
     const text = (s: string, at: number): number =>
-      (s.charCodeAt(at) | (s.charCodeAt(at + 1) << 8) | (s.charCodeAt(at + 2) << 16) | (s.charCodeAt(at + 3) << 24)) >>> 0;
+      (s.charCodeAt(at) | (s.charCodeAt(at + 1) << 8) | (s.charCodeAt(at + 2) << 16) | (s.charCodeAt(at + 3) << 24)) >>>
+      0;
     const vendor = "GenuineIntel";
     set(0, 0, 0x16, text(vendor, 0), text(vendor, 8), text(vendor, 4));
     // family 6, model 0x8F, stepping 8; 64-byte CLFLUSH line
@@ -79,7 +127,15 @@ export class Cpuid {
     set(0x40000000, 0, 0, 0, 0, 0);
     set(0x80000000, 0, 0x80000008, 0, 0, 0);
     set(0x80000001, 0, 0, 0, 0, 0);
-    for (let i = 0; i < 3; i++) set(0x80000002 + i, 0, text(BRAND, i * 16), text(BRAND, i * 16 + 4), text(BRAND, i * 16 + 8), text(BRAND, i * 16 + 12));
+    for (let i = 0; i < 3; i++)
+      set(
+        0x80000002 + i,
+        0,
+        text(BRAND, i * 16),
+        text(BRAND, i * 16 + 4),
+        text(BRAND, i * 16 + 8),
+        text(BRAND, i * 16 + 12),
+      );
     set(0x80000006, 0, 0, 0, 0x08008040, 0);
     set(0x80000007, 0, 0, 0, 0, 0);
     // 40 physical, 48 linear address bits

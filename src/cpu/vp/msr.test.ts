@@ -8,11 +8,21 @@ import { Msr, MsrFile } from "./msr.js";
 const u32 = fc.integer({ min: 0, max: 0xffffffff });
 const wide = (low: number, high: number): bigint => (BigInt(high >>> 0) << 32n) | BigInt(low >>> 0);
 
-function makeFile(): { file: MsrFile; time: { ns: number }; offsets: number[]; machine: ReturnType<typeof createBareMachine> } {
+function makeFile(): {
+  file: MsrFile;
+  time: { ns: number };
+  offsets: number[];
+  machine: ReturnType<typeof createBareMachine>;
+} {
   const machine = createBareMachine(1 << 20);
   const time = { ns: 0 };
   const offsets: number[] = [];
-  const file = new MsrFile(machine.vp, { read: () => false, write: () => false }, () => time.ns, (o) => void offsets.push(o));
+  const file = new MsrFile(
+    machine.vp,
+    { read: () => false, write: () => false },
+    () => time.ns,
+    (o) => void offsets.push(o),
+  );
   return { file, time, offsets, machine };
 }
 
@@ -22,18 +32,24 @@ describe("model-specific registers", () => {
 
   it("count time from what the guest writes to the time-stamp counter, modulo 2^64", () => {
     fc.assert(
-      fc.property(u32, u32, fc.integer({ min: 0, max: 2 ** 52 }), fc.integer({ min: 0, max: 2 ** 40 }), (low, high, now, later) => {
-        time.ns = now;
-        assert.equal(file.write(Msr.TSC, low, high), true);
-        file.tsc(out);
-        assert.equal(wide(out[0]!, out[1]!), wide(low, high));
-        time.ns = now + later;
-        assert.equal(file.read(Msr.TSC, out), true);
-        assert.equal(wide(out[0]!, out[1]!), BigInt.asUintN(64, wide(low, high) + BigInt(later)));
-        // TSC_ADJUST is the same offset
-        file.read(Msr.TSC_ADJUST, out);
-        assert.equal(wide(out[0]!, out[1]!), BigInt.asUintN(64, wide(low, high) - BigInt(now)));
-      }),
+      fc.property(
+        u32,
+        u32,
+        fc.integer({ min: 0, max: 2 ** 52 }),
+        fc.integer({ min: 0, max: 2 ** 40 }),
+        (low, high, now, later) => {
+          time.ns = now;
+          assert.equal(file.write(Msr.TSC, low, high), true);
+          file.tsc(out);
+          assert.equal(wide(out[0]!, out[1]!), wide(low, high));
+          time.ns = now + later;
+          assert.equal(file.read(Msr.TSC, out), true);
+          assert.equal(wide(out[0]!, out[1]!), BigInt.asUintN(64, wide(low, high) + BigInt(later)));
+          // TSC_ADJUST is the same offset
+          file.read(Msr.TSC_ADJUST, out);
+          assert.equal(wide(out[0]!, out[1]!), BigInt.asUintN(64, wide(low, high) - BigInt(now)));
+        },
+      ),
     );
   });
 

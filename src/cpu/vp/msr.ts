@@ -2,15 +2,42 @@
  * Model-specific registers of the processor itself (Intel SDM vol. 4). Those of the local APIC and of the hypervisor are asked
  * of `others`. An unknown register is #GP, as on hardware: Linux reads the doubtful ones with a fix-up.
  */
-import { SegIndex, SEG_BYTES, Vp } from "../layout.js";
+import { SEG_BYTES, SegIndex, Vp } from "../layout.js";
 import type { VirtualProcessor } from "./virtual-processor.js";
 
 export const Msr = {
-  TSC: 0x10, APIC_BASE: 0x1b, FEATURE_CONTROL: 0x3a, TSC_ADJUST: 0x3b, SPEC_CTRL: 0x48, PRED_CMD: 0x49, BIOS_SIGN_ID: 0x8b,
-  MTRRCAP: 0xfe, ARCH_CAPABILITIES: 0x10a, SYSENTER_CS: 0x174, SYSENTER_ESP: 0x175, SYSENTER_EIP: 0x176, MCG_CAP: 0x179,
-  MCG_STATUS: 0x17a, MISC_ENABLE: 0x1a0, MTRR_PHYS: 0x200, MTRR_FIX64K: 0x250, MTRR_FIX16K: 0x258, MTRR_FIX4K: 0x268, PAT: 0x277,
-  MTRR_DEF_TYPE: 0x2ff, TSC_DEADLINE: 0x6e0, X2APIC: 0x800, EFER: 0xc0000080, STAR: 0xc0000081, LSTAR: 0xc0000082,
-  CSTAR: 0xc0000083, SFMASK: 0xc0000084, FS_BASE: 0xc0000100, GS_BASE: 0xc0000101, KERNEL_GS_BASE: 0xc0000102, TSC_AUX: 0xc0000103,
+  TSC: 0x10,
+  APIC_BASE: 0x1b,
+  FEATURE_CONTROL: 0x3a,
+  TSC_ADJUST: 0x3b,
+  SPEC_CTRL: 0x48,
+  PRED_CMD: 0x49,
+  BIOS_SIGN_ID: 0x8b,
+  MTRRCAP: 0xfe,
+  ARCH_CAPABILITIES: 0x10a,
+  SYSENTER_CS: 0x174,
+  SYSENTER_ESP: 0x175,
+  SYSENTER_EIP: 0x176,
+  MCG_CAP: 0x179,
+  MCG_STATUS: 0x17a,
+  MISC_ENABLE: 0x1a0,
+  MTRR_PHYS: 0x200,
+  MTRR_FIX64K: 0x250,
+  MTRR_FIX16K: 0x258,
+  MTRR_FIX4K: 0x268,
+  PAT: 0x277,
+  MTRR_DEF_TYPE: 0x2ff,
+  TSC_DEADLINE: 0x6e0,
+  X2APIC: 0x800,
+  EFER: 0xc0000080,
+  STAR: 0xc0000081,
+  LSTAR: 0xc0000082,
+  CSTAR: 0xc0000083,
+  SFMASK: 0xc0000084,
+  FS_BASE: 0xc0000100,
+  GS_BASE: 0xc0000101,
+  KERNEL_GS_BASE: 0xc0000102,
+  TSC_AUX: 0xc0000103,
 } as const;
 
 /**
@@ -99,21 +126,30 @@ export class MsrFile {
     const v = this.#vp.view;
     const { base } = this.#vp;
     const slot = SLOTS[index];
-    if (slot !== undefined) return this.#answer(out, v.getUint32(base + slot.at, true), v.getUint32(base + slot.at + 4, true));
+    if (slot !== undefined)
+      return this.#answer(out, v.getUint32(base + slot.at, true), v.getUint32(base + slot.at + 4, true));
     const kept = this.#kept.get(index);
     if (kept !== undefined) return this.#answer(out, kept[0], kept[1]);
     switch (index) {
       case Msr.TSC:
         this.tsc(out);
         return true;
-      case Msr.TSC_ADJUST: return this.#answer(out, this.#offsetLow, this.#offsetHigh);
-      case Msr.EFER: return this.#answer(out, v.getUint32(base + Vp.efer, true), 0);
-      case Msr.FS_BASE: return this.#base(out, SegIndex.fs);
-      case Msr.GS_BASE: return this.#base(out, SegIndex.gs);
-      case Msr.MTRRCAP: return this.#answer(out, 0x508, 0);
-      case Msr.ARCH_CAPABILITIES: return this.#answer(out, ARCH_CAPABILITIES[0], ARCH_CAPABILITIES[1]);
-      case Msr.MCG_CAP: return this.#answer(out, 0, 0);
-      default: return this.#others.read(index, out);
+      case Msr.TSC_ADJUST:
+        return this.#answer(out, this.#offsetLow, this.#offsetHigh);
+      case Msr.EFER:
+        return this.#answer(out, v.getUint32(base + Vp.efer, true), 0);
+      case Msr.FS_BASE:
+        return this.#base(out, SegIndex.fs);
+      case Msr.GS_BASE:
+        return this.#base(out, SegIndex.gs);
+      case Msr.MTRRCAP:
+        return this.#answer(out, 0x508, 0);
+      case Msr.ARCH_CAPABILITIES:
+        return this.#answer(out, ARCH_CAPABILITIES[0], ARCH_CAPABILITIES[1]);
+      case Msr.MCG_CAP:
+        return this.#answer(out, 0, 0);
+      default:
+        return this.#others.read(index, out);
     }
   }
   #answer(out: Uint32Array, low: number, high: number): boolean {
@@ -146,14 +182,20 @@ export class MsrFile {
       case Msr.TSC_ADJUST:
         this.#setOffset(low, high);
         return true;
-      case Msr.EFER: return this.#writeEfer(low, high);
-      case Msr.FS_BASE: return this.#writeBase(SegIndex.fs, low, high);
-      case Msr.GS_BASE: return this.#writeBase(SegIndex.gs, low, high);
-      case Msr.PRED_CMD: return (low & ~1) === 0 && high === 0;
-      case Msr.BIOS_SIGN_ID: return true;
+      case Msr.EFER:
+        return this.#writeEfer(low, high);
+      case Msr.FS_BASE:
+        return this.#writeBase(SegIndex.fs, low, high);
+      case Msr.GS_BASE:
+        return this.#writeBase(SegIndex.gs, low, high);
+      case Msr.PRED_CMD:
+        return (low & ~1) === 0 && high === 0;
+      case Msr.BIOS_SIGN_ID:
+        return true;
       case Msr.ARCH_CAPABILITIES:
       case Msr.MTRRCAP:
-      case Msr.MCG_CAP: return false;
+      case Msr.MCG_CAP:
+        return false;
     }
     if (this.#kept.has(index)) {
       if (index === Msr.FEATURE_CONTROL) return false; // locked
@@ -184,7 +226,11 @@ export class MsrFile {
     return true;
   }
   save(): MsrState {
-    return { version: 1, values: [...this.#kept].map(([i, [l, h]]) => [i, l, h] as const), tscOffset: [this.#offsetLow, this.#offsetHigh] };
+    return {
+      version: 1,
+      values: [...this.#kept].map(([i, [l, h]]) => [i, l, h] as const),
+      tscOffset: [this.#offsetLow, this.#offsetHigh],
+    };
   }
   restore(s: MsrState): void {
     for (const [i, l, h] of s.values) this.#kept.set(i, [l, h]);

@@ -2,7 +2,7 @@
 import { open } from "node:fs/promises";
 import { assembleDebianGuest, parseReference } from "../../image/debian-guest.js";
 import { ImageError } from "../../image/errors.js";
-import { type ByteSource, identify, type Identity } from "../../image/identify.js";
+import { type ByteSource, type Identity, identify } from "../../image/identify.js";
 import type { Progress } from "../../image/package-source.js";
 import type { GuestFiles } from "../../vm/platform.js";
 import { readAptSettings } from "./apt-sources.js";
@@ -31,17 +31,18 @@ export async function debianGuest(reference: string, o: GuestOptions = {}): Prom
   const environment = o.environment ?? process.env;
   const apt = await readAptSettings();
   const source = new Mirror({ mirror: o.mirror, environment, apt, keyring: () => readKeyring(o.keyring) });
-  const assemble = (): ReturnType<typeof assembleDebianGuest> => assembleDebianGuest({
-    reference,
-    source,
-    cache: new FolderCache(cacheFolder(environment)),
-    sha256,
-    now: () => Date.now(),
-    allowExpired: apt.configuration.get("acquire::check-valid-until") === "false",
-    ...(o.offline === undefined ? {} : { offline: o.offline }),
-    ...(o.progress === undefined ? {} : { progress: o.progress }),
-    ...(o.signal === undefined ? {} : { signal: o.signal }),
-  });
+  const assemble = (): ReturnType<typeof assembleDebianGuest> =>
+    assembleDebianGuest({
+      reference,
+      source,
+      cache: new FolderCache(cacheFolder(environment)),
+      sha256,
+      now: () => Date.now(),
+      allowExpired: apt.configuration.get("acquire::check-valid-until") === "false",
+      ...(o.offline === undefined ? {} : { offline: o.offline }),
+      ...(o.progress === undefined ? {} : { progress: o.progress }),
+      ...(o.signal === undefined ? {} : { signal: o.signal }),
+    });
   // the first boot takes what is here now; a reboot reads it again
   let ready: Awaited<ReturnType<typeof assemble>> | undefined = await assemble();
   const { kernelVersion } = ready;
@@ -107,10 +108,18 @@ async function wholeFile(path: string): Promise<Uint8Array> {
 export async function kernelGuest(kernel: string, initrds: readonly string[]): Promise<GuestFiles> {
   const identity = await inspectFile(kernel);
   if (!identity.bootable.ok) {
-    throw new ImageError("cannot-run", `${kernel} is ${identity.description}: ${identity.bootable.reason}`, identity.bootable.hint);
+    throw new ImageError(
+      "cannot-run",
+      `${kernel} is ${identity.description}: ${identity.bootable.reason}`,
+      identity.bootable.hint,
+    );
   }
   if (identity.bootable.method !== "linux-boot") {
-    throw new ImageError("cannot-run", `${kernel} is ${identity.description}: this boot method (${identity.bootable.method}) is not there yet`, "give a Linux bzImage (vmlinuz)");
+    throw new ImageError(
+      "cannot-run",
+      `${kernel} is ${identity.description}: this boot method (${identity.bootable.method}) is not there yet`,
+      "give a Linux bzImage (vmlinuz)",
+    );
   }
   return {
     load: async () => ({ kernel: await wholeFile(kernel), initrds: await Promise.all(initrds.map(wholeFile)) }),

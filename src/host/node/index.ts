@@ -4,7 +4,15 @@ import { debianGuest, type GuestOptions, kernelGuest } from "./guest.js";
 import { nodePlatform } from "./platform.js";
 
 export type { Identity } from "../../image/identify.js";
-export { type ExecResult, type GuestFiles, type ProcessorStats, Vm, type VmEnd, VmError, type WaitOptions } from "../../vm/index.js";
+export {
+  type ExecResult,
+  type GuestFiles,
+  type ProcessorStats,
+  Vm,
+  type VmEnd,
+  VmError,
+  type WaitOptions,
+} from "../../vm/index.js";
 export { inspectFile } from "./guest.js";
 
 export interface CreateVmOptions extends Omit<VmOptions, "guest" | "saved">, GuestOptions {
