@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { SegAttr, SegIndex, Vp } from "../../src/cpu/layout.js";
-import { CODE, GDT, HANDLERS, IDT, IST1, IST2, RSP0, Selector, STACK, SystemMachine, TSS, USER_STACK } from "./system-machine.js";
+import { CODE, GDT, IST1, IST2, RSP0, Selector, STACK, SystemMachine, TSS, USER_STACK } from "./system-machine.js";
 
 const RF = 0x10000;
 /** Page of the identity map. */
@@ -122,7 +122,7 @@ test("bad gates and bad targets: error codes with IDT and EXT", () => {
 
 test("a TSS that is too short for the stack is #TS with its selector", () => {
   const m = new SystemMachine();
-  m.vp.setSegment(SegIndex.tr, { selector: Selector.tss, attributes: 0x8b, limit: 0x2a, base: TSS });
+  m.vp.setSegment(SegIndex.tr, { selector: Selector.tss, attributes: 0x8b, limit: 0x2b, base: TSS });
   m.gate(10, { ist: 1 });
   m.gate(6, { ist: 2 });
   const o = m.execute("ud2");
@@ -143,7 +143,6 @@ test("double faults by the table of classes; a fault in its delivery is the end"
   m.gate(8, { ist: 1 });
   const absent = 0x3ff000;
   m.ram.setUint32(pte(absent), 0, true);
-  const unmapped = 0x8000; // RSP0's page
   const first = { de: "xor ecx, ecx\nfault: div ecx", gp: "fault: mov cr0, rax", pf: `fault: mov al, [${absent}]`, ud: "fault: ud2" };
   const spoil = {
     // the handler's gate is not present: #NP
@@ -175,7 +174,6 @@ test("double faults by the table of classes; a fault in its delivery is the end"
   m.gate(13, { type: 0x0e });
   m.gate(8, { type: 0x0e });
   assert.equal(m.execute("mov cr0, rax", 3).vector, -2);
-  void unmapped;
 });
 
 test("a fault in delivery leaves the processor where it was", () => {
@@ -213,5 +211,4 @@ test("from compatibility mode RIP is pushed relative to CS, and the code's descr
   assert.deepEqual([o.vector, o.rip, o.cs], [3, CODE + 1 - 0x30000, Selector.code32]);
   assert.equal(m.ram.getUint8(GDT + Selector.code + 5), 0x9b);
   assert.equal(m.segment(SegIndex.cs).base, 0);
-  void [HANDLERS, IDT];
 });

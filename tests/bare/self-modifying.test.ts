@@ -1,0 +1,190 @@
+/** Code that changes under the processor: by itself, through another mapping, from outside, across pages, and when the record arena is full. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import fc from "fast-check";
+import { ARENA_BYTES, Vp } from "../../src/cpu/layout.js";
+import { CODE, SystemMachine } from "./system-machine.js";
+
+const pte = (page: number): number => 0x10000 + (page >> 12) * 8;
+/** `mov eax, imm32` is b8 and the immediate. */
+const immediate = (label: string): string => `[rel ${label} + 1]`;
+
+test("a store to the next instruction, to one further on, and to the same line behind a jump", () => {
+  const m = new SystemMachine();
+  m.load(`
+    mov ecx, 3
+    again: mov dword ${immediate("next")}, ecx
+    next: mov eax, 0x7777
+    add ebx, eax
+    mov dword ${immediate("later")}, 100
+    nop
+    nop
+    later: mov eax, 0x7777
+    add ebx, eax
+    dec ecx
+    jnz again
+    hlt`);
+  m.level(0);
+  m.set({ rbx: 0 });
+  m.run();
+  assert.equal(m.number("rbx"), 3 + 2 + 1 + 300);
+  // the same program again, its code now being known and changed back
+  m.level(0);
+  m.set({ rbx: 0 });
+  m.run();
+  assert.equal(m.number("rbx"), 306);
+});
+
+test("an instruction that overwrites itself has its effect once; the new one runs at the next visit", () => {
+  const m = new SystemMachine();
+  // the store replaces its own first bytes by "inc ebx; nop ..." (10 bytes long)
+  m.load("mov edx, 2\nagain: mov dword [rel again], 0x9090c3ff\nn: dec edx\njz end\nmov dword [rel again + 4], 0x90909090\nmov word [rel again + 8], 0x9090\njmp again\nend: hlt");
+  m.level(0);
+  m.set({ rbx: 0 });
+  m.run();
+  assert.equal(m.number("rbx"), 1);
+});
+
+test("read-modify-write, strings, pushes and vector stores over code", () => {
+  const m = new SystemMachine();
+  const stores: readonly [string, string, number][] = [
+    ["add", "add dword [rel f + 1], 5", 12],
+    ["xchg", "mov eax, 12\nxchg [rel f + 1], eax", 12],
+    ["lock cmpxchg", "mov eax, 7\nmov edx, 12\nlock cmpxchg [rel f + 1], edx", 12],
+    ["movups", "movups xmm0, [rel code]\nmovups [rel f], xmm0", 12],
+    ["rep movsb", "lea rsi, [rel code]\nlea rdi, [rel f]\nmov ecx, 16\nrep movsb", 12],
+    ["rep stosb", "lea rdi, [rel f + 1]\nmov ecx, 1\nmov al, 12\nrep stosb", 12],
+    ["movsq", "lea rsi, [rel code]\nlea rdi, [rel f]\nmovsq", 12],
+    ["push", "mov rbp, rsp\nlea rsp, [rel f + 8]\npush qword [rel code]\nmov rsp, rbp", 12],
+    ["bts", "bts dword [rel f + 1], 3", 15],
+    ["cmpxchg8b", "mov rax, [rel f]\nmov rdx, rax\nshr rdx, 32\nmov rbx, [rel code]\nmov rcx, rbx\nshr rcx, 32\ncmpxchg8b [rel f]", 12],
+    ["fstp", "fld tword [rel code]\nfstp tword [rel f]", 12],
+    ["call's return address", "mov rbp, rsp\nlea rsp, [rel f + 8]\ncall g\ng: mov rsp, rbp\nmov rax, [rel code]\nmov [rel f], rax", 12],
+  ];
+  for (const [name, source, result] of stores) {
+    m.load(`call f\nmov r8, rax\n${source}\ncall f\nhlt\nalign 64\nf: mov eax, 7\nret\ntimes 10 nop\nalign 16\ncode: mov eax, 12\nret\ntimes 10 nop`);
+    m.level(0);
+    assert.equal(m.run().vector, -1, name);
+    assert.deepEqual([m.number("r8"), m.number("rax")], [7, result], name);
+  }
+});
+
+test("through another mapping of the page, and by a store across two pages", () => {
+  const m = new SystemMachine();
+  m.ram.setUint32(pte(0x50000), 0x41067, true);
+  m.vp.runtime.resetTlb();
+  m.load("f: mov eax, 1\nret", 0x41000);
+  m.load("call 0x41000\nmov ebx, eax\nmov dword [0x50001], 2\ncall 0x41000\nmov ecx, eax\nmov dword [0x50001], 3\ncall 0x50000\nmov edx, eax\nhlt");
+  m.level(0);
+  m.run();
+  assert.deepEqual([m.number("rbx"), m.number("rcx"), m.number("rdx")], [1, 2, 3]);
+  // mov eax, imm32 whose immediate lies across the boundary; the store writes both halves at once
+  m.load("mov eax, 0x11111111\nret", 0x42ffd);
+  m.load("call 0x42ffd\nmov ebx, eax\nmov rax, 0xc322222222b8\nmov [0x42ffd], rax\ncall 0x42ffd\nmov ecx, eax\nmov byte [0x43001], 0x33\ncall 0x42ffd\nmov edx, eax\nhlt");
+  m.level(0);
+  m.run();
+  assert.deepEqual([m.number("rbx"), m.number("rcx"), m.number("rdx")], [0x11111111, 0x22222222, 0x33222222]);
+});
+
+test("an instruction across pages, whose second page is remapped, or goes away", () => {
+  const m = new SystemMachine();
+  m.load("mov eax, 0x11111111\nret", 0x42ffd);
+  m.vp.ram.copyWithin(0x51000, 0x43000, 0x44000);
+  m.ram.setUint16(0x51000, 0x4444, true);
+  m.load("call 0x42ffd\nmov ebx, eax\nmov qword [rel 0x10000 + 0x43 * 8], 0x51067\ninvlpg [0x43000]\ncall 0x42ffd\nmov ecx, eax\nmov qword [rel 0x10000 + 0x43 * 8], 0\ninvlpg [0x43000]\ncall 0x42ffd");
+  m.level(0);
+  const o = m.run();
+  assert.deepEqual([m.number("rbx"), m.number("rcx")], [0x11111111, 0x44441111]);
+  // the fault is of the second page; the instruction is the one before the boundary
+  assert.deepEqual([o.vector, o.error, o.rip, m.vp.register64(Vp.cr2)], [14, 0, 0x42ffd, 0x43000n]);
+});
+
+test("from outside: a device writes RAM", () => {
+  const m = new SystemMachine();
+  m.load("mov eax, 1\nhlt");
+  m.level(0);
+  m.run();
+  m.ram.setUint32(CODE + 1, 2, true);
+  m.vp.runtime.ramWritten(CODE + 3, 1);
+  m.run();
+  assert.equal(m.number("rax"), 2);
+});
+
+test("the page of the running code becomes another: the block that runs goes on, the next one is new", () => {
+  const m = new SystemMachine();
+  m.load("mov qword [rel 0x10000 + 0x45 * 8], 0x46067\ninvlpg [0x45000]\nmov eax, 1\nhlt", 0x45000);
+  m.vp.ram.copyWithin(0x46000, 0x45000, 0x46000);
+  const at = m.vp.ram.indexOf(0xb8, 0x46000);
+  m.ram.setUint32(at + 1, 2, true);
+  m.level(0);
+  m.run(0x45000);
+  assert.equal(m.number("rax"), 2);
+});
+
+test("a full record arena is emptied while code runs", () => {
+  const m = new SystemMachine();
+  const { vp } = m;
+  // 48 pages of small blocks: each `jmp` to the next one, run in a loop while the arena starts nearly full
+  const from = 0x100000;
+  const blocks = 3000;
+  for (let i = 0; i < blocks; i++) {
+    const at = from + i * 64;
+    vp.ram.set([0x48, 0xff, 0xc0, 0xe9, 57, 0, 0, 0], at); // inc rax; jmp +57
+  }
+  const end = from + blocks * 64;
+  const back = m.load(`dec ecx\njnz ${from}\nhlt`, end);
+  assert.ok(back.bytes.length < 64);
+  vp.runtime.ramWritten(from, blocks * 64 + 64);
+  const flushes = vp.stat("arenaFlushes");
+  for (let round = 0; round < 4; round++) {
+    vp.view.setUint32(vp.base + Vp.arenaNext, vp.base + Vp.arena + ARENA_BYTES - 20000 - round * 8192, true);
+    m.level(0);
+    m.set({ rax: 0, rcx: 5 });
+    m.run(from);
+    assert.equal(m.number("rax"), blocks * 5);
+  }
+  assert.ok(vp.stat("arenaFlushes") > flushes);
+});
+
+test("random code that rewrites itself agrees with the same code read anew for every instruction", () => {
+  // a table of 16 cells of 8 bytes: `add rax, imm32; jmp short` or `mov byte [cell], imm; jmp short`; each run rewrites immediates
+  const cell = fc.record({ store: fc.boolean(), target: fc.integer({ min: 0, max: 15 }), value: fc.integer({ min: 0, max: 127 }) });
+  const m = new SystemMachine();
+  const base = 0x60fa0; // the cells lie across a page boundary
+  fc.assert(
+    fc.property(fc.array(cell, { minLength: 16, maxLength: 16 }), fc.integer({ min: 1, max: 6 }), (cells, rounds) => {
+      const bytes: number[] = [];
+      cells.forEach((c, i) => {
+        const at = base + i * 16;
+        // both kinds keep an 8-bit value at byte 9
+        if (c.store) {
+          // mov byte [target + 9], value; then: add rax, byte 9 of the cell itself
+          const to = base + c.target * 16 + 9;
+          bytes.push(0xc6, 0x04, 0x25, to & 255, (to >> 8) & 255, (to >> 16) & 255, to >>> 24, c.value);
+          // 83 c0 ib = add eax, ib
+          bytes.push(0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90);
+          bytes[i * 16 + 8] = 0xb1; // mov cl, imm8 at byte 9
+        } else {
+          bytes.push(0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x83 - 0x83 + 0x90, 0xb1, c.value, 0x0f, 0xb6, 0xc9, 0x01, 0xc8, 0x90);
+        }
+        void at;
+      });
+      m.vp.ram.set(bytes, base);
+      m.vp.runtime.ramWritten(base, bytes.length);
+      m.load("cld\ndec ebx\njnz 0x60fa0\nhlt", base + 256);
+      // model: the values of byte 9
+      const values = cells.map((c, i) => (c.store ? bytes[i * 16 + 9]! : c.value));
+      let sum = 0;
+      for (let r = 0; r < rounds; r++)
+        cells.forEach((c, i) => {
+          if (c.store) values[c.target] = c.value;
+          else sum += values[i]!;
+        });
+      m.level(0);
+      m.set({ rax: 0, rbx: rounds, rcx: 0 });
+      assert.equal(m.run(base).vector, -1);
+      assert.equal(m.number("rax"), sum);
+    }),
+    { numRuns: Number(process.env.CASES ?? 300) },
+  );
+});
