@@ -23,7 +23,7 @@ export function assemble(source: string, bits: 16 | 32 | 64, origin: number): As
   const [input, output, map] = [join(folder, "in.asm"), join(folder, "out.bin"), join(folder, "out.map")];
   writeFileSync(input, `[map symbols ${map}]\n${text}`);
   try {
-    execFileSync("nasm", ["-f", "bin", "-O1", "-o", output, input], { stdio: "pipe" });
+    execFileSync("nasm", ["-f", "bin", "-o", output, input], { stdio: "pipe" });
   } catch (error) {
     const { code, stderr } = error as NodeJS.ErrnoException & { stderr?: Buffer };
     if (code === "ENOENT") throw new Error("these tests assemble their guest code with nasm, which is not here\n  try: apt-get install nasm");

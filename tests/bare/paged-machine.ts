@@ -30,7 +30,7 @@ export class PagedMachine extends SystemMachine {
 
   constructor(mode: PagingState["mode"]) {
     const outside: number[] = [];
-    super(END, { mmioRead: (gpa, to) => void (outside.push(gpa), to.fill(0xee)), mmioWrite: (gpa) => void outside.push(gpa) });
+    super(END, { mmioRead: (gpa) => void outside.push(gpa), mmioWrite: (gpa) => void outside.push(gpa) });
     this.outside = outside;
     this.mode = mode;
     const { ram } = this;

@@ -27,10 +27,11 @@ export const CODE = 0x40000;
 export const Selector = {
   code32: 0x08, code: 0x10, data: 0x18, code32u: 0x23, datau: 0x2b, codeu: 0x33, code16: 0x38, tss: 0x40, ldt: 0x50, free: 0x60,
 } as const;
-const DESCRIPTORS: Readonly<Record<number, readonly [high: number, low: number]>> = {
-  0x08: [0x00cf9b00, 0xffff], 0x10: [0x00af9b00, 0xffff], 0x18: [0x00cf9300, 0xffff], 0x20: [0x00cffb00, 0xffff], 0x28: [0x00cff300, 0xffff],
-  0x30: [0x00affb00, 0xffff], 0x38: [0x008f9b00, 0xffff], 0x40: [0x00008900, (TSS << 16) | 0x1fff],
-};
+/** High and low words from selector 8 on. */
+const DESCRIPTORS: readonly (readonly [high: number, low: number])[] = [
+  [0x00cf9b00, 0xffff], [0x00af9b00, 0xffff], [0x00cf9300, 0xffff], [0x00cffb00, 0xffff], [0x00cff300, 0xffff], [0x00affb00, 0xffff], [0x008f9b00, 0xffff],
+  [0x00008900, (TSS << 16) | 0x1fff],
+];
 export const Gpr = {
   rax: 0, rcx: 1, rdx: 2, rbx: 3, rsp: 4, rbp: 5, rsi: 6, rdi: 7, r8: 8, r9: 9, r10: 10, r11: 11, r12: 12, r13: 13, r14: 14, r15: 15,
 } as const;
@@ -69,7 +70,9 @@ export class SystemMachine {
     this.vp = vp;
     this.msrs = new MsrFile(vp, { read: () => false, write: () => false }, () => 0, () => {});
     this.ram = new DataView(vp.ram.buffer, vp.ram.byteOffset, vp.ram.byteLength);
-    for (const [selector, [high, low]] of Object.entries(DESCRIPTORS)) this.descriptor(Number(selector), high, low);
+    DESCRIPTORS.forEach(([high, low], i) => {
+      this.descriptor(8 + i * 8, high, low);
+    });
     vp.ram.fill(0xf4, HANDLERS, HANDLERS + 0x1000);
     for (let n = 0; n < 256; n++) this.gate(n, {});
     this.ram.setUint32(TSS + 4, RSP0, true);
