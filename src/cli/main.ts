@@ -14,7 +14,7 @@ function megabytes(text: string): number {
 }
 function positive(text: string): number {
   const n = Number(text);
-  if (!(n > 0)) throw new InvalidArgumentError("give a number of seconds above 0.");
+  if (!(n > 0 && n <= 2_000_000)) throw new InvalidArgumentError("give a number of seconds above 0, at most 2000000.");
   return n;
 }
 function cpu(text: string): string {
@@ -91,6 +91,6 @@ await program.parseAsync();
 // a worker or a socket that still ends must not hold the exit; streams are flushed by then
 const code = process.exitCode ?? 0;
 const drained = (s: NodeJS.WriteStream): Promise<void> =>
-  new Promise((r) => (s.writableLength === 0 ? r() : s.once("drain", () => r())));
+  new Promise((r) => s.write("", () => r()));
 await Promise.all([drained(process.stdout), drained(process.stderr)]);
 process.exit(code);

@@ -61,6 +61,11 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
   let restore = (): void => {};
   let log: WriteStream | undefined;
   const logs: WriteStream[] = [];
+  let logFailure: VmError | undefined;
+  const logFailed = (e: VmError): void => {
+    logFailure ??= e;
+    void vm?.kill();
+  };
   let timer: NodeJS.Timeout | undefined;
   let timedOut = false;
   const started = process.hrtime.bigint();
@@ -71,7 +76,7 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
         controller.abort(new VmError("timeout", "time-out"));
         void vm?.kill();
       }, o.timeout * 1000);
-    const trace = o.traceCpu === undefined ? undefined : await openLog(o.traceCpu, "trace");
+    const trace = o.traceCpu === undefined ? undefined : await openLog(o.traceCpu, "trace", logFailed);
     vm = await createVm({
       ...(trace === undefined ? {} : { traceCpu: (lines: string) => flow(trace, lines) }),
       ...(o.kernel === undefined ? { image: guest ?? "debian:12" } : { kernel: o.kernel, initrd: o.initrd ?? [] }),
@@ -94,7 +99,7 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
     progress.clear();
     const machine = vm;
     if (trace !== undefined) logs.push(trace);
-    if (o.serialLog !== undefined) log = await openLog(o.serialLog, "serial log");
+    if (o.serialLog !== undefined) log = await openLog(o.serialLog, "serial log", logFailed);
     const output = log;
     machine.onOutput(0, (bytes) => {
       output?.write(bytes);
@@ -135,6 +140,7 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
     }
     const end = await machine.waitForEnd();
     restore();
+    if (logFailure !== undefined && interrupted === undefined && !timedOut) throw logFailure;
     const code =
       interrupted !== undefined
         ? interrupted === "SIGINT"
@@ -172,15 +178,18 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
     for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.off(signal, onSignal);
     await vm?.kill();
     if (log !== undefined) logs.push(log);
-    for (const stream of logs) await new Promise<void>((resolve) => stream.end(() => resolve()));
+    for (const stream of logs) if (stream.writable) await new Promise<void>((resolve) => stream.end(() => resolve()));
     void started;
   }
 }
 
 /** Writes; a promise where the reader is slow. */
 function flow(stream: NodeJS.WritableStream, data: string | Uint8Array): void | Promise<void> {
-  if (stream.write(data)) return;
-  return new Promise((resolve) => stream.once("drain", resolve));
+  let settle = (): void => {};
+  const taken = new Promise<void>((resolve) => {
+    settle = resolve;
+  });
+  return stream.write(data, () => settle()) ? undefined : taken;
 }
 
 /** On a terminal: that it boots, and one line when it is up. */
@@ -208,10 +217,17 @@ export function reportFailure(failure: ReturnType<typeof describeFailure>, error
   if (process.env.ENLIGHTEN_DEBUG && error instanceof Error) process.stderr.write(`${error.stack}\n`);
 }
 
-function openLog(path: string, what: string): Promise<WriteStream> {
+/** @param onFailure when it cannot be written any more, a full disk for one */
+function openLog(path: string, what: string, onFailure: (e: VmError) => void): Promise<WriteStream> {
   return new Promise((resolve, reject) => {
     const stream = createWriteStream(path);
-    stream.once("open", () => resolve(stream));
+    stream.once("open", () => {
+      stream.removeAllListeners("error");
+      stream.on("error", (e: NodeJS.ErrnoException) =>
+        onFailure(new VmError("failed", `the ${what} ${path} cannot be written (${e.code})`, "free some space there, or name another file")),
+      );
+      resolve(stream);
+    });
     stream.once("error", (e: NodeJS.ErrnoException) =>
       reject(
         new VmError(

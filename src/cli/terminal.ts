@@ -28,7 +28,10 @@ export function attachTerminal(vm: Vm, hooks: TerminalHooks): () => void {
         hooks.onQuit();
         break;
       case "s":
-        void hooks.status().then((text) => say(`\n${text}\n`));
+        hooks.status().then(
+          (text) => say(`\n${text}\n`),
+          (e: Error) => say(`\n${e.message.split("\n")[0]}\n`),
+        );
         break;
       case "b":
         vm.pressPowerButton();
@@ -51,6 +54,7 @@ export function attachTerminal(vm: Vm, hooks: TerminalHooks): () => void {
     }
     let from = 0;
     for (let i = 0; i < chunk.length; i++) {
+      if (vm.state !== "running") return;
       if (inMenu) {
         menu(chunk[i]!);
         from = i + 1;

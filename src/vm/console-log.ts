@@ -24,6 +24,10 @@ export class ConsoleLog {
   get end(): number {
     return this.#dropped + this.#text.length;
   }
+  /** The last of it: where a panic has to be looked for. */
+  get recent(): string {
+    return this.#text.slice(-16384);
+  }
   from(position: number): string {
     return this.#text.slice(Math.max(0, position - this.#dropped));
   }
@@ -35,11 +39,14 @@ export class ConsoleLog {
   }
 }
 
-/** The kernel's last words, if the console has them. */
+/** The kernel's own line: behind its time stamp, or alone. Others may write the words in the middle of theirs. */
+const PANIC = /(?:^|\n)(?:\[ *\d+\.\d+\] ?)?Kernel panic - not syncing/g;
+/** The kernel's last words, if the console ends with them. */
 export function findPanic(text: string): string | undefined {
-  const at = text.lastIndexOf("Kernel panic - not syncing");
+  let at = -1;
+  for (const match of text.matchAll(PANIC)) at = match.index;
   if (at < 0) return undefined;
-  const start = text.lastIndexOf("\n", at) + 1;
-  return text.slice(start).replaceAll("\r", "").trimEnd();
+  return text.slice(at).replaceAll("\r", "").trim();
 }
-export const PANIC_IS_COMPLETE = /---\[ end Kernel panic[^\n]*\n|Rebooting in|Rebooting immediately/;
+/** What a kernel prints last when it does not restart after a panic. */
+export const PANIC_IS_COMPLETE = /(?:^|\n)(?:\[ *\d+\.\d+\] ?)?---\[ end Kernel panic[^\n]*\n/;

@@ -152,6 +152,9 @@ export class ProcessorThread {
       }
     }
   }
+  get hasMail(): boolean {
+    return Atomics.load(this.#control, Control.mail) !== this.#mailSeen;
+  }
   readMail(): void {
     const mail = Atomics.load(this.#control, Control.mail);
     if (mail === this.#mailSeen) return;
@@ -247,7 +250,8 @@ export function runProcessor(thread: ProcessorThread, control: Int32Array): void
   while (!thread.ended) {
     const idleNs = thread.slice(SLICE);
     if (thread.ended) break;
-    if (idleNs > 0) Atomics.wait(words, pendingWord, 0, Math.min(idleNs / 1e6, LONGEST_SLEEP_MS));
+    // mail that came after the last look has had its wake-up cleared by the step
+    if (idleNs > 0 && !thread.hasMail) Atomics.wait(words, pendingWord, 0, Math.min(idleNs / 1e6, LONGEST_SLEEP_MS));
     while (thread.outputBlocked && !thread.ended) {
       Atomics.wait(control, Control.outstanding, Atomics.load(control, Control.outstanding), 100);
       thread.readMail();

@@ -78,8 +78,15 @@ function base64(bytes: Uint8Array): string {
   return out;
 }
 
-/** How long after its first line a panic may take to print the rest, in ms. */
-const PANIC_MS = 3_000;
+/** Base64 characters of a command: the guest's terminal buffers 64 KiB and drops the rest. */
+const MAX_COMMAND = 48_000;
+
+/** Takes a waiter that gave up off its list. */
+function forget<T>(list: T[], item: T): void {
+  const at = list.indexOf(item);
+  if (at >= 0) list.splice(at, 1);
+}
+
 
 export class Vm implements AsyncDisposable {
   readonly #platform: Platform;
@@ -99,6 +106,7 @@ export class Vm implements AsyncDisposable {
   };
   #controlLine = "";
   #exitCode: number | undefined;
+  #started = false;
   #ready = false;
   readonly #readyListeners: (() => void)[] = [];
   /** Commands run one after the other. */
@@ -106,7 +114,6 @@ export class Vm implements AsyncDisposable {
   #commandEnded: ((exitCode: number) => void) | undefined;
   #abandoned = 0;
   #forgetOutput: () => void = () => {};
-  #cancelPanicTimer: (() => void) | undefined;
   #startedAt = 0;
   #reboots = 0;
 
@@ -124,12 +131,19 @@ export class Vm implements AsyncDisposable {
 
   /** Loads the machine and lets it run. */
   async start(): Promise<void> {
-    if (this.#processor !== undefined) throw new VmError("already-started", "the machine has been started before");
+    if (this.#started) throw new VmError("already-started", "the machine has been started before");
+    this.#started = true;
     await this.#boot();
   }
 
   async #boot(): Promise<void> {
-    const { guest, memoryMiB = 512, cpu = "default", append = "", exec, env, saved } = this.#options;
+    const { guest, cpu = "default", append = "", exec, env } = this.#options;
+    // a machine that went on from a saved state boots anew when it resets
+    const saved = this.#reboots === 0 ? this.#options.saved : undefined;
+    const savedMiB = this.#options.saved === undefined ? undefined : this.#options.saved.ramBytes / 2 ** 20;
+    const memoryMiB = this.#options.memoryMiB ?? savedMiB ?? 512;
+    if (savedMiB !== undefined && savedMiB !== memoryMiB)
+      throw new VmError("bad-option", `the saved machine has ${savedMiB} MiB of memory, not ${memoryMiB}`, "leave memoryMiB out");
     this.#startedAt = this.#platform.now();
     const common = {
       ramBytes: memoryMiB * 2 ** 20,
@@ -179,6 +193,7 @@ export class Vm implements AsyncDisposable {
   }
 
   #receive(m: FromProcessor): void {
+    if (this.#end !== undefined) return;
     switch (m.type) {
       case "started":
         this.#memory = { words: new Int32Array(m.memory), pendingWord: m.pendingWord };
@@ -206,9 +221,7 @@ export class Vm implements AsyncDisposable {
   #output(serial: SerialNumber, bytes: Uint8Array): void {
     if (serial === 0) {
       this.#log.push(bytes);
-      if (this.#cancelPanicTimer === undefined && findPanic(this.#log.text) !== undefined)
-        this.#cancelPanicTimer = this.#platform.setTimer(PANIC_MS, () => this.#panicked());
-      if (this.#cancelPanicTimer !== undefined && PANIC_IS_COMPLETE.test(this.#log.text)) this.#panicked();
+      if (PANIC_IS_COMPLETE.test(this.#log.recent)) this.#panicked();
     } else if (serial === 3) this.#controlBytes(bytes);
     this.#taken(
       bytes.length,
@@ -227,7 +240,7 @@ export class Vm implements AsyncDisposable {
     else void Promise.allSettled(waits).then(release);
   }
   #panicked(): void {
-    const panic = findPanic(this.#log.text) ?? "";
+    const panic = findPanic(this.#log.recent) ?? "";
     void this.#stop({ how: "crashed", detail: panic, exitCode: undefined });
   }
   #controlBytes(bytes: Uint8Array): void {
@@ -256,7 +269,7 @@ export class Vm implements AsyncDisposable {
   #ended(how: EndKind, detail: string): void {
     switch (how) {
       case "reset":
-        if (findPanic(this.#log.text) !== undefined) this.#panicked();
+        if (findPanic(this.#log.recent) !== undefined) this.#panicked();
         else void this.#reboot();
         return;
       case "power-off":
@@ -304,7 +317,6 @@ export class Vm implements AsyncDisposable {
   #finish(end: VmEnd): void {
     if (this.#end !== undefined) return;
     this.#end = end;
-    this.#cancelPanicTimer?.();
     for (const f of [...this.#endListeners]) f();
     this.#endListeners.clear();
   }
@@ -435,7 +447,11 @@ export class Vm implements AsyncDisposable {
         this.#endListeners.add(onEnd);
         undo.push(() => void this.#endListeners.delete(onEnd));
       }
-      undo.push(arm(done, fail));
+      try {
+        undo.push(arm(done, fail));
+      } catch (e) {
+        fail(e as Error);
+      }
       if (failAtEnd && this.#end !== undefined) fail(this.#endError());
     });
   }
@@ -464,6 +480,16 @@ export class Vm implements AsyncDisposable {
   mark(): number {
     return this.#log.end;
   }
+  /** Fails a wait whose answer was the old machine's. @returns what undoes it, `undo` included */
+  #untilReboot(fail: (e: Error) => void, undo: () => void): () => void {
+    const off = this.onReboot(() =>
+      fail(new VmError("ended", "the guest rebooted meanwhile", "ask again", this.#log.tail())),
+    );
+    return () => {
+      off();
+      undo();
+    };
+  }
   /** Waits for the machine's end. */
   waitForEnd(o: WaitOptions = {}): Promise<VmEnd> {
     if (this.#end !== undefined) return Promise.resolve(this.#end);
@@ -475,10 +501,10 @@ export class Vm implements AsyncDisposable {
   }
   stats(o: WaitOptions = {}): Promise<ProcessorStats> {
     if (this.#end !== undefined && this.#stats !== undefined) return Promise.resolve(this.#stats);
-    return this.#wait<ProcessorStats>("the counters", o, true, (done) => {
+    return this.#wait<ProcessorStats>("the counters", o, true, (done, fail) => {
       this.#answers.stats.push(done);
       this.#post({ type: "stats" });
-      return () => {};
+      return this.#untilReboot(fail, () => forget(this.#answers.stats, done));
     });
   }
   /**
@@ -494,11 +520,17 @@ export class Vm implements AsyncDisposable {
           'use a guest by reference, without "commands: false" and without "exec"',
         ),
       );
-    const run = this.#lastCommand.then(() => this.#exec(command, o));
+    const script = base64(new TextEncoder().encode(typeof command === "string" ? command : shellWords(command)));
+    // more than the guest's terminal holds would be cut there
+    if (script.length > MAX_COMMAND)
+      return Promise.reject(
+        new VmError("bad-option", `the command has ${script.length} bytes in base64; ${MAX_COMMAND} fit`, "write a file in pieces first, or give it as `exec` of createVm"),
+      );
+    const run = this.#lastCommand.then(() => this.#exec(script, o));
     this.#lastCommand = run.catch(() => {});
     return run;
   }
-  async #exec(command: string | readonly string[], o: WaitOptions): Promise<ExecResult> {
+  async #exec(script: string, o: WaitOptions): Promise<ExecResult> {
     if (!this.#ready)
       await this.#wait<void>("the guest to take commands", o, true, (done) => {
         this.#readyListeners.push(done);
@@ -520,10 +552,7 @@ export class Vm implements AsyncDisposable {
           ended = true;
           fail(new VmError("ended", "the guest rebooted while the command ran", "", this.#log.tail()));
         });
-        this.write(
-          `${base64(new TextEncoder().encode(typeof command === "string" ? command : shellWords(command)))}\n`,
-          3,
-        );
+        this.write(`${script}\n`, 3);
         return () => {
           rebooted();
           this.#commandEnded = undefined;
@@ -544,10 +573,10 @@ export class Vm implements AsyncDisposable {
   }
   /** The machine's whole state at the end of its current slice; it runs on. */
   save(o: WaitOptions = {}): Promise<PartitionState> {
-    return this.#wait<PartitionState>("the saved state", o, true, (done) => {
+    return this.#wait<PartitionState>("the saved state", o, true, (done, fail) => {
       this.#answers.saved.push(done);
       this.#post({ type: "save" });
-      return () => {};
+      return this.#untilReboot(fail, () => forget(this.#answers.saved, done));
     });
   }
   /** Ends it at once. */

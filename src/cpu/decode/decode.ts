@@ -97,7 +97,10 @@ export class Decoder {
     const o = this.out;
     let at = start;
     const limit = Math.min(end, start + 15);
-    const short = (): DecodeResult => (end < start + 15 ? "more" : "undefined");
+    const short = (): DecodeResult => {
+      o.length = 15;
+      return end < start + 15 ? "more" : "undefined";
+    };
     o.lock = false;
     o.repeat = 0;
     o.segment = -1;

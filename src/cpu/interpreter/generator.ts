@@ -172,6 +172,16 @@ function loop(
   f.if();
   leave(Exit.tripleFault);
   f.end();
+  // a handler that cannot be fetched either must not keep us here
+  f.get(budget);
+  f.i32(1);
+  f.op("i32_sub");
+  f.tee(budget);
+  f.i32(0);
+  f.op("i32_lt_s");
+  f.if();
+  leave(Exit.slice);
+  f.end();
   f.br(redispatch);
   f.end();
   f.end();

@@ -34,7 +34,7 @@ export const nodePlatform: Platform = {
   wallClockSeconds: () => Math.floor(Date.now() / 1000),
   random: () => randomBytes(4).readInt32LE(0),
   setTimer(ms, fire) {
-    const t = setTimeout(fire, ms);
+    const t = setTimeout(fire, Math.min(ms, 2 ** 31 - 1));
     return () => clearTimeout(t);
   },
   yield: () => new Promise((resolve) => setImmediate(resolve)),

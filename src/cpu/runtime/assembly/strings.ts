@@ -58,7 +58,8 @@ export function string(r: i32): i32 {
     if (budget == 0) {
       // more to do: let the loop look at interrupts, then come back here
       set64(L.Vp_rip, ripOf(r));
-      status = L.Status_redispatch;
+      set32(L.Vp_exitReason, L.Exit_event);
+      status = L.Status_exit;
       break;
     }
     if (repeated && (op == L.StringOp_movs || op == L.StringOp_stos) && !back && left > 1) {
