@@ -75,7 +75,7 @@ export const Vp = {
   mode: 0x604,
   /** First byte of the TLB pair (read, write) of the current privilege level: an address in the memory. */
   tlb: 0x608,
-  /** What a jump-cache tag is xor-ed with: mode, privilege level, generation, in the bits above 47. */
+  /** What a jump-cache entry must have beside its address: code size, privilege level, generation (u32). */
   jumpTag: 0x610,
   jumpGeneration: 0x618,
   /** Atomic word: something wants the processor's attention (Pending bits). */

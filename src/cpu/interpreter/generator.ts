@@ -132,10 +132,13 @@ function loop(
     f.tee(entry);
     f.mem("i64_load", base + Vp.jumpCache, 3);
     f.get(target);
-    f.i32(0);
-    f.mem("i64_load", base + Vp.jumpTag, 3);
-    f.op("i64_xor");
     f.op("i64_eq");
+    f.get(entry);
+    f.mem("i32_load", base + Vp.jumpCache + 12, 2);
+    f.i32(0);
+    f.mem("i32_load", base + Vp.jumpTag, 2);
+    f.op("i32_eq");
+    f.op("i32_and");
   };
   const takeHit = (): void => {
     f.get(entry);

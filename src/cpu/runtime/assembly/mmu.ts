@@ -548,10 +548,10 @@ export function lookup(address: u64): i32 {
     if (alias != 0) insertPage(alias);
   }
   const record = header + L.REC_BYTES;
-  const tag = rip ^ get64(L.Vp_jumpTag);
   const slot = VP + L.Vp_jumpCache + i32(((u32(rip) ^ (u32(rip >> 12) * 5)) & (L.JUMP_CACHE_ENTRIES - 1)) << 4);
-  store<u64>(slot, tag);
+  store<u64>(slot, rip);
   store<i32>(slot, record, 8);
+  store<u32>(slot, get32(L.Vp_jumpTag), 12);
   set64(L.Vp_ripPage, rip & ~u64(0xfff));
   return record;
 }

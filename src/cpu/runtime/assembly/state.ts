@@ -129,14 +129,13 @@ export function raise(vector: i32, error: i32, pc: i32): void {
 @inline export function protectedMode(): bool { return (get64(L.Vp_cr0) & 1) != 0; }
 
 function retag(): void {
-  const user: u64 = cpl() == 3 ? 4 : 0;
-  const key = u64(get32(L.Vp_mode) & L.ModeKey_codeMask) | user | (u64(get32(L.Vp_jumpGeneration)) << 3);
-  set64(L.Vp_jumpTag, key << 48);
+  const user: u32 = cpl() == 3 ? 4 : 0;
+  set32(L.Vp_jumpTag, (get32(L.Vp_mode) & L.ModeKey_codeMask) | user | (get32(L.Vp_jumpGeneration) << 3));
 }
 /** Forgets every virtual address in the jump cache. */
 export function flushJumps(): void {
   let g = get32(L.Vp_jumpGeneration) + 1;
-  if (g > 0x1fff) {
+  if (g > 0x0fffffff) {
     memory.fill(VP + L.Vp_jumpCache, 0xff, L.JUMP_CACHE_ENTRIES * 16);
     g = 1;
   }
