@@ -90,7 +90,6 @@ for (const stream of [process.stdout, process.stderr])
 await program.parseAsync();
 // a worker or a socket that still ends must not hold the exit; streams are flushed by then
 const code = process.exitCode ?? 0;
-const drained = (s: NodeJS.WriteStream): Promise<void> =>
-  new Promise((r) => s.write("", () => r()));
+const drained = (s: NodeJS.WriteStream): Promise<void> => new Promise((r) => s.write("", () => r()));
 await Promise.all([drained(process.stdout), drained(process.stderr)]);
 process.exit(code);

@@ -224,7 +224,13 @@ function openLog(path: string, what: string, onFailure: (e: VmError) => void): P
     stream.once("open", () => {
       stream.removeAllListeners("error");
       stream.on("error", (e: NodeJS.ErrnoException) =>
-        onFailure(new VmError("failed", `the ${what} ${path} cannot be written (${e.code})`, "free some space there, or name another file")),
+        onFailure(
+          new VmError(
+            "failed",
+            `the ${what} ${path} cannot be written (${e.code})`,
+            "free some space there, or name another file",
+          ),
+        ),
       );
       resolve(stream);
     });

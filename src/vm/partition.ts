@@ -2,19 +2,27 @@
  * One virtual machine's parts, wired: memory, buses, chipset, processor with its local APIC, clock and deadlines. It has no
  * thread of its own: a scheduler (parallel.ts, deterministic.ts) calls `step`.
  */
+
+import { type Chipset, type ChipsetState, createChipset, type SerialSink } from "../chipset/chipset.js";
+import { LocalApic, type LocalApicState } from "../chipset/local-apic.js";
 import { Exit, ModeKey, Pending, SegIndex, Vp } from "../cpu/layout.js";
 import { Cpuid } from "../cpu/vp/cpuid.js";
 import { Msr, MsrFile, type MsrState } from "../cpu/vp/msr.js";
-import { createEngineMemory, type EngineModules, FLAT_CODE64, FLAT_DATA, type ProcessorHost, VirtualProcessor } from "../cpu/vp/virtual-processor.js";
-import { type Chipset, type ChipsetState, createChipset, type SerialSink } from "../chipset/chipset.js";
-import { LocalApic, type LocalApicState } from "../chipset/local-apic.js";
+import {
+  createEngineMemory,
+  type EngineModules,
+  FLAT_CODE64,
+  FLAT_DATA,
+  type ProcessorHost,
+  VirtualProcessor,
+} from "../cpu/vp/virtual-processor.js";
 import type { LinuxBoot } from "../firmware/linux-boot.js";
-import { LOCAL_APIC_BASE } from "../machine/memory-map.js";
 import { MmioBus, PortBus } from "../machine/bus.js";
 import { DeadlineQueue, type DeadlineQueueState } from "../machine/deadlines.js";
 import type { AccessWidth, Clock, Entropy } from "../machine/device.js";
 import { invariant } from "../machine/guest-violation.js";
 import { InterruptRouter } from "../machine/interrupt-router.js";
+import { LOCAL_APIC_BASE } from "../machine/memory-map.js";
 
 export interface PartitionOptions {
   readonly ramBytes: number;
@@ -46,6 +54,8 @@ export interface PartitionState {
   readonly chipset: ChipsetState;
   readonly deadlines: DeadlineQueueState;
   readonly timeNs: number;
+  /** What the API knows of the guest: whether it takes commands, and its console's last text. */
+  readonly guest?: { readonly ready: boolean; readonly console: string };
   /** State of a repeatable entropy source. */
   readonly entropy: number | undefined;
 }
@@ -55,7 +65,13 @@ export type SavedPartition = PartitionState;
 export type StepResult = "running" | "halted" | "power-off" | "reset" | "triple-fault";
 
 /** What of the block is architectural: general registers; segment bases; RIP, vector and x87 state; segments to MSRs. */
-const DIGEST_RANGES = [[Vp.gpr, Vp.zero], [Vp.segBase, Vp.flagA], [Vp.rip, 0x3a0], [Vp.seg, Vp.features], [Vp.cpl, Vp.cpl + 4]] as const;
+const DIGEST_RANGES = [
+  [Vp.gpr, Vp.zero],
+  [Vp.segBase, Vp.flagA],
+  [Vp.rip, 0x3a0],
+  [Vp.seg, Vp.features],
+  [Vp.cpl, Vp.cpl + 4],
+] as const;
 const IF = 0x200;
 const TF = 0x100;
 /** Vp.shadow after MOV SS and POP SS. */
@@ -92,7 +108,14 @@ export class Partition {
       mmioWrite: (gpa, from) => this.#mmioWrite(gpa, from),
       cpuid: (leaf, sub, out) => {
         const v = this.vp.view;
-        this.#cpuid.read(leaf, sub, (v.getUint32(this.vp.base + Vp.cr4, true) & 0x40000) !== 0, 0, v.getUint32(this.vp.base + Vp.xcr0, true), out);
+        this.#cpuid.read(
+          leaf,
+          sub,
+          (v.getUint32(this.vp.base + Vp.cr4, true) & 0x40000) !== 0,
+          0,
+          v.getUint32(this.vp.base + Vp.xcr0, true),
+          out,
+        );
       },
       readMsr: (index, out) => this.msrs.read(index, out),
       writeMsr: (index, low, high) => {
@@ -131,7 +154,12 @@ export class Partition {
       },
     );
     this.chipset = createChipset({
-      ports: this.ports, mmio: this.mmio, clock: o.clock, deadlines: this.deadlines, router, wallClockSeconds: o.wallClockSeconds,
+      ports: this.ports,
+      mmio: this.mmio,
+      clock: o.clock,
+      deadlines: this.deadlines,
+      router,
+      wallClockSeconds: o.wallClockSeconds,
       serial: o.serial,
       onPowerOff: () => this.#endWith("power-off"),
       onReset: () => this.#endWith("reset"),
@@ -156,7 +184,9 @@ export class Partition {
   #mmioRead(gpa: number, to: Uint8Array): void {
     for (let at = 0; at < to.length; ) {
       const width = (to.length - at >= 4 ? 4 : to.length - at >= 2 ? 2 : 1) as AccessWidth;
-      const value = this.#inApic(gpa + at) ? this.apic.mmioRead(gpa + at - LOCAL_APIC_BASE) : this.mmio.read(gpa + at, width);
+      const value = this.#inApic(gpa + at)
+        ? this.apic.mmioRead(gpa + at - LOCAL_APIC_BASE)
+        : this.mmio.read(gpa + at, width);
       for (let i = 0; i < width; i++) to[at + i] = value >>> (i * 8);
       at += width;
     }
@@ -250,11 +280,19 @@ export class Partition {
       ram.set(vp.ram.subarray(page * 4096, page * 4096 + 4096), i * 4096);
     });
     return {
-      version: 1, ramBytes: vp.ram.length, pages, ram,
+      version: 1,
+      ramBytes: vp.ram.length,
+      pages,
+      ram,
       registers: vp.bytes.slice(vp.base, vp.base + Vp.apic),
-      retired: vp.retired, halted: this.#halted,
-      apic: this.apic.save(), msrs: this.msrs.save(), chipset: this.chipset.save(), deadlines: this.deadlines.save(),
-      timeNs: this.clock.now(), entropy: this.#entropy.state,
+      retired: vp.retired,
+      halted: this.#halted,
+      apic: this.apic.save(),
+      msrs: this.msrs.save(),
+      chipset: this.chipset.save(),
+      deadlines: this.deadlines.save(),
+      timeNs: this.clock.now(),
+      entropy: this.#entropy.state,
     };
   }
   /** Into a fresh partition of the same size, whose clock goes on at the state's time. */
@@ -299,9 +337,28 @@ export class Partition {
   /** Registers in text, for reports. */
   describe(): string {
     const { vp } = this;
-    const names = ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
+    const names = [
+      "rax",
+      "rcx",
+      "rdx",
+      "rbx",
+      "rsp",
+      "rbp",
+      "rsi",
+      "rdi",
+      "r8",
+      "r9",
+      "r10",
+      "r11",
+      "r12",
+      "r13",
+      "r14",
+      "r15",
+    ];
     const hex = (n: bigint): string => n.toString(16).padStart(16, "0");
-    const regs = names.map((n, i) => `${n.padEnd(3)} ${hex(vp.register64(Vp.gpr + i * 8))}${i % 4 === 3 ? "\n" : "  "}`).join("");
+    const regs = names
+      .map((n, i) => `${n.padEnd(3)} ${hex(vp.register64(Vp.gpr + i * 8))}${i % 4 === 3 ? "\n" : "  "}`)
+      .join("");
     const fault = vp.view.getInt32(vp.base + Vp.faultVector, true);
     return (
       `rip ${hex(vp.rip)}  rflags ${(vp.runtime.rflags() >>> 0).toString(16).padStart(8, "0")}  cpl ${vp.view.getUint32(vp.base + Vp.cpl, true)}  last fault ${fault}\n${regs}` +

@@ -138,11 +138,24 @@ describe("Vm", () => {
     assert.equal(script.starts.length, 1);
   });
 
+  it("counts the time that a command waits for its turn", async () => {
+    const [vm, script] = await started();
+    script.print(3, "serving\n");
+    void vm.exec("never ends").catch(() => {});
+    const second = vm.exec("second", { timeoutMs: 5 });
+    for (const fire of script.timers) fire();
+    await assert.rejects(second, (e: unknown) => e instanceof VmError && e.code === "timeout");
+    await vm.kill();
+  });
+
   it("starts once", async () => {
     const script = new Script();
     const vm = new Vm(script.platform, { guest, saved });
     const both = await Promise.allSettled([vm.start(), vm.start()]);
-    assert.deepEqual(both.map((r) => r.status), ["fulfilled", "rejected"]);
+    assert.deepEqual(
+      both.map((r) => r.status),
+      ["fulfilled", "rejected"],
+    );
     assert.equal(script.starts.length, 1);
   });
 

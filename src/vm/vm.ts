@@ -87,7 +87,6 @@ function forget<T>(list: T[], item: T): void {
   if (at >= 0) list.splice(at, 1);
 }
 
-
 export class Vm implements AsyncDisposable {
   readonly #platform: Platform;
   readonly #options: VmOptions;
@@ -120,6 +119,11 @@ export class Vm implements AsyncDisposable {
   constructor(platform: Platform, options: VmOptions) {
     this.#platform = platform;
     this.#options = options;
+    const before = options.saved?.guest;
+    if (before !== undefined) {
+      this.#ready = before.ready;
+      this.#log.push(new TextEncoder().encode(before.console));
+    }
     if (options.exec !== undefined && !options.guest.takesExec) {
       throw new VmError(
         "no-exec",
@@ -143,7 +147,11 @@ export class Vm implements AsyncDisposable {
     const savedMiB = this.#options.saved === undefined ? undefined : this.#options.saved.ramBytes / 2 ** 20;
     const memoryMiB = this.#options.memoryMiB ?? savedMiB ?? 512;
     if (savedMiB !== undefined && savedMiB !== memoryMiB)
-      throw new VmError("bad-option", `the saved machine has ${savedMiB} MiB of memory, not ${memoryMiB}`, "leave memoryMiB out");
+      throw new VmError(
+        "bad-option",
+        `the saved machine has ${savedMiB} MiB of memory, not ${memoryMiB}`,
+        "leave memoryMiB out",
+      );
     this.#startedAt = this.#platform.now();
     const common = {
       ramBytes: memoryMiB * 2 ** 20,
@@ -210,7 +218,8 @@ export class Vm implements AsyncDisposable {
         for (const f of this.#answers.stats.splice(0)) f(m.stats);
         break;
       case "saved":
-        for (const f of this.#answers.saved.splice(0)) f(m.state);
+        for (const f of this.#answers.saved.splice(0))
+          f({ ...m.state, guest: { ready: this.#ready, console: this.#log.recent } });
         break;
       case "ended":
         this.#stats = m.stats;
@@ -524,10 +533,23 @@ export class Vm implements AsyncDisposable {
     // more than the guest's terminal holds would be cut there
     if (script.length > MAX_COMMAND)
       return Promise.reject(
-        new VmError("bad-option", `the command has ${script.length} bytes in base64; ${MAX_COMMAND} fit`, "write a file in pieces first, or give it as `exec` of createVm"),
+        new VmError(
+          "bad-option",
+          `the command has ${script.length} bytes in base64; ${MAX_COMMAND} fit`,
+          "write a file in pieces first, or give it as `exec` of createVm",
+        ),
       );
-    const run = this.#lastCommand.then(() => this.#exec(script, o));
-    this.#lastCommand = run.catch(() => {});
+    const before = this.#lastCommand;
+    const since = this.#platform.now();
+    // the time that it waits for its turn counts too
+    const run = this.#wait<void>("earlier commands to end", o, true, (done) => {
+      void before.then(() => done());
+      return () => {};
+    }).then(() => {
+      if (o.timeoutMs === undefined) return this.#exec(script, o);
+      return this.#exec(script, { ...o, timeoutMs: Math.max(1, o.timeoutMs - (this.#platform.now() - since) / 1e6) });
+    });
+    this.#lastCommand = Promise.allSettled([before, run]);
     return run;
   }
   async #exec(script: string, o: WaitOptions): Promise<ExecResult> {

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { describe, it } from "node:test";
+import { createVm } from "../../src/host/node/index.js";
 import { VmError } from "../../src/vm/index.js";
 import { PROMPT, startDebian } from "./guests.js";
 
@@ -85,6 +86,17 @@ describe("debian:12 through the library", () => {
     assert.deepEqual([next.exitCode, next.stdout], [4, "next\n"]);
     vm.write("echo console $((1+1))\n");
     await vm.waitFor("console 2", { timeoutMs: 30_000 });
+  });
+
+  it("goes on from a saved state in a new machine, which takes commands at once", async () => {
+    await using vm = await startDebian({ memoryMiB: 128 });
+    assert.equal((await vm.exec("echo kept >/tmp/mark; cat /tmp/mark", { timeoutMs: BOOT_MS })).stdout, "kept\n");
+    const state = await vm.save({ timeoutMs: 60_000 });
+    await vm.kill();
+    await using other = await createVm({ saved: state });
+    await other.start();
+    await other.waitForPrompt({ timeoutMs: 10_000 });
+    assert.equal((await other.exec("cat /tmp/mark", { timeoutMs: 30_000 })).stdout, "kept\n");
   });
 
   it("goes on after a reboot", async () => {

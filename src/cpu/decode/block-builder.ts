@@ -6,7 +6,7 @@
 import { type Form, fusedForm, lookupForm, matchSequence, specialForm, touchForm, withoutFlags } from "../isa/forms.js";
 import { System } from "../isa/rows-integer.js";
 import { type Row, rows } from "../isa/table.js";
-import { Head, type MemoryLayout, ModeKey, Rec, REC_BYTES, SegIndex, Vp } from "../layout.js";
+import { Head, type MemoryLayout, ModeKey, REC_BYTES, Rec, SegIndex, Vp } from "../layout.js";
 import { Decoder, type Instruction } from "./decode.js";
 
 const MAX_INSTRUCTIONS = 48;
@@ -14,7 +14,14 @@ const MAX_INSTRUCTIONS = 48;
 export const MAX_BLOCK_BYTES = (MAX_INSTRUCTIONS * 3 + 8) * REC_BYTES;
 
 /** Bits of Rec.link in a procedure's record, above the operand width. */
-export const ProcedureFlag = { memory: 0x100, rep: 0x200, repne: 0x400, lock: 0x800, address32: 0x1000, address16: 0x2000 } as const;
+export const ProcedureFlag = {
+  memory: 0x100,
+  rep: 0x200,
+  repne: 0x400,
+  lock: 0x800,
+  address32: 0x1000,
+  address16: 0x2000,
+} as const;
 
 export interface BlockSource {
   /** Guest-physical address (RAM offset) of the page that follows `rip`'s page in linear space, -1 = fault recorded. */
@@ -76,7 +83,8 @@ export class BlockBuilder {
     const header = v.getUint32(this.#vp + Vp.arenaNext, true);
     const page = physical & ~0xfff;
     const offset = physical & 0xfff;
-    const code = (mode & ModeKey.codeMask) === ModeKey.code64 ? 64 : (mode & ModeKey.codeMask) === ModeKey.code32 ? 32 : 16;
+    const code =
+      (mode & ModeKey.codeMask) === ModeKey.code64 ? 64 : (mode & ModeKey.codeMask) === ModeKey.code32 ? 32 : 16;
     this.#single = (mode & ModeKey.single) !== 0;
     this.#first = header + REC_BYTES;
     this.#at = this.#first;
@@ -195,14 +203,16 @@ export class BlockBuilder {
     if (o.memory) {
       if (o.base === 16) disp += at + o.length;
       // POP [RSP + d] sees RSP after the pop
-      if ((row.form === "pop" || options.selector === System.pop) && row.mnemonic === "pop" && o.base === 4) disp += o.width / 8;
-      const segment = row.form === "lea" ? -1 : o.segment >= 0 ? o.segment : o.base === 4 || o.base === 5 ? SegIndex.ss : SegIndex.ds;
+      if ((row.form === "pop" || options.selector === System.pop) && row.mnemonic === "pop" && o.base === 4)
+        disp += o.width / 8;
+      const segment =
+        row.form === "lea" ? -1 : o.segment >= 0 ? o.segment : o.base === 4 || o.base === 5 ? SegIndex.ss : SegIndex.ds;
       const segBase =
         segment < 0 || (code === 64 ? segment < SegIndex.fs : segment < SegIndex.fs && (mode & ModeKey.flat) !== 0)
           ? Vp.zero
           : Vp.segBase + segment * 8;
       let made = false;
-      const far = disp !== (disp | 0) || (o.dispHigh !== 0 && o.dispHigh !== -1) || (o.dispHigh === -1) !== (o.disp < 0);
+      const far = disp !== (disp | 0) || (o.dispHigh !== 0 && o.dispHigh !== -1) || (o.dispHigh === -1) !== o.disp < 0;
       if (far) {
         const rec = this.#clear(this.#absolute, at, o.length);
         v.setInt32(rec + Rec.imm, o.disp, true);
@@ -240,7 +250,8 @@ export class BlockBuilder {
     if (options.cc !== undefined && this.#fuse(o, at, options.cc)) return;
     const shape = !o.memory ? "r" : index === Vp.zero ? "m" : "x";
     let form = lookupForm(row, o.width, shape);
-    if (SHIFTS.has(row.form) && row.operands[1] !== "CL" && (o.immLow & (o.width === 64 ? 63 : 31)) === 0) form = touchForm(row.operands[0] === "Eb" ? 8 : o.width, shape);
+    if (SHIFTS.has(row.form) && row.operands[1] !== "CL" && (o.immLow & (o.width === 64 ? 63 : 31)) === 0)
+      form = touchForm(row.operands[0] === "Eb" ? 8 : o.width, shape);
     const rec = this.#clear(form, at, o.length);
     const w = this.#words;
     const word = rec >>> 2;
@@ -260,21 +271,35 @@ export class BlockBuilder {
       const width = size === SIZE_V ? o.width : size === SIZE_Y ? (o.width === 64 ? 64 : 32) : size;
       let place: number;
       switch (plan[i]) {
-        case Place.accumulator: place = Vp.gpr; break;
+        case Place.accumulator:
+          place = Vp.gpr;
+          break;
         case Place.e:
           if (o.memory) continue;
           place = this.#register(rm, options.selector === undefined ? width : size === 8 ? 8 : 64, o.rex);
           break;
-        case Place.g: place = this.#register(reg, width, o.rex); break;
-        case Place.opcode: place = this.#register(o.opcodeRegister, width, o.rex); break;
-        case Place.rm: place = Vp.gpr + rm * 8; break;
-        case Place.number: place = reg; break;
-        case Place.v: place = Vp.xmm + reg * 16; break;
+        case Place.g:
+          place = this.#register(reg, width, o.rex);
+          break;
+        case Place.opcode:
+          place = this.#register(o.opcodeRegister, width, o.rex);
+          break;
+        case Place.rm:
+          place = Vp.gpr + rm * 8;
+          break;
+        case Place.number:
+          place = reg;
+          break;
+        case Place.v:
+          place = Vp.xmm + reg * 16;
+          break;
         case Place.w:
           if (o.memory) continue;
           place = Vp.xmm + rm * 16;
           break;
-        case Place.p: place = Vp.x87 + (reg & 7) * 16; break;
+        case Place.p:
+          place = Vp.x87 + (reg & 7) * 16;
+          break;
         case Place.q:
           if (o.memory) continue;
           place = Vp.x87 + (rm & 7) * 16;
@@ -286,7 +311,8 @@ export class BlockBuilder {
           if (target !== (target | 0)) v.setBigInt64(rec + Rec.imm, BigInt(target), true);
           continue;
         }
-        default: continue;
+        default:
+          continue;
       }
       if (field <= Rec.src) v.setUint16(rec + field, place, true);
       else v.setUint8(rec + Rec.src2, (place - Vp.gpr) >> 3);
@@ -313,7 +339,16 @@ export class BlockBuilder {
       if (row.mnemonic === "enter" || row.operands[0] === "Ap") v.setUint16(rec + Rec.dst, o.imm2, true);
     }
   }
-  #addressRecord(form: Form, at: number, length: number, base: number, index: number, scale: number, disp: number, src: number): number {
+  #addressRecord(
+    form: Form,
+    at: number,
+    length: number,
+    base: number,
+    index: number,
+    scale: number,
+    disp: number,
+    src: number,
+  ): number {
     const v = this.#view;
     const rec = this.#clear(form, at, length);
     v.setUint16(rec + Rec.base, base, true);
@@ -389,10 +424,33 @@ function stateRefusal({ options, form, mnemonic, operands }: Row, mode: number):
 const STACK = new Set(["push", "pop", "pushImmediate", "leave", "call", "callIndirect", "ret", "retImmediate"]);
 const SHIFTS = new Set(["shl", "shr", "sar", "rol", "ror"]);
 /** Where an operand's place in the record comes from. */
-const Place = { none: 0, accumulator: 1, e: 2, g: 3, opcode: 4, rm: 5, number: 6, v: 7, w: 8, p: 9, q: 10, jump: 11 } as const;
+const Place = {
+  none: 0,
+  accumulator: 1,
+  e: 2,
+  g: 3,
+  opcode: 4,
+  rm: 5,
+  number: 6,
+  v: 7,
+  w: 8,
+  p: 9,
+  q: 10,
+  jump: 11,
+} as const;
 const PLACES: Readonly<Record<string, number>> = {
-  E: Place.e, G: Place.g, Z: Place.opcode, R: Place.rm, C: Place.number, D: Place.number, S: Place.number, V: Place.v, W: Place.w, P: Place.p,
-  Q: Place.q, J: Place.jump,
+  E: Place.e,
+  G: Place.g,
+  Z: Place.opcode,
+  R: Place.rm,
+  C: Place.number,
+  D: Place.number,
+  S: Place.number,
+  V: Place.v,
+  W: Place.w,
+  P: Place.p,
+  Q: Place.q,
+  J: Place.jump,
 };
 const SIZES: Readonly<Record<string, number>> = { b: 8, w: 16, d: 32, q: 64 };
 /** Sizes that depend on the operation's width. */

@@ -3,9 +3,9 @@
  * make. It runs until something has to be done outside (Exit); it owns no clock, no bus and no interrupt controller.
  */
 import { BlockBuilder } from "../decode/block-builder.js";
-import { formsFingerprint } from "../isa/forms.js";
 import { generateInterpreter } from "../interpreter/generator.js";
-import { Exit, layoutMemory, type MemoryLayout, SegAttr, SegIndex, SEG_BYTES, Stat, Vp } from "../layout.js";
+import { formsFingerprint } from "../isa/forms.js";
+import { Exit, layoutMemory, type MemoryLayout, SEG_BYTES, SegAttr, SegIndex, Stat, Vp } from "../layout.js";
 
 /** The engine's memory with its map. */
 export interface EngineMemory {
@@ -75,9 +75,24 @@ export interface SegmentState {
   readonly base: number;
 }
 
-export const FLAT_CODE64: SegmentState = { selector: 0x10, attributes: 0x9b | SegAttr.long | SegAttr.granular, limit: 0xffffffff, base: 0 };
-export const FLAT_CODE32: SegmentState = { selector: 0x10, attributes: 0x9b | SegAttr.big | SegAttr.granular, limit: 0xffffffff, base: 0 };
-export const FLAT_DATA: SegmentState = { selector: 0x18, attributes: 0x93 | SegAttr.big | SegAttr.granular, limit: 0xffffffff, base: 0 };
+export const FLAT_CODE64: SegmentState = {
+  selector: 0x10,
+  attributes: 0x9b | SegAttr.long | SegAttr.granular,
+  limit: 0xffffffff,
+  base: 0,
+};
+export const FLAT_CODE32: SegmentState = {
+  selector: 0x10,
+  attributes: 0x9b | SegAttr.big | SegAttr.granular,
+  limit: 0xffffffff,
+  base: 0,
+};
+export const FLAT_DATA: SegmentState = {
+  selector: 0x18,
+  attributes: 0x93 | SegAttr.big | SegAttr.granular,
+  limit: 0xffffffff,
+  base: 0,
+};
 
 export class VirtualProcessor {
   readonly index: number;
@@ -103,7 +118,8 @@ export class VirtualProcessor {
     this.bytes = new Uint8Array(buffer);
     this.words = new Int32Array(buffer);
     this.ram = new Uint8Array(buffer, layout.ram, layout.ramBytes);
-    const constant = (value: number): WebAssembly.Global => new WebAssembly.Global({ value: "i32", mutable: false }, value);
+    const constant = (value: number): WebAssembly.Global =>
+      new WebAssembly.Global({ value: "i32", mutable: false }, value);
     const blocks = new BlockBuilder(buffer, layout, index);
     const source = { secondPage: (): number => this.runtime.secondPage() };
     const v = this.view;
@@ -120,9 +136,11 @@ export class VirtualProcessor {
         return header;
       },
       mmioRead: (gpa: number, size: number, to: number): void => host.mmioRead(gpa, this.bytes.subarray(to, to + size)),
-      mmioWrite: (gpa: number, size: number, from: number): void => host.mmioWrite(gpa, this.bytes.subarray(from, from + size)),
+      mmioWrite: (gpa: number, size: number, from: number): void =>
+        host.mmioWrite(gpa, this.bytes.subarray(from, from + size)),
       portIn: (port: number, width: number): number => host.portIn(port, width as 1 | 2 | 4),
-      portOut: (port: number, width: number, value: number): void => host.portOut(port, width as 1 | 2 | 4, value >>> 0),
+      portOut: (port: number, width: number, value: number): void =>
+        host.portOut(port, width as 1 | 2 | 4, value >>> 0),
       cpuid: (): void => {
         host.cpuid(v.getUint32(gpr, true), v.getUint32(gpr + 8, true), this.#answer);
         [0, 3, 1, 2].forEach((reg, i) => {
@@ -136,7 +154,8 @@ export class VirtualProcessor {
         edxEax();
         return 1;
       },
-      wrmsr: (): number => (host.writeMsr(v.getUint32(gpr + 8, true), v.getUint32(gpr, true), v.getUint32(gpr + 16, true)) ? 1 : 0),
+      wrmsr: (): number =>
+        host.writeMsr(v.getUint32(gpr + 8, true), v.getUint32(gpr, true), v.getUint32(gpr + 16, true)) ? 1 : 0,
       tsc: (): void => {
         host.tsc(this.#answer);
         v.setUint32(base + Vp.tscNow, this.#answer[0]!, true);
@@ -150,8 +169,12 @@ export class VirtualProcessor {
     };
     const runtime = new WebAssembly.Instance(modules.runtime, {
       env: {
-        memory, VP: constant(base), RAM: constant(layout.ram | 0), RAM_BYTES: constant(layout.ramBytes | 0),
-        LINE_MASKS: constant(layout.lineMasks), PAGE_BLOCKS: constant(pageBlocks | 0),
+        memory,
+        VP: constant(base),
+        RAM: constant(layout.ram | 0),
+        RAM_BYTES: constant(layout.ramBytes | 0),
+        LINE_MASKS: constant(layout.lineMasks),
+        PAGE_BLOCKS: constant(pageBlocks | 0),
       },
       host: calls,
     });
@@ -160,7 +183,8 @@ export class VirtualProcessor {
     const module = made ?? new WebAssembly.Module(generateInterpreter(base, shared, countForms).bytes);
     const instance = new WebAssembly.Instance(module, { env: { memory }, runtime: runtime.exports });
     const run = instance.exports[`run-${formsFingerprint()}`];
-    if (typeof run !== "function") throw new Error("invariant broken: the interpreter was built from other forms than the decoder's (build again)");
+    if (typeof run !== "function")
+      throw new Error("invariant broken: the interpreter was built from other forms than the decoder's (build again)");
     this.#run = run as (budget: number) => number;
     this.#redispatch = blocks.redispatchHandler;
     this.reset();
