@@ -2,7 +2,13 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { SegIndex, Vp } from "../../src/cpu/layout.js";
-import { createEngineMemory, FLAT_CODE64, FLAT_DATA, type ProcessorHost, VirtualProcessor } from "../../src/cpu/vp/virtual-processor.js";
+import {
+  createEngineMemory,
+  FLAT_CODE64,
+  FLAT_DATA,
+  type ProcessorHost,
+  VirtualProcessor,
+} from "../../src/cpu/vp/virtual-processor.js";
 
 export const silentHost: ProcessorHost = {
   portIn: () => 0xffffffff,
@@ -21,7 +27,9 @@ export const silentHost: ProcessorHost = {
 
 let runtimeModule: WebAssembly.Module | undefined;
 export function loadRuntime(): WebAssembly.Module {
-  runtimeModule ??= new WebAssembly.Module(new Uint8Array(readFileSync(join(import.meta.dirname, "../../runtime.wasm"))));
+  runtimeModule ??= new WebAssembly.Module(
+    new Uint8Array(readFileSync(join(import.meta.dirname, "../../runtime.wasm"))),
+  );
   return runtimeModule;
 }
 
@@ -33,7 +41,12 @@ export interface BareMachine {
 /** @param block index of the processor's block: tests use 1, so that nothing hides behind address 0 */
 export function createBareMachine(ramBytes: number, host: Partial<ProcessorHost> = {}, block = 1): BareMachine {
   const engine = createEngineMemory(ramBytes, 2, true);
-  const vp = new VirtualProcessor(engine, block, { ...silentHost, ...host }, { runtime: loadRuntime(), interpreter: undefined });
+  const vp = new VirtualProcessor(
+    engine,
+    block,
+    { ...silentHost, ...host },
+    { runtime: loadRuntime(), interpreter: undefined },
+  );
   const ram = new DataView(vp.ram.buffer, vp.ram.byteOffset, vp.ram.byteLength);
   // identity map of the first 1 GiB in 4 KiB pages for RAM: tables from 0x10000 on
   const pages = ramBytes >>> 12;

@@ -16,8 +16,14 @@ test("a fault pushes the faulting instruction, RF set, and all that the manual s
     m.set({ rcx: 0, rsp: 0x20123 });
     const o = m.run();
     assert.deepEqual(o, {
-      vector: 0, error: undefined, rip: m.labels.fault, cs: cpl === 0 ? Selector.code : Selector.codeu, rflags: 2 | 1 | RF,
-      rsp: 0x20123, ss: cpl === 0 ? Selector.data : Selector.datau, sp: cpl === 0 ? 0x20120 - 40 : RSP0 - 40,
+      vector: 0,
+      error: undefined,
+      rip: m.labels.fault,
+      cs: cpl === 0 ? Selector.code : Selector.codeu,
+      rflags: 2 | 1 | RF,
+      rsp: 0x20123,
+      ss: cpl === 0 ? Selector.data : Selector.datau,
+      sp: cpl === 0 ? 0x20120 - 40 : RSP0 - 40,
     });
     assert.equal(m.segment(SegIndex.cs).selector, Selector.code);
     // the stack segment of an inner level is null, with the level as its RPL
@@ -29,7 +35,14 @@ test("a fault pushes the faulting instruction, RF set, and all that the manual s
 test("vectors, error codes and saved RIP of program exceptions", () => {
   const m = new SystemMachine();
   for (const n of [1, 3, 4, 0x80]) m.gate(n, { type: 0xee });
-  const cases: readonly [source: string, cpl: 0 | 3, vector: number, error: number | undefined, after: number, rf: boolean][] = [
+  const cases: readonly [
+    source: string,
+    cpl: 0 | 3,
+    vector: number,
+    error: number | undefined,
+    after: number,
+    rf: boolean,
+  ][] = [
     ["ud2", 3, 6, undefined, 0, true],
     ["int3", 3, 3, undefined, 1, false],
     ["db 0xf1", 3, 1, undefined, 1, false],
@@ -57,7 +70,10 @@ test("interrupt gates clear IF, trap gates do not; TF, NT and RF are cleared, AC
   const m = new SystemMachine();
   m.gate(0x81, { type: 0xef });
   m.gate(0x80, { type: 0xee });
-  for (const [n, now] of [[0x80, 0x40402], [0x81, 0x40602]] as const) {
+  for (const [n, now] of [
+    [0x80, 0x40402],
+    [0x81, 0x40602],
+  ] as const) {
     m.load(`int ${n}`);
     m.level(3);
     m.vp.runtime.setRflags(0x44602);
@@ -114,10 +130,16 @@ test("bad gates and bad targets: error codes with IDT and EXT", () => {
   }
   // INT1 is not asked for its level, and counts as external
   m.gate(1, { type: 0x0e });
-  assert.deepEqual([m.execute("db 0xf1", 3)].map((o) => [o.vector, o.error]), [[11, 1 * 8 + 2 + 1]]);
+  assert.deepEqual(
+    [m.execute("db 0xf1", 3)].map((o) => [o.vector, o.error]),
+    [[11, 1 * 8 + 2 + 1]],
+  );
   // beyond the IDT
   m.vp.view.setUint32(m.vp.base + Vp.idtrLimit, 0x3f * 16 + 14, true);
-  assert.deepEqual([m.execute("int 0x3f")].map((o) => [o.vector, o.error]), [[13, 0x3f * 8 + 2]]);
+  assert.deepEqual(
+    [m.execute("int 0x3f")].map((o) => [o.vector, o.error]),
+    [[13, 0x3f * 8 + 2]],
+  );
 });
 
 test("a TSS that is too short for the stack is #TS with its selector", () => {
@@ -143,7 +165,12 @@ test("double faults by the table of classes; a fault in its delivery is the end"
   m.gate(8, { ist: 1 });
   const absent = 0x3ff000;
   m.ram.setUint32(pte(absent), 0, true);
-  const first = { de: "xor ecx, ecx\nfault: div ecx", gp: "fault: mov cr0, rax", pf: `fault: mov al, [${absent}]`, ud: "fault: ud2" };
+  const first = {
+    de: "xor ecx, ecx\nfault: div ecx",
+    gp: "fault: mov cr0, rax",
+    pf: `fault: mov al, [${absent}]`,
+    ud: "fault: ud2",
+  };
   const spoil = {
     // the handler's gate is not present: #NP
     gate: (vector: number): void => m.gate(vector, { type: 0x0e }),
@@ -151,8 +178,14 @@ test("double faults by the table of classes; a fault in its delivery is the end"
     stack: (vector: number): void => m.gate(vector, { ist: 2 }),
   };
   const expected: readonly [keyof typeof first, number, keyof typeof spoil, number, number | undefined][] = [
-    ["de", 0, "gate", 8, 0], ["de", 0, "stack", 14, 2], ["gp", 13, "gate", 8, 0], ["gp", 13, "stack", 14, 2],
-    ["pf", 14, "gate", 8, 0], ["pf", 14, "stack", 8, 0], ["ud", 6, "gate", 11, 6 * 8 + 3], ["ud", 6, "stack", 14, 2],
+    ["de", 0, "gate", 8, 0],
+    ["de", 0, "stack", 14, 2],
+    ["gp", 13, "gate", 8, 0],
+    ["gp", 13, "stack", 14, 2],
+    ["pf", 14, "gate", 8, 0],
+    ["pf", 14, "stack", 8, 0],
+    ["ud", 6, "gate", 11, 6 * 8 + 3],
+    ["ud", 6, "stack", 14, 2],
   ];
   m.ram.setUint32(TSS + 0x2c, absent + 0x800, true);
   for (const [name, vector, how, second, error] of expected) {
@@ -169,7 +202,10 @@ test("double faults by the table of classes; a fault in its delivery is the end"
   }
   // INT n is of no class: its delivery's faults are just faults
   m.gate(0x50, { type: 0x6e });
-  assert.deepEqual([m.execute("int 0x50", 3)].map((o) => [o.vector, o.error]), [[11, 0x50 * 8 + 2]]);
+  assert.deepEqual(
+    [m.execute("int 0x50", 3)].map((o) => [o.vector, o.error]),
+    [[11, 0x50 * 8 + 2]],
+  );
   // and nothing can follow a double fault
   m.gate(13, { type: 0x0e });
   m.gate(8, { type: 0x0e });
@@ -185,7 +221,10 @@ test("a fault in delivery leaves the processor where it was", () => {
   m.level(3);
   m.vp.runtime.setRflags(0x642);
   const o = m.run();
-  assert.deepEqual([o.vector, o.error, o.rip, o.cs, o.ss, o.rsp, o.rflags], [14, 2, CODE, Selector.codeu, Selector.datau, USER_STACK, 0x642 | RF]);
+  assert.deepEqual(
+    [o.vector, o.error, o.rip, o.cs, o.ss, o.rsp, o.rflags],
+    [14, 2, CODE, Selector.codeu, Selector.datau, USER_STACK, 0x642 | RF],
+  );
   assert.equal(m.vp.register64(Vp.cr2), 0x2ffff8n);
 });
 
@@ -193,7 +232,10 @@ test("a stack that is not canonical is #SS(EXT), or #SS(0) for INT", () => {
   const m = new SystemMachine();
   m.gate(12, { ist: 1 });
   m.ram.setBigUint64(TSS + 4, 0x8000_0000_0100n, true);
-  for (const [source, error] of [["ud2", 1], ["int 0x50", 0]] as const) {
+  for (const [source, error] of [
+    ["ud2", 1],
+    ["int 0x50", 0],
+  ] as const) {
     m.gate(0x50, { type: 0xee });
     const o = m.execute(source, 3);
     assert.deepEqual([o.vector, o.error], [12, error]);
@@ -205,7 +247,12 @@ test("from compatibility mode RIP is pushed relative to CS, and the code's descr
   m.descriptor(Selector.code, 0x00af9a00, 0xffff);
   m.load("int3\nud2", CODE, 32);
   m.code32(0);
-  m.vp.setSegment(SegIndex.cs, { selector: Selector.code32, attributes: 0x9b | SegAttr.big, limit: 0xfffff, base: 0x30000 });
+  m.vp.setSegment(SegIndex.cs, {
+    selector: Selector.code32,
+    attributes: 0x9b | SegAttr.big,
+    limit: 0xfffff,
+    base: 0x30000,
+  });
   m.vp.runtime.updateMode();
   const o = m.run();
   assert.deepEqual([o.vector, o.rip, o.cs], [3, CODE + 1 - 0x30000, Selector.code32]);

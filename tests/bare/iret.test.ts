@@ -5,7 +5,11 @@ import { SegAttr, SegIndex } from "../../src/cpu/layout.js";
 import { CODE, Selector, STACK, SystemMachine } from "./system-machine.js";
 
 /** Runs IRETQ at level 0 with a frame on the stack. */
-function iret(m: SystemMachine, frame: { rip: number | bigint; cs: number; flags?: number; rsp?: number | bigint; ss: number }, rflags = 2): ReturnType<SystemMachine["run"]> {
+function iret(
+  m: SystemMachine,
+  frame: { rip: number | bigint; cs: number; flags?: number; rsp?: number | bigint; ss: number },
+  rflags = 2,
+): ReturnType<SystemMachine["run"]> {
   m.load("iretq", CODE);
   m.level(0);
   m.vp.runtime.setRflags(rflags);
@@ -23,7 +27,10 @@ test("to the same level, RSP and SS come from the frame", () => {
   const o = iret(m, { rip: TARGET, cs: Selector.code, flags: 0x246, rsp: 0x12345, ss: Selector.data });
   assert.deepEqual([o.vector, o.rip, o.rsp, o.rflags], [-1, TARGET + 1, 0x12345, 0x246]);
   // SS may be null at level 0
-  assert.deepEqual([iret(m, { rip: TARGET, cs: Selector.code, ss: 0 }).vector, m.segment(SegIndex.ss).selector], [-1, 0]);
+  assert.deepEqual(
+    [iret(m, { rip: TARGET, cs: Selector.code, ss: 0 }).vector, m.segment(SegIndex.ss).selector],
+    [-1, 0],
+  );
 });
 
 test("to level 3, 64-bit and 32-bit; segments of the inner level become null", () => {
@@ -33,13 +40,17 @@ test("to level 3, 64-bit and 32-bit; segments of the inner level become null", (
     const cs = bits === 64 ? Selector.codeu : Selector.code32u;
     const o = iret(m, { rip: TARGET, cs, rsp: 0x27ff0, ss: Selector.datau, flags: 0x202 });
     assert.deepEqual([o.vector, o.rip, o.cs, o.rsp, o.ss], [6, TARGET, cs, 0x27ff0, Selector.datau]);
-    for (const s of [SegIndex.ds, SegIndex.es, SegIndex.fs, SegIndex.gs]) assert.equal(m.segment(s).attributes & SegAttr.unusable, SegAttr.unusable);
+    for (const s of [SegIndex.ds, SegIndex.es, SegIndex.fs, SegIndex.gs])
+      assert.equal(m.segment(s).attributes & SegAttr.unusable, SegAttr.unusable);
   }
   // 32-bit: INC EAX is 40, a REX prefix in 64-bit code
   m.load("inc eax\ninc eax\nint 0x50", TARGET, 32);
   m.gate(0x50, { type: 0xee });
   m.set({ rax: 0xffff_ffff_ffff_fffen });
-  assert.deepEqual([iret(m, { rip: TARGET, cs: Selector.code32u, ss: Selector.datau }).vector, m.get("rax")], [0x50, 0n]);
+  assert.deepEqual(
+    [iret(m, { rip: TARGET, cs: Selector.code32u, ss: Selector.datau }).vector, m.get("rax")],
+    [0x50, 0n],
+  );
 });
 
 test("which flags a level may change", () => {
@@ -81,21 +92,38 @@ test("bad frames are #GP, #NP or #SS with the selector, and change nothing", () 
   ];
   for (const [name, frame, vector, error] of cases) {
     const o = iret(m, { ...frame, flags: 0x244ed7 });
-    assert.deepEqual([o.vector, o.error, o.rip, o.rsp, o.cs, o.ss, o.rflags], [vector, error, CODE, STACK - 40, Selector.code, Selector.data, 0x10002], name);
+    assert.deepEqual(
+      [o.vector, o.error, o.rip, o.rsp, o.cs, o.ss, o.rflags],
+      [vector, error, CODE, STACK - 40, Selector.code, Selector.data, 0x10002],
+      name,
+    );
   }
   // long mode has no nested tasks
-  assert.deepEqual([iret(m, { rip: TARGET, cs: Selector.code, ss: 0 }, 0x4002)].map((o) => [o.vector, o.error, o.rip]), [[13, 0, CODE]]);
+  assert.deepEqual(
+    [iret(m, { rip: TARGET, cs: Selector.code, ss: 0 }, 0x4002)].map((o) => [o.vector, o.error, o.rip]),
+    [[13, 0, CODE]],
+  );
 });
 
 test("from compatibility mode: 32-bit frames; the stack only when the level changes", () => {
   const m = new SystemMachine();
-  m.load(`push dword 0x202\npush dword ${Selector.code32}\npush dword next\niretd\nnext: mov ebx, esp\njmp far [pointer]\npointer: dd done\ndw ${Selector.code}\ndone:`, CODE, 32);
+  m.load(
+    `push dword 0x202\npush dword ${Selector.code32}\npush dword next\niretd\nnext: mov ebx, esp\njmp far [pointer]\npointer: dd done\ndw ${Selector.code}\ndone:`,
+    CODE,
+    32,
+  );
   m.ram.setUint8(m.labels.done!, 0xf4);
   m.code32(0);
   const o = m.run();
-  assert.deepEqual([o.vector, o.rip, m.number("rbx"), o.cs, o.rflags], [-1, m.labels.done! + 1, STACK, Selector.code, 0x202]);
+  assert.deepEqual(
+    [o.vector, o.rip, m.number("rbx"), o.cs, o.rflags],
+    [-1, m.labels.done! + 1, STACK, Selector.code, 0x202],
+  );
   // inwards is not for IRET
   m.load(`push dword 0x202\npush dword ${Selector.code32}\npush dword 0\niretd`, CODE, 32);
   m.code32(3);
-  assert.deepEqual([m.run()].map((x) => [x.vector, x.error]), [[13, Selector.code32]]);
+  assert.deepEqual(
+    [m.run()].map((x) => [x.vector, x.error]),
+    [[13, Selector.code32]],
+  );
 });

@@ -31,13 +31,28 @@ test("CR0, CR3, CR4, CR8: reserved bits and forbidden combinations are #GP(0)", 
   assert.equal(write("cr3", 0x1018n), -1);
   const cr4 = m.vp.register64(Vp.cr4);
   assert.equal(write("cr4", cr4 & ~0x20n), 13, "no PAE in long mode");
-  for (const bit of [12, 13, 14, 15, 17, 19, 22, 23, 24, 32, 63]) assert.equal(write("cr4", cr4 | (1n << BigInt(bit))), 13, `CR4 bit ${bit}`);
+  for (const bit of [12, 13, 14, 15, 17, 19, 22, 23, 24, 32, 63])
+    assert.equal(write("cr4", cr4 | (1n << BigInt(bit))), 13, `CR4 bit ${bit}`);
   assert.equal(write("cr4", cr4 | 0x18n), -1);
   assert.deepEqual([write("cr8", 5n), write("cr8", 16n), levels], [-1, 13, [5]]);
   m.execute("mov rax, cr8\nhlt");
   assert.equal(m.number("rax"), 9);
   for (const source of ["mov cr1, rax", "mov cr5, rax", "mov rax, cr7"]) assert.equal(m.execute(source).vector, 6);
-  for (const source of ["mov cr0, rax", "mov rax, cr3", "mov cr8, rax", "clts", "lmsw ax", "invlpg [rax]", "wbinvd", "mov rax, dr0", "mov dr7, rax", "lgdt [rax]", "lidt [rax]", "xor ecx, ecx\nrdmsr", "wrmsr"])
+  for (const source of [
+    "mov cr0, rax",
+    "mov rax, cr3",
+    "mov cr8, rax",
+    "clts",
+    "lmsw ax",
+    "invlpg [rax]",
+    "wbinvd",
+    "mov rax, dr0",
+    "mov dr7, rax",
+    "lgdt [rax]",
+    "lidt [rax]",
+    "xor ecx, ecx\nrdmsr",
+    "wrmsr",
+  ])
     assert.equal(m.execute(source, 3).vector, 13, source);
 });
 
@@ -49,9 +64,14 @@ test("LMSW, SMSW, CLTS", () => {
 
 test("debug registers: aliases, fixed bits, CR4.DE", () => {
   const m = new SystemMachine();
-  m.execute("mov rax, 0x123456789abc\nmov dr1, rax\nmov rbx, dr1\nmov rax, -1\nshr rax, 32\nmov dr6, rax\nmov rcx, dr4\nmov dr5, rax\nmov rdx, dr7\nhlt");
+  m.execute(
+    "mov rax, 0x123456789abc\nmov dr1, rax\nmov rbx, dr1\nmov rax, -1\nshr rax, 32\nmov dr6, rax\nmov rcx, dr4\nmov dr5, rax\nmov rdx, dr7\nhlt",
+  );
   assert.deepEqual([m.number("rbx"), m.number("rcx"), m.number("rdx")], [0x123456789abc, 0xffffefff - 0, 0xffff2fff]);
-  assert.deepEqual([m.execute("mov rax, -1\nmov dr7, rax")].map((o) => [o.vector, o.error]), [[13, 0]]);
+  assert.deepEqual(
+    [m.execute("mov rax, -1\nmov dr7, rax")].map((o) => [o.vector, o.error]),
+    [[13, 0]],
+  );
   assert.equal(m.execute("mov rax, cr4\nor eax, 8\nmov cr4, rax\nmov rax, dr4").vector, 6);
 });
 
@@ -61,11 +81,27 @@ test("FPU state kept away: TS, EM, OSFXSR", () => {
     m.vp.setRegister(Vp.cr0, 0x80010031 | cr0);
     m.vp.setRegister(Vp.cr4, cr4);
     m.vp.runtime.updateMode();
-    return ["fld1", "fwait", "paddb mm0, mm1", "emms", "addps xmm0, xmm1", "movq2dq xmm0, mm0", "ldmxcsr [rel x]\nx: dd 0x1f80", "fxsave [rbx]", "mfence", "pause"].map((source) => {
+    return [
+      "fld1",
+      "fwait",
+      "paddb mm0, mm1",
+      "emms",
+      "addps xmm0, xmm1",
+      "movq2dq xmm0, mm0",
+      "ldmxcsr [rel x]\nx: dd 0x1f80",
+      "fxsave [rbx]",
+      "mfence",
+      "pause",
+    ].map((source) => {
       m.load(`jmp go\nalign 16\ngo: ${source.split("\n")[0]}\nhlt\n${source.split("\n")[1] ?? ""}`);
       m.level(0);
       m.set({ rbx: 0x30000 });
-      for (const [at, value] of [[Vp.fcw, 0x37f], [Vp.fsw, 0], [Vp.ftw, 0]] as const) m.vp.view.setUint16(m.vp.base + at, value, true);
+      for (const [at, value] of [
+        [Vp.fcw, 0x37f],
+        [Vp.fsw, 0],
+        [Vp.ftw, 0],
+      ] as const)
+        m.vp.view.setUint16(m.vp.base + at, value, true);
       return m.run().vector;
     });
   };
@@ -100,7 +136,8 @@ test("into long mode, through compatibility mode, and back to protected mode", (
   const m = new SystemMachine();
   m.leaveLongMode();
   const efer = (): number => m.vp.view.getUint32(m.vp.base + Vp.efer, true);
-  m.load(`${INTO_LONG_MODE}
+  m.load(
+    `${INTO_LONG_MODE}
     rdmsr
     mov ebx, eax
     inc edi         ; still 32-bit code
@@ -127,11 +164,17 @@ test("into long mode, through compatibility mode, and back to protected mode", (
     idt64: dw 0xfff
     dq ${IDT}
     idt32: dw 0x7ff
-    dd ${IDT32}`, CODE, 32);
+    dd ${IDT32}`,
+    CODE,
+    32,
+  );
   m.code32(0);
   m.set({ rdi: 0 });
   const o = m.run();
-  assert.deepEqual([o.vector, o.cs, m.number("rbx") & 0xd00, m.number("rdx") & 0xd00, m.number("rdi")], [0x51, Selector.code32, 0xd00, 0x900, 1]);
+  assert.deepEqual(
+    [o.vector, o.cs, m.number("rbx") & 0xd00, m.number("rdx") & 0xd00, m.number("rdi")],
+    [0x51, Selector.code32, 0xd00, 0x900, 1],
+  );
   assert.equal(efer() & 0xd00, 0x900);
   assert.equal(m.get("rsi"), 0x123456789abcdef0n, "upper halves are kept here, though no program may count on it");
   assert.equal(m.number("rsp"), STACK - 8 - 12);
@@ -149,7 +192,10 @@ test("what the way into long mode refuses", () => {
   // LME without PAE
   assert.deepEqual(attempt(INTO_LONG_MODE.replace("or eax, 0x20", "bad: ")).slice(0, 2), [13, 0]);
   // LME and PG both on: LME may not change, PAE may not go
-  assert.deepEqual(attempt(`${INTO_LONG_MODE}\nlidt [idt64]\nrdmsr\nand eax, ~0x100\nx: wrmsr\nidt64: dw 0xfff\ndd ${IDT}`), [13, 0, undefined].map((v, i) => (i === 2 ? m.labels.x : v)));
+  assert.deepEqual(
+    attempt(`${INTO_LONG_MODE}\nlidt [idt64]\nrdmsr\nand eax, ~0x100\nx: wrmsr\nidt64: dw 0xfff\ndd ${IDT}`),
+    [13, 0, undefined].map((v, i) => (i === 2 ? m.labels.x : v)),
+  );
 });
 
 test("PAE paging outside long mode: the pointers' reserved bits are looked at when CR3, CR0.PG or CR4.PAE changes", () => {
@@ -158,7 +204,8 @@ test("PAE paging outside long mode: the pointers' reserved bits are looked at wh
   // four pointers at 0x100000, a directory of 2 MiB pages at 0x101000
   m.ram.setBigUint64(0x100000, 0x101001n, true);
   for (let i = 0; i < 2; i++) m.ram.setBigUint64(0x101000 + i * 8, BigInt((i << 21) | 0xe3), true);
-  const enable = "mov eax, cr4\nor eax, 0x20\nmov cr4, eax\nmov eax, 0x100000\nmov cr3, eax\nmov eax, cr0\nor eax, 0x80000000\npg: mov cr0, eax\n";
+  const enable =
+    "mov eax, cr4\nor eax, 0x20\nmov cr4, eax\nmov eax, 0x100000\nmov cr3, eax\nmov eax, cr0\nor eax, 0x80000000\npg: mov cr0, eax\n";
   const run = (source: string): readonly (number | undefined)[] => {
     m.leaveLongMode();
     m.load(source, CODE, 32);
@@ -189,7 +236,8 @@ test("to real mode and back", () => {
   m.load("mov bp, sp\nmov si, [bp]\nmov di, [bp + 2]\nmov ax, [bp + 4]\niret", 0x8400, 16);
   m.load(`done: mov eax, ${Selector.data}\nmov ss, eax\nmov ds, eax\nhlt`, 0x8600, 32);
   m.load(`jmp ${Selector.free}:0x8000`, CODE, 32);
-  const program = m.load(`
+  const program = m.load(
+    `
     mov ax, ${Selector.free + 8}
     mov ss, ax
     mov ds, ax
@@ -214,11 +262,20 @@ test("to real mode and back", () => {
     mov cr0, eax
     jmp dword ${Selector.code32}:0x8600
     idt: dw 0x3ff
-    dd 0`, 0x8000, 16);
+    dd 0`,
+    0x8000,
+    16,
+  );
   m.ram.setUint16(0x100010, 0xbeef, true);
   m.code32(0);
   const o = m.run();
   assert.ok(program.bytes.length < 0x400);
-  assert.deepEqual([o.vector, m.number("rbx") & 0xffff, m.number("rdx"), m.number("rsi") & 0xffff, m.number("rdi") & 0xffff], [-1, 0xbeef, 0x1000, m.labels.after, 0]);
-  assert.deepEqual([m.number("rcx") & 1, m.segment(SegIndex.cs).selector, m.ram.getUint16(0x30ffa, true)], [1, Selector.code32, m.labels.after]);
+  assert.deepEqual(
+    [o.vector, m.number("rbx") & 0xffff, m.number("rdx"), m.number("rsi") & 0xffff, m.number("rdi") & 0xffff],
+    [-1, 0xbeef, 0x1000, m.labels.after, 0],
+  );
+  assert.deepEqual(
+    [m.number("rcx") & 1, m.segment(SegIndex.cs).selector, m.ram.getUint16(0x30ffa, true)],
+    [1, Selector.code32, m.labels.after],
+  );
 });

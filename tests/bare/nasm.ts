@@ -26,11 +26,15 @@ export function assemble(source: string, bits: 16 | 32 | 64, origin: number): As
     execFileSync("nasm", ["-f", "bin", "-o", output, input], { stdio: "pipe" });
   } catch (error) {
     const { code, stderr } = error as NodeJS.ErrnoException & { stderr?: Buffer };
-    if (code === "ENOENT") throw new Error("these tests assemble their guest code with nasm, which is not here\n  try: apt-get install nasm");
+    if (code === "ENOENT")
+      throw new Error(
+        "these tests assemble their guest code with nasm, which is not here\n  try: apt-get install nasm",
+      );
     throw new Error(`nasm: ${stderr?.toString() ?? String(error)}\n${text}`);
   }
   const labels: Record<string, number> = {};
-  for (const [, address, name] of readFileSync(map, "utf8").matchAll(/^\s*([0-9A-F]+)\s+[0-9A-F]+\s+([\w.]+)\s*$/gm)) labels[name!] = Number.parseInt(address!, 16);
+  for (const [, address, name] of readFileSync(map, "utf8").matchAll(/^\s*([0-9A-F]+)\s+[0-9A-F]+\s+([\w.]+)\s*$/gm))
+    labels[name!] = Number.parseInt(address!, 16);
   const result = { bytes: new Uint8Array(readFileSync(output)), labels };
   cache.set(text, result);
   return result;

@@ -21,13 +21,17 @@ export type Walk = { readonly fault: number } | { readonly fault: undefined; rea
 
 const PHYSICAL_BITS = 40n;
 const bit = (value: bigint, n: number): boolean => ((value >> BigInt(n)) & 1n) === 1n;
-const bits = (value: bigint, high: number, low: number): bigint => (value >> BigInt(low)) & ((1n << BigInt(high - low + 1)) - 1n);
+const bits = (value: bigint, high: number, low: number): bigint =>
+  (value >> BigInt(low)) & ((1n << BigInt(high - low + 1)) - 1n);
 
 export function modelWalk(s: PagingState, tables: Tables, va: bigint, access: Access, user: boolean): Walk {
   const wide = s.mode !== "32-bit";
   const bytes = wide ? 8 : 4;
   const code = (present: boolean, reserved: boolean): number =>
-    (present ? 1 : 0) | (access === "write" ? 2 : 0) | (user ? 4 : 0) | (reserved ? 8 : 0) |
+    (present ? 1 : 0) |
+    (access === "write" ? 2 : 0) |
+    (user ? 4 : 0) |
+    (reserved ? 8 : 0) |
     (access === "fetch" && ((wide && s.nxe) || s.smep) ? 16 : 0);
   let levels = s.mode === "4-level" ? 4 : 2;
   let table: bigint;
@@ -73,7 +77,12 @@ export function modelWalk(s: PagingState, tables: Tables, va: bigint, access: Ac
     const marked = entry | 0x20n | (access === "write" ? 0x40n : 0n);
     if (marked !== entry) tables.write(at, bytes, marked);
     const offset = va & ((1n << BigInt(shift)) - 1n);
-    if (wide || levels === 1) return { fault: undefined, physical: ((wide ? bits(entry, 39, 12) << 12n : bits(entry, 31, 12) << 12n) & ~((1n << BigInt(shift)) - 1n)) | offset };
+    if (wide || levels === 1)
+      return {
+        fault: undefined,
+        physical:
+          ((wide ? bits(entry, 39, 12) << 12n : bits(entry, 31, 12) << 12n) & ~((1n << BigInt(shift)) - 1n)) | offset,
+      };
     return { fault: undefined, physical: (bits(entry, 20, 13) << 32n) | (bits(entry, 31, 22) << 22n) | offset };
   }
 }

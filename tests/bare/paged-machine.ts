@@ -3,7 +3,7 @@
  * user code; the test's own tables hang beside. RAM from TARGET on holds its own addresses, so that a read tells what it hit.
  */
 import { Vp } from "../../src/cpu/layout.js";
-import { modelWalk, type Access, type PagingState, type Tables, type Walk } from "./page-walker-model.js";
+import { type Access, modelWalk, type PagingState, type Tables, type Walk } from "./page-walker-model.js";
 import { CODE, SystemMachine } from "./system-machine.js";
 
 export const USER_CODE = 0x48000;
@@ -48,8 +48,12 @@ export class PagedMachine extends SystemMachine {
     for (let at = TARGET; at < END; at += 8) put(at, at);
     if (mode !== "4-level") this.leaveLongMode();
     this.tables = {
-      read: (address, bytes) => (bytes === 8 ? ram.getBigUint64(Number(address), true) : BigInt(ram.getUint32(Number(address), true))),
-      write: (address, bytes, value) => (bytes === 8 ? ram.setBigUint64(Number(address), value, true) : ram.setUint32(Number(address), Number(value), true)),
+      read: (address, bytes) =>
+        bytes === 8 ? ram.getBigUint64(Number(address), true) : BigInt(ram.getUint32(Number(address), true)),
+      write: (address, bytes, value) =>
+        bytes === 8
+          ? ram.setBigUint64(Number(address), value, true)
+          : ram.setUint32(Number(address), Number(value), true),
     };
     const { vp } = this;
     vp.setRegister(Vp.cr3, { "4-level": PML4, pae: PAE_PDPT, "32-bit": PD32 }[mode]);
@@ -84,13 +88,23 @@ export class PagedMachine extends SystemMachine {
     const { vp, mode } = this;
     const cr4 = vp.register64(Vp.cr4);
     return {
-      mode, cr3: vp.register64(Vp.cr3), wp: (vp.register64(Vp.cr0) & 0x10000n) !== 0n, pse: (cr4 & 0x10n) !== 0n,
-      nxe: (vp.register64(Vp.efer) & 0x800n) !== 0n, smep: (cr4 & 0x100000n) !== 0n, smap: (cr4 & 0x200000n) !== 0n,
+      mode,
+      cr3: vp.register64(Vp.cr3),
+      wp: (vp.register64(Vp.cr0) & 0x10000n) !== 0n,
+      pse: (cr4 & 0x10n) !== 0n,
+      nxe: (vp.register64(Vp.efer) & 0x800n) !== 0n,
+      smep: (cr4 & 0x100000n) !== 0n,
+      smap: (cr4 & 0x200000n) !== 0n,
       ac: (vp.runtime.rflags() & 0x40000) !== 0,
     };
   }
   /** Runs one of the programs loaded above. */
-  program(offset: number, user: boolean, registers: { a?: bigint; b?: bigint }, flags = 2): ReturnType<SystemMachine["run"]> {
+  program(
+    offset: number,
+    user: boolean,
+    registers: { a?: bigint; b?: bigint },
+    flags = 2,
+  ): ReturnType<SystemMachine["run"]> {
     if (this.mode === "4-level") this.level(user ? 3 : 0);
     else this.code32(user ? 3 : 0);
     this.vp.runtime.setRflags(flags);
@@ -106,7 +120,13 @@ export class PagedMachine extends SystemMachine {
     const flags = ac ? 0x40002 : 2;
     const state = { ...this.state, ac };
     const marks: [bigint, 4 | 8, bigint][] = [];
-    const expected: Walk = modelWalk(state, { read: this.tables.read, write: (at, bytes, value) => void marks.push([at, bytes, value]) }, va, access, user);
+    const expected: Walk = modelWalk(
+      state,
+      { read: this.tables.read, write: (at, bytes, value) => void marks.push([at, bytes, value]) },
+      va,
+      access,
+      user,
+    );
     const physical = expected.fault === undefined ? Number(expected.physical) : -1;
     const before = this.#snapshot();
     const inside = physical >= 0 && physical < END;
@@ -130,7 +150,8 @@ export class PagedMachine extends SystemMachine {
     else if (!inside) {
       if (this.outside[0] !== physical) difference = `at ${this.outside[0]?.toString(16)}, not at ${hex(physical)}`;
     } else if (access === "read") {
-      if (Number(this.get("rax")) !== (this.mode === "4-level" ? physical : physical >>> 0)) difference = `read ${hex(this.get("rax"))}, not ${hex(physical)}`;
+      if (Number(this.get("rax")) !== (this.mode === "4-level" ? physical : physical >>> 0))
+        difference = `read ${hex(this.get("rax"))}, not ${hex(physical)}`;
     } else if (access === "write") {
       if (ram.getUint32(physical, true) !== 0x55667788) difference = `not written at ${hex(physical)}`;
     } else if (o.rip !== Number(va)) difference = `ran at ${hex(o.rip)}`;

@@ -23,15 +23,27 @@ export class PartitionMachine {
     const { image } = this;
     image.gate(1, { offset: DB_HANDLER });
     image.gate(VECTOR, { offset: INTERRUPT_HANDLER });
-    image.load("push rax\nmov rax, [rsp + 8]\nmov [r15], rax\nmov rax, dr6\nmov [r15 + 8], rax\nadd r15, 16\nxor eax, eax\nmov dr6, rax\npop rax\niretq", DB_HANDLER);
-    image.load("inc r14\nmov r13, [rsp]\npush rax\npush rcx\npush rdx\nmov ecx, 0x80b\nxor eax, eax\nxor edx, edx\nwrmsr\npop rdx\npop rcx\npop rax\niretq", INTERRUPT_HANDLER);
+    image.load(
+      "push rax\nmov rax, [rsp + 8]\nmov [r15], rax\nmov rax, dr6\nmov [r15 + 8], rax\nadd r15, 16\nxor eax, eax\nmov dr6, rax\npop rax\niretq",
+      DB_HANDLER,
+    );
+    image.load(
+      "inc r14\nmov r13, [rsp]\npush rax\npush rcx\npush rdx\nmov ecx, 0x80b\nxor eax, eax\nxor edx, edx\nwrmsr\npop rdx\npop rcx\npop rax\niretq",
+      INTERRUPT_HANDLER,
+    );
   }
   #create(): Partition {
     interpreter ??= new WebAssembly.Module(generateInterpreter(FIRST_BLOCK, true).bytes);
     const sink = { onOutput: (): void => {}, onInputSpace: (): void => {} };
     const made = new Partition({
-      ramBytes: 4 << 20, features: new Set(), modules: { runtime: loadRuntime(), interpreter }, shared: true,
-      clock: { now: () => 0 }, entropy: { next: () => 1, state: undefined, restore: () => {} }, wallClockSeconds: 0, serial: [sink, sink, sink, sink],
+      ramBytes: 4 << 20,
+      features: new Set(),
+      modules: { runtime: loadRuntime(), interpreter },
+      shared: true,
+      clock: { now: () => 0 },
+      entropy: { next: () => 1, state: undefined, restore: () => {} },
+      wallClockSeconds: 0,
+      serial: [sink, sink, sink, sink],
     });
     made.msrs.write(0x1b, 0xfee00d00, 0); // x2APIC
     made.msrs.write(0x80f, 0x1ff, 0);

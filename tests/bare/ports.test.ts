@@ -18,11 +18,20 @@ function machine(): { readonly m: SystemMachine; readonly seen: string[] } {
 
 test("widths and forms", () => {
   const { m, seen } = machine();
-  m.load("in al, 0x10\nmov dx, 0x1234\nin ax, dx\nmov rbx, rax\nin eax, dx\nmov rcx, rax\nmov eax, 0xaabbccdd\nout dx, eax\nout 0x80, al\nout dx, ax\nhlt");
+  m.load(
+    "in al, 0x10\nmov dx, 0x1234\nin ax, dx\nmov rbx, rax\nin eax, dx\nmov rcx, rax\nmov eax, 0xaabbccdd\nout dx, eax\nout 0x80, al\nout dx, ax\nhlt",
+  );
   m.level(0);
   m.set({ rax: -1n });
   m.run();
-  assert.deepEqual(seen, ["in 10 1", "in 1234 2", "in 1234 4", "out 1234 4 aabbccdd", "out 80 1 dd", "out 1234 2 ccdd"]);
+  assert.deepEqual(seen, [
+    "in 10 1",
+    "in 1234 2",
+    "in 1234 4",
+    "out 1234 4 aabbccdd",
+    "out 80 1 dd",
+    "out 1234 2 ccdd",
+  ]);
   assert.deepEqual([m.get("rbx"), m.get("rcx")], [0xffff_ffff_ffff_68acn, 0x123468acn]);
 });
 
@@ -78,11 +87,16 @@ test("at level 3: by IOPL, else by every bit of the map; a map that ends too ear
 
 test("INS and OUTS: direction, repetition, a page that is not writable asks nothing of the port", () => {
   const { m, seen } = machine();
-  m.load("cld\nmov dx, 0x300\nmov ecx, 3\nmov edi, 0x30000\nrep insd\nmov ebx, edi\nstd\nmov ecx, 2\nmov esi, 0x30002\nrep outsw\nhlt");
+  m.load(
+    "cld\nmov dx, 0x300\nmov ecx, 3\nmov edi, 0x30000\nrep insd\nmov ebx, edi\nstd\nmov ecx, 2\nmov esi, 0x30002\nrep outsw\nhlt",
+  );
   m.level(0);
   m.run();
   assert.deepEqual(seen, ["in 300 4", "in 300 4", "in 300 4", "out 300 2 1234", "out 300 2 5978"]);
-  assert.deepEqual([m.number("rbx"), m.number("rsi"), m.number("rcx"), m.ram.getUint32(0x30008, true)], [0x3000c, 0x2fffe, 0, 0x12345978]);
+  assert.deepEqual(
+    [m.number("rbx"), m.number("rsi"), m.number("rcx"), m.ram.getUint32(0x30008, true)],
+    [0x3000c, 0x2fffe, 0, 0x12345978],
+  );
   seen.length = 0;
   m.ram.setUint32(0x10000 + 0x31 * 8, 0x31061, true);
   m.vp.runtime.resetTlb();
@@ -91,5 +105,8 @@ test("INS and OUTS: direction, repetition, a page that is not writable asks noth
   m.set({ rdx: 0x300 });
   const o = m.run();
   // one fits; the next lies across
-  assert.deepEqual([o.vector, o.error, o.rip, m.number("rcx"), m.number("rdi"), seen.length], [14, 3, m.labels.x, 3, 0x30ffd, 1]);
+  assert.deepEqual(
+    [o.vector, o.error, o.rip, m.number("rcx"), m.number("rdi"), seen.length],
+    [14, 3, m.labels.x, 3, 0x30ffd, 1],
+  );
 });

@@ -7,9 +7,19 @@ import { CODE, GDT, Selector, STACK, SystemMachine, TSS } from "./system-machine
 const free = Selector.free;
 /** A descriptor of every kind, from `free` on: name, high word, selector with RPL 0. */
 const KINDS = [
-  ["read-only data", 0x00cf9100], ["data, level 3", 0x00cff300], ["data, not present", 0x00cf1300], ["execute-only code", 0x00af9900],
-  ["readable code", 0x00af9b00], ["conforming code", 0x00af9f00], ["LDT", 0x00008200], ["free TSS", 0x00008900], ["busy TSS", 0x00008b00],
-  ["call gate", 0x00008c00], ["interrupt gate", 0x00008e00], ["80286 TSS", 0x00008100], ["stack, not accessed", 0x00cf9200],
+  ["read-only data", 0x00cf9100],
+  ["data, level 3", 0x00cff300],
+  ["data, not present", 0x00cf1300],
+  ["execute-only code", 0x00af9900],
+  ["readable code", 0x00af9b00],
+  ["conforming code", 0x00af9f00],
+  ["LDT", 0x00008200],
+  ["free TSS", 0x00008900],
+  ["busy TSS", 0x00008b00],
+  ["call gate", 0x00008c00],
+  ["interrupt gate", 0x00008e00],
+  ["80286 TSS", 0x00008100],
+  ["stack, not accessed", 0x00cf9200],
 ] as const;
 type Kind = (typeof KINDS)[number][0];
 const selectorOf = (kind: Kind): number => free + KINDS.findIndex(([k]) => k === kind) * 8;
@@ -32,13 +42,24 @@ test("loads of DS and SS: what each kind of descriptor gives", () => {
   const good = [6, undefined] as const;
   const bad = (vector: number, kind: Kind): readonly [number, number] => [vector, selectorOf(kind)];
   const ds: readonly [Kind, readonly [number, number | undefined]][] = [
-    ["read-only data", good], ["data, level 3", good], ["data, not present", bad(11, "data, not present")], ["execute-only code", bad(13, "execute-only code")],
-    ["readable code", good], ["conforming code", good], ["LDT", bad(13, "LDT")], ["free TSS", bad(13, "free TSS")], ["call gate", bad(13, "call gate")],
+    ["read-only data", good],
+    ["data, level 3", good],
+    ["data, not present", bad(11, "data, not present")],
+    ["execute-only code", bad(13, "execute-only code")],
+    ["readable code", good],
+    ["conforming code", good],
+    ["LDT", bad(13, "LDT")],
+    ["free TSS", bad(13, "free TSS")],
+    ["call gate", bad(13, "call gate")],
   ];
   for (const [kind, result] of ds) assert.deepEqual(load("ds", selectorOf(kind)), result, `DS, ${kind}`);
   const ss: readonly [Kind, readonly [number, number | undefined]][] = [
-    ["read-only data", bad(13, "read-only data")], ["data, level 3", bad(13, "data, level 3")], ["readable code", bad(13, "readable code")], ["call gate", bad(13, "call gate")],
-    ["data, not present", bad(12, "data, not present")], ["stack, not accessed", good],
+    ["read-only data", bad(13, "read-only data")],
+    ["data, level 3", bad(13, "data, level 3")],
+    ["readable code", bad(13, "readable code")],
+    ["call gate", bad(13, "call gate")],
+    ["data, not present", bad(12, "data, not present")],
+    ["stack, not accessed", good],
   ];
   for (const [kind, result] of ss) assert.deepEqual(load("ss", selectorOf(kind)), result, `SS, ${kind}`);
   // privilege: RPL and CPL against DPL; conforming code has none
@@ -77,7 +98,9 @@ test("a load takes base, limit and attributes, and sets the accessed bit", () =>
 test("LAR, LSL, VERR, VERW", () => {
   const m = machine();
   const inspect = (selector: number, cpl: 0 | 3): string => {
-    m.load(`mov eax, ${selector}\nmov ebx, -1\nmov ecx, -1\nlar ebx, eax\nsetz r8b\nlsl ecx, eax\nsetz r9b\nverr ax\nsetz r10b\nverw ax\nsetz r11b\nud2`);
+    m.load(
+      `mov eax, ${selector}\nmov ebx, -1\nmov ecx, -1\nlar ebx, eax\nsetz r8b\nlsl ecx, eax\nsetz r9b\nverr ax\nsetz r10b\nverw ax\nsetz r11b\nud2`,
+    );
     m.level(cpl);
     m.set({ r8: 0, r9: 0, r10: 0, r11: 0 });
     assert.equal(m.run().vector, 6);
@@ -92,13 +115,28 @@ test("LAR, LSL, VERR, VERW", () => {
     return yes;
   };
   const expected: Record<Kind, string> = {
-    "read-only data": "alr-", "data, level 3": "alrw", "data, not present": "alrw", "execute-only code": "al--", "readable code": "alr-", "conforming code": "alr-",
-    "LDT": "al--", "free TSS": "al--", "busy TSS": "al--", "call gate": "a---", "interrupt gate": "----", "80286 TSS": "----", "stack, not accessed": "alrw",
+    "read-only data": "alr-",
+    "data, level 3": "alrw",
+    "data, not present": "alrw",
+    "execute-only code": "al--",
+    "readable code": "alr-",
+    "conforming code": "alr-",
+    LDT: "al--",
+    "free TSS": "al--",
+    "busy TSS": "al--",
+    "call gate": "a---",
+    "interrupt gate": "----",
+    "80286 TSS": "----",
+    "stack, not accessed": "alrw",
   };
   for (const [kind] of KINDS) {
     assert.equal(inspect(selectorOf(kind), 0), expected[kind], kind);
     // at level 3 only what is of level 3, or conforming
-    assert.equal(inspect(selectorOf(kind) | 3, 3), kind === "data, level 3" || kind === "conforming code" ? expected[kind] : "----", `${kind} at level 3`);
+    assert.equal(
+      inspect(selectorOf(kind) | 3, 3),
+      kind === "data, level 3" || kind === "conforming code" ? expected[kind] : "----",
+      `${kind} at level 3`,
+    );
   }
   m.load("xor eax, eax\nlar ebx, eax\nsetz cl\nmov eax, 0x200\nlsl ebx, eax\nsetz ch\nhlt");
   m.level(0);
@@ -121,7 +159,7 @@ test("LLDT and LTR: kinds, the busy bit, an LDT in use", () => {
   for (let at = free; at < free + 0x40; at += 8) m.descriptor(at, 0, 0);
   m.descriptor(free, 0x00008200, (0x6800 << 16) | 0xff);
   m.descriptor(free + 0x10, 0x00008900, (TSS << 16) | 0x1fff);
-  m.descriptor(free + 0x20, 0x00000200 | 0x8200 - 0x8000, 0xff);
+  m.descriptor(free + 0x20, 0x00000200 | (0x8200 - 0x8000), 0xff);
   m.descriptor(free + 0x30, 0x00008100, 0xff);
   const load = (name: string, selector: number, cpl: 0 | 3 = 0): readonly (number | undefined)[] => {
     const o = m.execute(`mov eax, ${selector}\n${name} ax\nud2`, cpl);
@@ -131,7 +169,10 @@ test("LLDT and LTR: kinds, the busy bit, an LDT in use", () => {
   assert.deepEqual(m.segment(SegIndex.ldtr), { selector: free, attributes: 0x82, limit: 0xff, base: 0x6800 });
   m.ram.setUint32(0x6808, 0xffff, true);
   m.ram.setUint32(0x680c, 0x00cf9300, true);
-  assert.deepEqual([m.execute("mov eax, 0x0c\nmov es, eax\nsldt ebx\nud2").vector, m.segment(SegIndex.es).selector, m.number("rbx")], [6, 0x0c, free]);
+  assert.deepEqual(
+    [m.execute("mov eax, 0x0c\nmov es, eax\nsldt ebx\nud2").vector, m.segment(SegIndex.es).selector, m.number("rbx")],
+    [6, 0x0c, free],
+  );
   assert.deepEqual(load("lldt", 0), [6, undefined]);
   assert.equal(m.segment(SegIndex.ldtr).attributes & SegAttr.unusable, SegAttr.unusable);
   assert.deepEqual(load("lldt", free + 0x10), [13, free + 0x10]);
@@ -159,12 +200,18 @@ test("UMIP keeps the tables' addresses from level 3", () => {
     }
   }
   m.execute("mov ebx, 0x30000\nsgdt [rbx]\nsmsw ecx\nhlt");
-  assert.deepEqual([m.ram.getUint16(0x30000, true), m.read64(0x30002), m.number("rcx")], [0x1ff, BigInt(GDT), 0x80010033]);
+  assert.deepEqual(
+    [m.ram.getUint16(0x30000, true), m.read64(0x30002), m.number("rcx")],
+    [0x1ff, BigInt(GDT), 0x80010033],
+  );
   m.load("lgdt [rbx]\nud2");
   m.level(0);
   m.ram.setBigUint64(0x30002, 0x8000_0000_0000n, true);
   m.set({ rbx: 0x30000 });
-  assert.deepEqual([m.run()].map((o) => [o.vector, o.error]), [[13, 0]]);
+  assert.deepEqual(
+    [m.run()].map((o) => [o.vector, o.error]),
+    [[13, 0]],
+  );
 });
 
 test("far jumps, calls and returns between 64-bit and 32-bit code", () => {
@@ -175,7 +222,10 @@ test("far jumps, calls and returns between 64-bit and 32-bit code", () => {
   m.level(0);
   m.set({ rax: 0xffff_ffff_0000_0000n });
   let o = m.run();
-  assert.deepEqual([o.vector, o.cs, m.number("rax"), m.number("rbx"), m.number("rdx")], [-1, Selector.code, 2, STACK - 8, STACK]);
+  assert.deepEqual(
+    [o.vector, o.cs, m.number("rax"), m.number("rbx"), m.number("rdx")],
+    [-1, Selector.code, 2, STACK - 8, STACK],
+  );
   assert.deepEqual([m.ram.getUint32(STACK - 8, true), m.ram.getUint32(STACK - 4, true)], [CODE + 6, Selector.code]);
   // REX.W: slots of 8 bytes; RET with a release
   m.load(`call qword far [rel to64]\nhlt\nto64: dq 0x41000\ndw ${Selector.code}`);
@@ -197,9 +247,14 @@ test("bad targets of far transfers fault before anything is pushed", () => {
   m.descriptor(free + 0x68, 0x00ef9b00, 0xffff);
   m.descriptor(free + 0x70, 0x00af1b00, 0xffff);
   const cases: readonly [string, number, bigint, number, number][] = [
-    ["null", 3, 0n, 13, 0], ["data", Selector.data, 0n, 13, Selector.data], ["outer level", Selector.codeu, 0n, 13, Selector.codeu & ~3],
-    ["RPL above CPL", Selector.code | 3, 0n, 13, Selector.code], ["L and D", free + 0x68, 0n, 13, free + 0x68], ["not present", free + 0x70, 0n, 11, free + 0x70],
-    ["not canonical", Selector.code, 0x8000_0000_0000n, 13, 0], ["beyond the GDT", 0x1000, 0n, 13, 0x1000],
+    ["null", 3, 0n, 13, 0],
+    ["data", Selector.data, 0n, 13, Selector.data],
+    ["outer level", Selector.codeu, 0n, 13, Selector.codeu & ~3],
+    ["RPL above CPL", Selector.code | 3, 0n, 13, Selector.code],
+    ["L and D", free + 0x68, 0n, 13, free + 0x68],
+    ["not present", free + 0x70, 0n, 11, free + 0x70],
+    ["not canonical", Selector.code, 0x8000_0000_0000n, 13, 0],
+    ["beyond the GDT", 0x1000, 0n, 13, 0x1000],
   ];
   for (const [name, selector, offset, vector, error] of cases) {
     for (const op of ["jmp", "call"]) {
@@ -211,7 +266,11 @@ test("bad targets of far transfers fault before anything is pushed", () => {
       m.ram.setBigUint64(STACK - 8, 0x5555n, true);
       m.gate(vector, { ist: 1 });
       const o = m.run();
-      assert.deepEqual([o.vector, o.error, o.rip, o.rsp, o.cs], [vector, error, CODE, STACK, Selector.code], `${op}, ${name}`);
+      assert.deepEqual(
+        [o.vector, o.error, o.rip, o.rsp, o.cs],
+        [vector, error, CODE, STACK, Selector.code],
+        `${op}, ${name}`,
+      );
       assert.equal(m.read64(STACK - 8), 0x5555n);
       m.gate(vector, {});
     }

@@ -38,7 +38,9 @@ test("a store to the next instruction, to one further on, and to the same line b
 test("an instruction that overwrites itself has its effect once; the new one runs at the next visit", () => {
   const m = new SystemMachine();
   // the store replaces its own first bytes by "inc ebx; nop ..." (10 bytes long)
-  m.load("mov edx, 2\nagain: mov dword [rel again], 0x9090c3ff\nn: dec edx\njz end\nmov dword [rel again + 4], 0x90909090\nmov word [rel again + 8], 0x9090\njmp again\nend: hlt");
+  m.load(
+    "mov edx, 2\nagain: mov dword [rel again], 0x9090c3ff\nn: dec edx\njz end\nmov dword [rel again + 4], 0x90909090\nmov word [rel again + 8], 0x9090\njmp again\nend: hlt",
+  );
   m.level(0);
   m.set({ rbx: 0 });
   m.run();
@@ -57,12 +59,22 @@ test("read-modify-write, strings, pushes and vector stores over code", () => {
     ["movsq", "lea rsi, [rel code]\nlea rdi, [rel f]\nmovsq", 12],
     ["push", "mov rbp, rsp\nlea rsp, [rel f + 8]\npush qword [rel code]\nmov rsp, rbp", 12],
     ["bts", "bts dword [rel f + 1], 3", 15],
-    ["cmpxchg8b", "mov rax, [rel f]\nmov rdx, rax\nshr rdx, 32\nmov rbx, [rel code]\nmov rcx, rbx\nshr rcx, 32\ncmpxchg8b [rel f]", 12],
+    [
+      "cmpxchg8b",
+      "mov rax, [rel f]\nmov rdx, rax\nshr rdx, 32\nmov rbx, [rel code]\nmov rcx, rbx\nshr rcx, 32\ncmpxchg8b [rel f]",
+      12,
+    ],
     ["fstp", "fld tword [rel code]\nfstp tword [rel f]", 12],
-    ["call's return address", "mov rbp, rsp\nlea rsp, [rel f + 8]\ncall g\ng: mov rsp, rbp\nmov rax, [rel code]\nmov [rel f], rax", 12],
+    [
+      "call's return address",
+      "mov rbp, rsp\nlea rsp, [rel f + 8]\ncall g\ng: mov rsp, rbp\nmov rax, [rel code]\nmov [rel f], rax",
+      12,
+    ],
   ];
   for (const [name, source, result] of stores) {
-    m.load(`call f\nmov r8, rax\n${source}\ncall f\nhlt\nalign 64\nf: mov eax, 7\nret\ntimes 10 nop\nalign 16\ncode: mov eax, 12\nret\ntimes 10 nop`);
+    m.load(
+      `call f\nmov r8, rax\n${source}\ncall f\nhlt\nalign 64\nf: mov eax, 7\nret\ntimes 10 nop\nalign 16\ncode: mov eax, 12\nret\ntimes 10 nop`,
+    );
     m.level(0);
     assert.equal(m.run().vector, -1, name);
     assert.deepEqual([m.number("r8"), m.number("rax")], [7, result], name);
@@ -74,13 +86,17 @@ test("through another mapping of the page, and by a store across two pages", () 
   m.ram.setUint32(pte(0x50000), 0x41067, true);
   m.vp.runtime.resetTlb();
   m.load("f: mov eax, 1\nret", 0x41000);
-  m.load("call 0x41000\nmov ebx, eax\nmov dword [0x50001], 2\ncall 0x41000\nmov ecx, eax\nmov dword [0x50001], 3\ncall 0x50000\nmov edx, eax\nhlt");
+  m.load(
+    "call 0x41000\nmov ebx, eax\nmov dword [0x50001], 2\ncall 0x41000\nmov ecx, eax\nmov dword [0x50001], 3\ncall 0x50000\nmov edx, eax\nhlt",
+  );
   m.level(0);
   m.run();
   assert.deepEqual([m.number("rbx"), m.number("rcx"), m.number("rdx")], [1, 2, 3]);
   // mov eax, imm32 whose immediate lies across the boundary; the store writes both halves at once
   m.load("mov eax, 0x11111111\nret", 0x42ffd);
-  m.load("call 0x42ffd\nmov ebx, eax\nmov rax, 0xc322222222b8\nmov [0x42ffd], rax\ncall 0x42ffd\nmov ecx, eax\nmov byte [0x43001], 0x33\ncall 0x42ffd\nmov edx, eax\nhlt");
+  m.load(
+    "call 0x42ffd\nmov ebx, eax\nmov rax, 0xc322222222b8\nmov [0x42ffd], rax\ncall 0x42ffd\nmov ecx, eax\nmov byte [0x43001], 0x33\ncall 0x42ffd\nmov edx, eax\nhlt",
+  );
   m.level(0);
   m.run();
   assert.deepEqual([m.number("rbx"), m.number("rcx"), m.number("rdx")], [0x11111111, 0x22222222, 0x33222222]);
@@ -91,7 +107,9 @@ test("an instruction across pages, whose second page is remapped, or goes away",
   m.load("mov eax, 0x11111111\nret", 0x42ffd);
   m.vp.ram.copyWithin(0x51000, 0x43000, 0x44000);
   m.ram.setUint16(0x51000, 0x4444, true);
-  m.load("call 0x42ffd\nmov ebx, eax\nmov qword [rel 0x10000 + 0x43 * 8], 0x51067\ninvlpg [0x43000]\ncall 0x42ffd\nmov ecx, eax\nmov qword [rel 0x10000 + 0x43 * 8], 0\ninvlpg [0x43000]\ncall 0x42ffd");
+  m.load(
+    "call 0x42ffd\nmov ebx, eax\nmov qword [rel 0x10000 + 0x43 * 8], 0x51067\ninvlpg [0x43000]\ncall 0x42ffd\nmov ecx, eax\nmov qword [rel 0x10000 + 0x43 * 8], 0\ninvlpg [0x43000]\ncall 0x42ffd",
+  );
   m.level(0);
   const o = m.run();
   assert.deepEqual([m.number("rbx"), m.number("rcx")], [0x11111111, 0x44441111]);
@@ -148,7 +166,11 @@ test("a full record arena is emptied while code runs", () => {
 
 test("random code that rewrites itself agrees with the same code read anew for every instruction", () => {
   // 16 cells of 16 bytes: one loads the immediate at its byte 9 and adds it up, another stores into some cell's byte 9
-  const cell = fc.record({ store: fc.boolean(), target: fc.integer({ min: 0, max: 15 }), value: fc.integer({ min: 0, max: 127 }) });
+  const cell = fc.record({
+    store: fc.boolean(),
+    target: fc.integer({ min: 0, max: 15 }),
+    value: fc.integer({ min: 0, max: 127 }),
+  });
   const m = new SystemMachine();
   const base = 0x60fa0; // the cells lie across a page boundary
   fc.assert(
@@ -157,9 +179,28 @@ test("random code that rewrites itself agrees with the same code read anew for e
       for (const c of cells) {
         const to = base + c.target * 16 + 9;
         // mov byte [to], value; mov cl, 0x90; nops
-        if (c.store) bytes.push(0xc6, 0x04, 0x25, to & 255, (to >> 8) & 255, (to >> 16) & 255, to >>> 24, c.value, 0xb1, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90);
+        if (c.store)
+          bytes.push(
+            0xc6,
+            0x04,
+            0x25,
+            to & 255,
+            (to >> 8) & 255,
+            (to >> 16) & 255,
+            to >>> 24,
+            c.value,
+            0xb1,
+            0x90,
+            0x90,
+            0x90,
+            0x90,
+            0x90,
+            0x90,
+            0x90,
+          );
         // nops; mov cl, value; movzx ecx, cl; add eax, ecx
-        else bytes.push(0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0xb1, c.value, 0x0f, 0xb6, 0xc9, 0x01, 0xc8, 0x90);
+        else
+          bytes.push(0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0xb1, c.value, 0x0f, 0xb6, 0xc9, 0x01, 0xc8, 0x90);
       }
       m.vp.ram.set(bytes, base);
       m.vp.runtime.ramWritten(base, bytes.length);

@@ -22,11 +22,18 @@ function trapped(source: string, registers: Parameters<typeof p.image.set>[0] = 
 }
 
 test("POPF sets TF: one more instruction runs before the first trap; the POPF that clears it is trapped too", () => {
-  assert.deepEqual(trapped(`${SET}mov eax, 5\na: inc eax\nb: jmp c\nud2\nc: cmp eax, 6\nd: jne $\ne: ${CLEAR.replace("and", "f: and")}g: popfq\nh: nop\nhlt`), ["a", "b", "c", "d", "e", "f", "g", "h"]);
+  assert.deepEqual(
+    trapped(
+      `${SET}mov eax, 5\na: inc eax\nb: jmp c\nud2\nc: cmp eax, 6\nd: jne $\ne: ${CLEAR.replace("and", "f: and")}g: popfq\nh: nop\nhlt`,
+    ),
+    ["a", "b", "c", "d", "e", "f", "g", "h"],
+  );
 });
 
 test("blocks, calls, loops and an instruction across pages are stepped one by one", () => {
-  const traps = trapped(`jmp 0x40fe9\ntimes 0x40fe9 - ($ - $$) - 0x40000 nop\n${SET}nop\na: mov ecx, 2\nl: dec ecx\nm: jnz l\nn: mov eax, 0x12345678\no: call f\nq: push 2\nr: popfq\ns: hlt\nf: ret`);
+  const traps = trapped(
+    `jmp 0x40fe9\ntimes 0x40fe9 - ($ - $$) - 0x40000 nop\n${SET}nop\na: mov ecx, 2\nl: dec ecx\nm: jnz l\nn: mov eax, 0x12345678\no: call f\nq: push 2\nr: popfq\ns: hlt\nf: ret`,
+  );
   assert.deepEqual(traps, ["a", "l", "m", "l", "m", "n", "o", "f", "q", "r", "s"]);
   assert.deepEqual([p.image.labels.n, p.image.labels.o], [0x40ffd, 0x41002]);
 });
@@ -36,7 +43,12 @@ test("HLT is left by its trap", () => {
 });
 
 test("IRET sets TF: one more instruction; the handler runs without", () => {
-  assert.deepEqual(trapped("mov rax, rsp\npush 0x18\npush rax\npush 0x102\npush 0x10\npush a\niretq\na: nop\nb: nop\nc: push 2\nd: popfq\ne: hlt"), ["b", "c", "d", "e"]);
+  assert.deepEqual(
+    trapped(
+      "mov rax, rsp\npush 0x18\npush rax\npush 0x102\npush 0x10\npush a\niretq\na: nop\nb: nop\nc: push 2\nd: popfq\ne: hlt",
+    ),
+    ["b", "c", "d", "e"],
+  );
 });
 
 test("INT n is not trapped behind itself; the return is followed by one instruction", () => {
@@ -53,11 +65,21 @@ test("an instruction that faults is not trapped", () => {
 });
 
 test("a repeated string instruction is trapped after each repetition", () => {
-  assert.deepEqual(trapped(`mov ecx, 3\nmov edi, 0x30000\n${SET}nop\na: rep stosb\nb: push 2\nc: popfq\nd: hlt`), ["a", "a", "a", "b", "c", "d"]);
+  assert.deepEqual(trapped(`mov ecx, 3\nmov edi, 0x30000\n${SET}nop\na: rep stosb\nb: push 2\nc: popfq\nd: hlt`), [
+    "a",
+    "a",
+    "a",
+    "b",
+    "c",
+    "d",
+  ]);
 });
 
 test("MOV SS and POP SS hold the trap off until after the next instruction, STI does not", () => {
-  assert.deepEqual(trapped(`mov eax, 0x18\n${SET}nop\na: mov ss, eax\nb: nop\nc: sti\nd: cli\ne: push 2\nf: popfq\ng: hlt`), ["a", "c", "d", "e", "f", "g"]);
+  assert.deepEqual(
+    trapped(`mov eax, 0x18\n${SET}nop\na: mov ss, eax\nb: nop\nc: sti\nd: cli\ne: push 2\nf: popfq\ng: hlt`),
+    ["a", "c", "d", "e", "f", "g"],
+  );
 });
 
 test("SYSCALL is trapped behind itself if TF is still set then", () => {
@@ -108,7 +130,10 @@ test("STI: the next instruction still runs before the interrupt", () => {
 
 test("POPF and IRET open the window at once; MOV SS closes it for one instruction", () => {
   assert.equal(takenAt("push 0x202\npopfq\nnop\ncli\nhlt"), 6);
-  assert.equal(takenAt("mov rax, rsp\npush 0x18\npush rax\npush 0x202\npush 0x10\npush a\niretq\na: nop\ncli\nhlt"), p.image.labels.a! - CODE);
+  assert.equal(
+    takenAt("mov rax, rsp\npush 0x18\npush rax\npush 0x202\npush 0x10\npush a\niretq\na: nop\ncli\nhlt"),
+    p.image.labels.a! - CODE,
+  );
   assert.equal(takenAt("mov eax, 0x18\nmov dx, 0x80\nsti\nmov ss, eax\nnop\nnop\ncli\nhlt"), 5 + 4 + 1 + 2 + 1);
   assert.equal(takenAt("mov rax, cr8\ncli\nhlt"), 0);
 });
@@ -129,7 +154,9 @@ test("an interrupt that comes between STI and HLT, where a block ends, wakes the
 
 test("one instruction at a time comes to the same end", () => {
   const { image } = p;
-  image.load("mov ecx, 50\nl: mov eax, ecx\nimul eax, eax\nadd ebx, eax\npush rbx\npop rdx\nmov [0x30000 + rcx * 8], rdx\nmov edi, 0x31000\nmov r9, rcx\nmov ecx, 40\nrep stosb\nmov rcx, r9\nsti\nnop\ncli\ndec ecx\njnz l\nhlt");
+  image.load(
+    "mov ecx, 50\nl: mov eax, ecx\nimul eax, eax\nadd ebx, eax\npush rbx\npop rdx\nmov [0x30000 + rcx * 8], rdx\nmov edi, 0x31000\nmov r9, rcx\nmov ecx, 40\nrep stosb\nmov rcx, r9\nsti\nnop\ncli\ndec ecx\njnz l\nhlt",
+  );
   const digests = [() => p.partition.step(1000), () => p.partition.step(0), () => p.partition.stepOne()].map((step) => {
     image.level(0);
     image.set({ rbx: 0, r14: 0, r15: LOG });

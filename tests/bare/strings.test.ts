@@ -21,14 +21,25 @@ interface Expected {
   count: number;
 }
 /** One repetition after the other, each byte by itself; stops before an element that touches a forbidden page. */
-function model(op: "movs" | "stos", start: Expected, bytes: number, back: boolean, value: bigint, absent: number): { e: Expected; fault: number | undefined } {
+function model(
+  op: "movs" | "stos",
+  start: Expected,
+  bytes: number,
+  back: boolean,
+  value: bigint,
+  absent: number,
+): { e: Expected; fault: number | undefined } {
   const e = { ...start };
   const step = back ? -bytes : bytes;
-  const missing = (at: number): number | undefined => (at >> 12 === absent ? at : (at + bytes - 1) >> 12 === absent ? absent << 12 : undefined);
+  const missing = (at: number): number | undefined =>
+    at >> 12 === absent ? at : (at + bytes - 1) >> 12 === absent ? absent << 12 : undefined;
   while (e.count > 0) {
     const fault = (op === "movs" ? missing(e.si) : undefined) ?? missing(e.di);
     if (fault !== undefined) return { e, fault };
-    const element = op === "movs" ? e.memory.slice(e.si, e.si + bytes) : Uint8Array.from({ length: bytes }, (_, i) => Number((value >> BigInt(i * 8)) & 255n));
+    const element =
+      op === "movs"
+        ? e.memory.slice(e.si, e.si + bytes)
+        : Uint8Array.from({ length: bytes }, (_, i) => Number((value >> BigInt(i * 8)) & 255n));
     e.memory.set(element, e.di);
     if (op === "movs") e.si += step;
     e.di += step;
@@ -43,15 +54,22 @@ test("REP MOVS and REP STOS against a byte model, with a page missing somewhere"
   fc.assert(
     fc.property(
       fc.record({
-        op: fc.constantFrom("movs" as const, "stos" as const), bytes: size, back: fc.boolean(), count: fc.integer({ min: 0, max: 700 }),
-        from: fc.integer({ min: 0x2800, max: 0x5000 }), distance: fc.oneof(fc.integer({ min: -40, max: 40 }), fc.integer({ min: -0x1000, max: 0x1000 })),
-        absent: fc.integer({ min: -4, max: 7 }), value: fc.bigInt({ min: 0n, max: (1n << 64n) - 1n }), code: fc.boolean(),
+        op: fc.constantFrom("movs" as const, "stos" as const),
+        bytes: size,
+        back: fc.boolean(),
+        count: fc.integer({ min: 0, max: 700 }),
+        from: fc.integer({ min: 0x2800, max: 0x5000 }),
+        distance: fc.oneof(fc.integer({ min: -40, max: 40 }), fc.integer({ min: -0x1000, max: 0x1000 })),
+        absent: fc.integer({ min: -4, max: 7 }),
+        value: fc.bigInt({ min: 0n, max: (1n << 64n) - 1n }),
+        code: fc.boolean(),
       }),
       (c) => {
         const { vp } = m;
         vp.ram.set(FILL, AREA);
         vp.runtime.ramWritten(AREA, LENGTH);
-        for (let i = 0; i < 8; i++) m.ram.setUint32(pte(AREA + i * 4096), i === c.absent ? 0 : (AREA + i * 4096) | 0x67, true);
+        for (let i = 0; i < 8; i++)
+          m.ram.setUint32(pte(AREA + i * 4096), i === c.absent ? 0 : (AREA + i * 4096) | 0x67, true);
         vp.runtime.resetTlb();
         if (c.code && c.absent !== 3) {
           // a page with decoded code takes the slow way
@@ -60,7 +78,12 @@ test("REP MOVS and REP STOS against a byte model, with a page missing somewhere"
           m.level(0);
           m.run(AREA + 0x3800);
         }
-        const before: Expected = { memory: vp.ram.slice(AREA, AREA + LENGTH), si: c.from, di: c.from + c.distance, count: c.count };
+        const before: Expected = {
+          memory: vp.ram.slice(AREA, AREA + LENGTH),
+          si: c.from,
+          di: c.from + c.distance,
+          count: c.count,
+        };
         const { e, fault } = model(c.op, before, c.bytes, c.back, c.value, c.absent);
         m.load(`rep ${c.op}${suffix[c.bytes]}\nhlt`);
         m.level(0);
@@ -82,8 +105,13 @@ test("REPE and REPNE CMPS and SCAS: where they stop, and flags of the last compa
   fc.assert(
     fc.property(
       fc.record({
-        scan: fc.boolean(), equal: fc.boolean(), bytes: size, back: fc.boolean(), count: fc.integer({ min: 0, max: 40 }),
-        a: fc.array(fc.integer({ min: 0, max: 1 }), { minLength: 40, maxLength: 40 }), b: fc.array(fc.integer({ min: 0, max: 1 }), { minLength: 40, maxLength: 40 }),
+        scan: fc.boolean(),
+        equal: fc.boolean(),
+        bytes: size,
+        back: fc.boolean(),
+        count: fc.integer({ min: 0, max: 40 }),
+        a: fc.array(fc.integer({ min: 0, max: 1 }), { minLength: 40, maxLength: 40 }),
+        b: fc.array(fc.integer({ min: 0, max: 1 }), { minLength: 40, maxLength: 40 }),
       }),
       (c) => {
         const { vp } = m;
@@ -108,10 +136,18 @@ test("REPE and REPNE CMPS and SCAS: where they stop, and flags of the last compa
         m.load(`${c.equal ? "repe" : "repne"} ${c.scan ? "scas" : "cmps"}${suffix[c.bytes]}\nhlt`);
         m.level(0);
         vp.runtime.setRflags(c.back ? 0xcd7 : 0x8d7);
-        m.set({ rax: top | (c.bytes === 8 ? 0n : 0xff000000_00000000n), rcx: c.count, rsi: AREA + 0xff8, rdi: AREA + 0x2ff8 });
+        m.set({
+          rax: top | (c.bytes === 8 ? 0n : 0xff000000_00000000n),
+          rcx: c.count,
+          rsi: AREA + 0xff8,
+          rdi: AREA + 0x2ff8,
+        });
         const o = m.run();
         const moved = steps === 0 ? 0 : (c.back ? -steps : steps) * c.bytes;
-        assert.deepEqual([m.number("rcx"), m.number("rdi") - AREA - 0x2ff8, m.number("rsi") - AREA - 0xff8], [left, moved, c.scan ? 0 : moved]);
+        assert.deepEqual(
+          [m.number("rcx"), m.number("rdi") - AREA - 0x2ff8, m.number("rsi") - AREA - 0xff8],
+          [left, moved, c.scan ? 0 : moved],
+        );
         // 0x80.. - 0: SF; 0 - 0x80..: CF, SF and OF; equal: ZF and PF
         const flags = last === undefined ? 0x8d5 : last[0] === last[1] ? 0x44 : last[0] > last[1] ? 0x80 : 0x881;
         const counted = c.bytes === 1 ? 0x8d5 : 0x8d1; // PF is that of the low byte, which is 0
@@ -132,7 +168,10 @@ test("a page fault in REPE CMPS leaves the flags from before, and registers to g
   m.vp.runtime.setRflags(0x8d7);
   m.set({ rcx: 100, rsi: AREA, rdi: AREA + 0xff0 });
   const o = m.run();
-  assert.deepEqual([o.vector, o.error, o.rip, m.number("rcx"), m.number("rsi"), m.number("rdi"), o.rflags], [14, 0, CODE, 84, AREA + 16, AREA + 0x1000, 0x108d7]);
+  assert.deepEqual(
+    [o.vector, o.error, o.rip, m.number("rcx"), m.number("rsi"), m.number("rdi"), o.rflags],
+    [14, 0, CODE, 84, AREA + 16, AREA + 0x1000, 0x108d7],
+  );
   assert.equal(m.vp.register64(Vp.cr2), BigInt(AREA + 0x1000));
   // mapped now: the rest is done
   m.ram.setUint32(pte(AREA + 0x1000), (AREA + 0x1000) | 0x67, true);
@@ -143,19 +182,33 @@ test("a page fault in REPE CMPS leaves the flags from before, and registers to g
 
 test("long repetitions are done in pieces; a prefix on LODS; a count of zero does nothing", () => {
   const m = new SystemMachine();
-  m.load("mov ecx, 100000\nmov edi, 0x200000\nmov al, 0x5a\nrep stosb\nmov ecx, 30000\nmov esi, 0x200000\nmov edi, 0x230000\nrep movsd\nmov ecx, 5\nrep lodsb\nmov rbx, rsi\nmov ecx, 0\nrep movsb\nrepe cmpsb\nhlt");
+  m.load(
+    "mov ecx, 100000\nmov edi, 0x200000\nmov al, 0x5a\nrep stosb\nmov ecx, 30000\nmov esi, 0x200000\nmov edi, 0x230000\nrep movsd\nmov ecx, 5\nrep lodsb\nmov rbx, rsi\nmov ecx, 0\nrep movsb\nrepe cmpsb\nhlt",
+  );
   m.level(0);
   assert.equal(m.run().vector, -1);
   assert.ok(m.vp.ram.subarray(0x200000, 0x200000 + 100000).every((b) => b === 0x5a));
-  assert.deepEqual([m.vp.ram[0x200000 + 100000], m.number("rdi"), m.number("rbx"), m.number("rsi")], [0, 0x230000 + 120000, 0x200000 + 120005, 0x200000 + 120005]);
+  assert.deepEqual(
+    [m.vp.ram[0x200000 + 100000], m.number("rdi"), m.number("rbx"), m.number("rsi")],
+    [0, 0x230000 + 120000, 0x200000 + 120005, 0x200000 + 120005],
+  );
 });
 
 test("indices of 16 and 32 bits wrap by themselves, and keep what is above them", () => {
   const m = new SystemMachine();
   m.load("a16 rep movsb\nhlt", CODE, 32);
-  for (const [si, di, back] of [[0xfff8, 0x1234, false], [0x1234, 0xfff8, false], [4, 0x3000, true], [0x3000, 7, true]] as const) {
+  for (const [si, di, back] of [
+    [0xfff8, 0x1234, false],
+    [0x1234, 0xfff8, false],
+    [4, 0x3000, true],
+    [0x3000, 7, true],
+  ] as const) {
     m.code32(0);
-    for (const [s, base] of [[SegIndex.ds, 0x200008], [SegIndex.es, 0x220010]] as const) m.vp.setSegment(s, { selector: Selector.data, attributes: 0xc093, limit: 0xffffffff, base });
+    for (const [s, base] of [
+      [SegIndex.ds, 0x200008],
+      [SegIndex.es, 0x220010],
+    ] as const)
+      m.vp.setSegment(s, { selector: Selector.data, attributes: 0xc093, limit: 0xffffffff, base });
     m.vp.runtime.updateMode();
     m.vp.runtime.setRflags(back ? 0x402 : 2);
     for (let i = 0; i < 0x10000; i++) m.vp.ram[0x200008 + i] = (i * 7) & 255;
@@ -163,8 +216,12 @@ test("indices of 16 and 32 bits wrap by themselves, and keep what is above them"
     m.set({ rcx: 0x5555_0014, rsi: 0x1111_0000 + si, rdi: 0x2222_0000 + di });
     assert.equal(m.run().vector, -1);
     const step = back ? -1 : 1;
-    assert.deepEqual([m.number("rcx"), m.number("rsi"), m.number("rdi")], [0x5555_0000, 0x1111_0000 + ((si + 20 * step) & 0xffff), 0x2222_0000 + ((di + 20 * step) & 0xffff)]);
-    for (let i = 0; i < 20; i++) assert.equal(m.vp.ram[0x220010 + ((di + i * step) & 0xffff)], (((si + i * step) & 0xffff) * 7) & 255);
+    assert.deepEqual(
+      [m.number("rcx"), m.number("rsi"), m.number("rdi")],
+      [0x5555_0000, 0x1111_0000 + ((si + 20 * step) & 0xffff), 0x2222_0000 + ((di + 20 * step) & 0xffff)],
+    );
+    for (let i = 0; i < 20; i++)
+      assert.equal(m.vp.ram[0x220010 + ((di + i * step) & 0xffff)], (((si + i * step) & 0xffff) * 7) & 255);
   }
   // 32-bit indices in 64-bit code: the upper halves go
   m.load("a32 rep stosb\nhlt");

@@ -21,8 +21,18 @@ test("SYSCALL: RCX, R11, masked flags, flat segments of level 0, the stack untou
   const o = m.run();
   assert.deepEqual([o.vector, o.rip, o.cs, o.ss, o.rsp], [-1, ENTRY + 1, Selector.code, Selector.data, 0x1234567]);
   assert.deepEqual([m.number("rcx"), m.number("r11"), o.rflags], [m.labels.after, 0x246ed7, 0x2008d7]);
-  assert.deepEqual(m.segment(SegIndex.cs), { selector: Selector.code, attributes: 0x9b | flat | SegAttr.long, limit: 0xffffffff, base: 0 });
-  assert.deepEqual(m.segment(SegIndex.ss), { selector: Selector.data, attributes: 0x93 | flat | SegAttr.big, limit: 0xffffffff, base: 0 });
+  assert.deepEqual(m.segment(SegIndex.cs), {
+    selector: Selector.code,
+    attributes: 0x9b | flat | SegAttr.long,
+    limit: 0xffffffff,
+    base: 0,
+  });
+  assert.deepEqual(m.segment(SegIndex.ss), {
+    selector: Selector.data,
+    attributes: 0x93 | flat | SegAttr.big,
+    limit: 0xffffffff,
+    base: 0,
+  });
 });
 
 test("SYSCALL is #UD without EFER.SCE, and in compatibility mode; SYSRET too, and #GP at level 3", () => {
@@ -32,7 +42,10 @@ test("SYSCALL is #UD without EFER.SCE, and in compatibility mode; SYSRET too, an
   m.load("syscall", CODE, 32);
   m.code32(3);
   assert.equal(m.run().vector, 6);
-  assert.deepEqual([m.execute("o64 sysret", 3)].map((o) => [o.vector, o.error]), [[13, 0]]);
+  assert.deepEqual(
+    [m.execute("o64 sysret", 3)].map((o) => [o.vector, o.error]),
+    [[13, 0]],
+  );
   m.vp.setRegister(Vp.efer, 0xd00);
   assert.equal(m.execute("syscall", 3).vector, 6);
   assert.equal(m.execute("o64 sysret", 0).vector, 6);
@@ -47,20 +60,32 @@ test("SYSRET: to 64-bit and to 32-bit code; RF and VM stay clear; a bad RCX faul
     m.level(0);
     m.set({ rcx: wide ? ENTRY : 0xffff_ffff_0000_0000n + BigInt(ENTRY), r11: 0xffffffff & ~0x100, rsp: 0x27000 });
     const o = m.run();
-    assert.deepEqual([o.vector, o.rip, o.cs, o.ss, o.rsp, o.rflags], [0x50, ENTRY + 2, wide ? Selector.codeu : Selector.code32u, Selector.datau, 0x27000, 0x3c7ed7]);
+    assert.deepEqual(
+      [o.vector, o.rip, o.cs, o.ss, o.rsp, o.rflags],
+      [0x50, ENTRY + 2, wide ? Selector.codeu : Selector.code32u, Selector.datau, 0x27000, 0x3c7ed7],
+    );
   }
   m.load("o64 sysret");
   m.level(0);
   m.set({ rcx: 0x8000_0000_0000n });
-  assert.deepEqual([m.run()].map((o) => [o.vector, o.error, o.rip, o.cs]), [[13, 0, CODE, Selector.code]]);
+  assert.deepEqual(
+    [m.run()].map((o) => [o.vector, o.error, o.rip, o.cs]),
+    [[13, 0, CODE, Selector.code]],
+  );
 });
 
 test("SYSENTER and SYSEXIT", () => {
   const m = new SystemMachine();
   m.load("hlt", ENTRY);
   // a null selector in the MSR
-  assert.deepEqual([m.execute("sysenter", 3)].map((o) => [o.vector, o.error]), [[13, 0]]);
-  assert.deepEqual([m.execute("sysexit", 0)].map((o) => [o.vector, o.error]), [[13, 0]]);
+  assert.deepEqual(
+    [m.execute("sysenter", 3)].map((o) => [o.vector, o.error]),
+    [[13, 0]],
+  );
+  assert.deepEqual(
+    [m.execute("sysexit", 0)].map((o) => [o.vector, o.error]),
+    [[13, 0]],
+  );
   m.msrs.write(0x174, Selector.code, 0);
   m.msrs.write(0x175, 0x1f000, 0);
   m.msrs.write(0x176, ENTRY, 0);
@@ -70,7 +95,10 @@ test("SYSENTER and SYSEXIT", () => {
     else m.code32(3);
     m.vp.runtime.setRflags(0x3202);
     const o = m.run();
-    assert.deepEqual([o.vector, o.rip, o.cs, o.ss, o.rsp, o.rflags], [-1, ENTRY + 1, Selector.code, Selector.data, 0x1f000, 0x3002]);
+    assert.deepEqual(
+      [o.vector, o.rip, o.cs, o.ss, o.rsp, o.rflags],
+      [-1, ENTRY + 1, Selector.code, Selector.data, 0x1f000, 0x3002],
+    );
   }
   m.gate(0x50, { type: 0xee });
   for (const wide of [true, false]) {
@@ -80,15 +108,31 @@ test("SYSENTER and SYSEXIT", () => {
     m.set({ rdx: ENTRY, rcx: 0x1_0002_7000n });
     const o = m.run();
     // the selectors lie at fixed distances from the MSR's
-    assert.deepEqual([o.vector, o.rip, o.cs, o.ss, o.rsp], [0x50, ENTRY + 2, Selector.code + (wide ? 35 : 19), Selector.code + (wide ? 43 : 27), wide ? 0x100027000 : 0x27000]);
+    assert.deepEqual(
+      [o.vector, o.rip, o.cs, o.ss, o.rsp],
+      [
+        0x50,
+        ENTRY + 2,
+        Selector.code + (wide ? 35 : 19),
+        Selector.code + (wide ? 43 : 27),
+        wide ? 0x100027000 : 0x27000,
+      ],
+    );
   }
   for (const bad of ["rcx", "rdx"] as const) {
     m.load("o64 sysexit");
     m.level(0);
     m.set({ rcx: ENTRY, rdx: ENTRY, [bad]: 0x8000_0000_0000n });
-    assert.deepEqual([m.run()].map((o) => [o.vector, o.error, o.rip]), [[13, 0, CODE]], bad);
+    assert.deepEqual(
+      [m.run()].map((o) => [o.vector, o.error, o.rip]),
+      [[13, 0, CODE]],
+      bad,
+    );
   }
-  assert.deepEqual([m.execute("sysexit", 3)].map((o) => [o.vector, o.error]), [[13, 0]]);
+  assert.deepEqual(
+    [m.execute("sysexit", 3)].map((o) => [o.vector, o.error]),
+    [[13, 0]],
+  );
 });
 
 test("SWAPGS swaps with the MSR, in 64-bit code of level 0 only", () => {
@@ -104,7 +148,10 @@ test("SWAPGS swaps with the MSR, in 64-bit code of level 0 only", () => {
   const out = new Uint32Array(4);
   assert.ok(m.msrs.read(0xc0000102, out));
   assert.equal(out[0], 0x30000);
-  assert.deepEqual([m.execute("swapgs", 3)].map((o) => [o.vector, o.error]), [[13, 0]]);
+  assert.deepEqual(
+    [m.execute("swapgs", 3)].map((o) => [o.vector, o.error]),
+    [[13, 0]],
+  );
   m.load("db 0x0f, 0x01, 0xf8", CODE, 32);
   m.code32(0);
   assert.equal(m.run().vector, 6);
@@ -114,14 +161,22 @@ test("RDFSBASE and the others: widths, #UD without CR4.FSGSBASE, #GP for a base 
   const m = new SystemMachine();
   assert.equal(m.execute("rdfsbase rax", 3).vector, 6);
   m.vp.setRegister(Vp.cr4, 0x106a0);
-  m.load("mov rax, 0x123456789abc\nwrfsbase rax\nrdfsbase rbx\nrdfsbase ecx\nmov rax, -8\nwrgsbase eax\nrdgsbase rdx\nwrgsbase rax\nrdgsbase rsi\nud2");
+  m.load(
+    "mov rax, 0x123456789abc\nwrfsbase rax\nrdfsbase rbx\nrdfsbase ecx\nmov rax, -8\nwrgsbase eax\nrdgsbase rdx\nwrgsbase rax\nrdgsbase rsi\nud2",
+  );
   m.level(3);
   m.set({ rcx: -1n });
   assert.equal(m.run().vector, 6);
-  assert.deepEqual([m.get("rbx"), m.get("rcx"), m.get("rdx"), m.get("rsi")], [0x123456789abcn, 0x56789abcn, 0xfffffff8n, 0xfffffffffffffff8n]);
+  assert.deepEqual(
+    [m.get("rbx"), m.get("rcx"), m.get("rdx"), m.get("rsi")],
+    [0x123456789abcn, 0x56789abcn, 0xfffffff8n, 0xfffffffffffffff8n],
+  );
   m.load("mov rax, 0x800000000000\nbad: wrgsbase rax");
   m.level(3);
-  assert.deepEqual([m.run()].map((o) => [o.vector, o.error, o.rip]), [[13, 0, m.labels.bad]]);
+  assert.deepEqual(
+    [m.run()].map((o) => [o.vector, o.error, o.rip]),
+    [[13, 0, m.labels.bad]],
+  );
   m.load("db 0xf3, 0x0f, 0xae, 0xc0", CODE, 32);
   m.code32(3);
   assert.equal(m.run().vector, 6);

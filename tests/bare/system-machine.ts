@@ -4,7 +4,12 @@
  */
 import { Exit, SEG_BYTES, SegAttr, SegIndex, Vp } from "../../src/cpu/layout.js";
 import { MsrFile } from "../../src/cpu/vp/msr.js";
-import { FLAT_DATA, type ProcessorHost, type SegmentState, type VirtualProcessor } from "../../src/cpu/vp/virtual-processor.js";
+import {
+  FLAT_DATA,
+  type ProcessorHost,
+  type SegmentState,
+  type VirtualProcessor,
+} from "../../src/cpu/vp/virtual-processor.js";
 import { createBareMachine } from "./bare-machine.js";
 import { type Assembled, assemble } from "./nasm.js";
 
@@ -25,15 +30,45 @@ export const CODE = 0x40000;
 
 /** Selectors of the GDT; those of level 3 have their RPL. SYSRET's base is code32u - 3, so that its three follow in order. */
 export const Selector = {
-  code32: 0x08, code: 0x10, data: 0x18, code32u: 0x23, datau: 0x2b, codeu: 0x33, code16: 0x38, tss: 0x40, ldt: 0x50, free: 0x60,
+  code32: 0x08,
+  code: 0x10,
+  data: 0x18,
+  code32u: 0x23,
+  datau: 0x2b,
+  codeu: 0x33,
+  code16: 0x38,
+  tss: 0x40,
+  ldt: 0x50,
+  free: 0x60,
 } as const;
 /** High and low words from selector 8 on. */
 const DESCRIPTORS: readonly (readonly [high: number, low: number])[] = [
-  [0x00cf9b00, 0xffff], [0x00af9b00, 0xffff], [0x00cf9300, 0xffff], [0x00cffb00, 0xffff], [0x00cff300, 0xffff], [0x00affb00, 0xffff], [0x008f9b00, 0xffff],
+  [0x00cf9b00, 0xffff],
+  [0x00af9b00, 0xffff],
+  [0x00cf9300, 0xffff],
+  [0x00cffb00, 0xffff],
+  [0x00cff300, 0xffff],
+  [0x00affb00, 0xffff],
+  [0x008f9b00, 0xffff],
   [0x00008900, (TSS << 16) | 0x1fff],
 ];
 export const Gpr = {
-  rax: 0, rcx: 1, rdx: 2, rbx: 3, rsp: 4, rbp: 5, rsi: 6, rdi: 7, r8: 8, r9: 9, r10: 10, r11: 11, r12: 12, r13: 13, r14: 14, r15: 15,
+  rax: 0,
+  rcx: 1,
+  rdx: 2,
+  rbx: 3,
+  rsp: 4,
+  rbp: 5,
+  rsi: 6,
+  rdi: 7,
+  r8: 8,
+  r9: 9,
+  r10: 10,
+  r11: 11,
+  r12: 12,
+  r13: 13,
+  r14: 14,
+  r15: 15,
 } as const;
 export type GprName = keyof typeof Gpr;
 
@@ -68,7 +103,12 @@ export class SystemMachine {
     });
     const { vp } = machine;
     this.vp = vp;
-    this.msrs = new MsrFile(vp, { read: () => false, write: () => false }, () => 0, () => {});
+    this.msrs = new MsrFile(
+      vp,
+      { read: () => false, write: () => false },
+      () => 0,
+      () => {},
+    );
     this.ram = new DataView(vp.ram.buffer, vp.ram.byteOffset, vp.ram.byteLength);
     DESCRIPTORS.forEach(([high, low], i) => {
       this.descriptor(8 + i * 8, high, low);
@@ -105,8 +145,17 @@ export class SystemMachine {
   level(cpl: 0 | 3): void {
     const { vp } = this;
     const dpl = cpl << 5;
-    vp.setSegment(SegIndex.cs, { selector: cpl === 0 ? Selector.code : Selector.codeu, attributes: 0x9b | dpl | SegAttr.long | SegAttr.granular, limit: 0xffffffff, base: 0 });
-    const data: SegmentState = { ...FLAT_DATA, selector: cpl === 0 ? Selector.data : Selector.datau, attributes: FLAT_DATA.attributes | dpl };
+    vp.setSegment(SegIndex.cs, {
+      selector: cpl === 0 ? Selector.code : Selector.codeu,
+      attributes: 0x9b | dpl | SegAttr.long | SegAttr.granular,
+      limit: 0xffffffff,
+      base: 0,
+    });
+    const data: SegmentState = {
+      ...FLAT_DATA,
+      selector: cpl === 0 ? Selector.data : Selector.datau,
+      attributes: FLAT_DATA.attributes | dpl,
+    };
     for (const s of [SegIndex.ss, SegIndex.ds, SegIndex.es, SegIndex.fs, SegIndex.gs]) vp.setSegment(s, data);
     vp.setRegister(Vp.gpr + 32, cpl === 0 ? STACK : USER_STACK);
     vp.runtime.setRflags(2);
@@ -116,7 +165,12 @@ export class SystemMachine {
   /** Compatibility mode, or protected mode when long mode is off. */
   code32(cpl: 0 | 3): void {
     this.level(cpl);
-    this.vp.setSegment(SegIndex.cs, { selector: cpl === 0 ? Selector.code32 : Selector.code32u, attributes: 0x9b | (cpl << 5) | SegAttr.big | SegAttr.granular, limit: 0xffffffff, base: 0 });
+    this.vp.setSegment(SegIndex.cs, {
+      selector: cpl === 0 ? Selector.code32 : Selector.code32u,
+      attributes: 0x9b | (cpl << 5) | SegAttr.big | SegAttr.granular,
+      limit: 0xffffffff,
+      base: 0,
+    });
     this.vp.runtime.updateMode();
   }
   /** Out of long mode: protected mode with 32-bit gates, paging off; the level is 0. */
@@ -151,7 +205,8 @@ export class SystemMachine {
     return Number(this.get(name));
   }
   set(registers: Partial<Record<GprName, number | bigint>>): void {
-    for (const [name, value] of Object.entries(registers)) this.vp.setRegister64(Vp.gpr + Gpr[name as GprName] * 8, BigInt(value));
+    for (const [name, value] of Object.entries(registers))
+      this.vp.setRegister64(Vp.gpr + Gpr[name as GprName] * 8, BigInt(value));
   }
   read64(address: number): bigint {
     return this.ram.getBigUint64(address, true);
@@ -160,7 +215,12 @@ export class SystemMachine {
   segment(index: number): SegmentState {
     const at = this.vp.base + Vp.seg + index * SEG_BYTES;
     const v = this.vp.view;
-    return { selector: v.getUint16(at, true), attributes: v.getUint16(at + 2, true), limit: v.getUint32(at + 4, true), base: Number(v.getBigUint64(at + 8, true)) };
+    return {
+      selector: v.getUint16(at, true),
+      attributes: v.getUint16(at + 2, true),
+      limit: v.getUint32(at + 4, true),
+      base: Number(v.getBigUint64(at + 8, true)),
+    };
   }
   /** Runs from `at` to a halt. */
   run(at: number | bigint = CODE): Outcome {
@@ -170,7 +230,15 @@ export class SystemMachine {
     for (let i = 0; i < 2000 && (reason === Exit.slice || reason === Exit.event); i++) reason = vp.run(1000);
     const sp = this.number("rsp");
     const here = Number(vp.rip);
-    const plain = { error: undefined, rip: here, cs: this.segment(SegIndex.cs).selector, rflags: vp.runtime.rflags() >>> 0, rsp: sp, ss: this.segment(SegIndex.ss).selector, sp };
+    const plain = {
+      error: undefined,
+      rip: here,
+      cs: this.segment(SegIndex.cs).selector,
+      rflags: vp.runtime.rflags() >>> 0,
+      rsp: sp,
+      ss: this.segment(SegIndex.ss).selector,
+      sp,
+    };
     if (reason === Exit.tripleFault) return { vector: -2, ...plain };
     if (reason !== Exit.halt) throw new Error(`the program does not end: exit ${reason} at ${here.toString(16)}`);
     if (here <= HANDLERS || here > HANDLERS + 0x1000) return { vector: -1, ...plain };
@@ -180,16 +248,28 @@ export class SystemMachine {
       const word = (n: number): number => ram.getUint32(at + n * 4, true);
       const outer = (word(1) & 3) !== 0;
       return {
-        vector, error: at === sp ? undefined : ram.getUint32(sp, true), rip: word(0), cs: word(1), rflags: word(2),
-        rsp: outer ? word(3) : at + 12, ss: outer ? word(4) : plain.ss, sp,
+        vector,
+        error: at === sp ? undefined : ram.getUint32(sp, true),
+        rip: word(0),
+        cs: word(1),
+        rflags: word(2),
+        rsp: outer ? word(3) : at + 12,
+        ss: outer ? word(4) : plain.ss,
+        sp,
       };
     }
     // a frame begins at a multiple of 16: its height tells whether there is an error code
     const withError = sp % 16 === 0;
     const word = (n: number): number => Number(ram.getBigUint64(sp + (withError ? 8 : 0) + n * 8, true));
     return {
-      vector, error: withError ? Number(ram.getBigUint64(sp, true)) : undefined,
-      rip: word(0), cs: word(1), rflags: word(2), rsp: word(3), ss: word(4), sp,
+      vector,
+      error: withError ? Number(ram.getBigUint64(sp, true)) : undefined,
+      rip: word(0),
+      cs: word(1),
+      rflags: word(2),
+      rsp: word(3),
+      ss: word(4),
+      sp,
     };
   }
   /** Assembles, loads and runs 64-bit code of a level from a fresh state. */

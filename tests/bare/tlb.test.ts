@@ -17,13 +17,28 @@ const RIGHTS = [0, 1, 3, 5, 7, 7, 7, 0x107, 0x103].map(BigInt);
 const NX = 1n << 63n;
 
 const page = fc.integer({ min: 0, max: 7 });
-const rights = fc.tuple(fc.constantFrom(...RIGHTS), fc.integer({ min: 0, max: 3 })).map(([r, n]) => (n === 0 ? r | NX : r));
+const rights = fc
+  .tuple(fc.constantFrom(...RIGHTS), fc.integer({ min: 0, max: 3 }))
+  .map(([r, n]) => (n === 0 ? r | NX : r));
 const step = fc.oneof(
-  { weight: 8, arbitrary: fc.record({ op: fc.constant("access" as const), large: fc.boolean(), page, kind: fc.constantFrom("read", "write", "fetch" as const), user: fc.boolean(), ac: fc.boolean() }) },
+  {
+    weight: 8,
+    arbitrary: fc.record({
+      op: fc.constant("access" as const),
+      large: fc.boolean(),
+      page,
+      kind: fc.constantFrom("read", "write", "fetch" as const),
+      user: fc.boolean(),
+      ac: fc.boolean(),
+    }),
+  },
   { weight: 4, arbitrary: fc.record({ op: fc.constant("pte" as const), page, rights, frame: page }) },
   { weight: 1, arbitrary: fc.record({ op: fc.constant("large" as const), rights, by: page, frame: page }) },
   { weight: 1, arbitrary: fc.record({ op: fc.constant("upper" as const), rights, which: page }) },
-  { weight: 1, arbitrary: fc.record({ op: fc.constant("control" as const), bit: fc.constantFrom("wp", "smep", "smap") }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({ op: fc.constant("control" as const), bit: fc.constantFrom("wp", "smep", "smap") }),
+  },
 );
 
 /** Forgets everything, global pages too: CR4.PGE changes. */
@@ -59,13 +74,22 @@ test("random changes of tables and accesses agree with the model", () => {
           // any address in the page will do
           assert.equal(m.program(0xc0, false, { b: piece(s.by) }).vector, 6);
         } else if (s.op === "upper") {
-          const [at, table] = ([[TEST_PDPT, TEST_PD], [TEST_PD + 16, TEST_PT]] as const)[s.which & 1]!;
+          const [at, table] = (
+            [
+              [TEST_PDPT, TEST_PD],
+              [TEST_PD + 16, TEST_PT],
+            ] as const
+          )[s.which & 1]!;
           m.tables.write(BigInt(at), 8, (s.rights & ~0x100n) | BigInt(table));
           toggleGlobal(m);
         } else {
           const { vp } = m;
           if (s.bit === "wp") assert.equal(m.program(0x100, false, { a: vp.register64(Vp.cr0) ^ 0x10000n }).vector, 6);
-          else assert.equal(m.program(0x180, false, { a: vp.register64(Vp.cr4) ^ (s.bit === "smep" ? 0x100000n : 0x200000n) }).vector, 6);
+          else
+            assert.equal(
+              m.program(0x180, false, { a: vp.register64(Vp.cr4) ^ (s.bit === "smep" ? 0x100000n : 0x200000n) }).vector,
+              6,
+            );
         }
       }
     }),
