@@ -38,7 +38,6 @@ export class BlockBuilder {
   readonly #window = new Uint8Array(64);
   /** Forms of the records of the block being built, for the passes after it. */
   readonly #forms: (Form | undefined)[] = [];
-  readonly #address: Form;
   readonly #addressX: Form;
   readonly #address32: Form;
   readonly #address16: Form;
@@ -61,7 +60,6 @@ export class BlockBuilder {
     this.#words = new Int32Array(memory);
     this.#vp = layout.vps[vp]!.base;
     this.#ram = layout.ram;
-    this.#address = specialForm("enlighten.address");
     this.#addressX = specialForm("enlighten.addressX");
     this.#address32 = specialForm("enlighten.address32");
     this.#address16 = specialForm("enlighten.address16");
