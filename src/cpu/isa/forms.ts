@@ -177,6 +177,12 @@ const HOT_VECTOR: Readonly<Record<string, readonly string[]>> = {
   pcmpeqb: ["rr"],
   pmovmskb: ["rr"],
   movdFrom: ["rr"],
+  movdTo: ["rm"],
+  pmuludq: ["rr", "rm"],
+  pshufd: ["rri"],
+  psrlq: ["ri"],
+  unpackLow4: ["rr"],
+  paddd: ["rr"],
 };
 const HOT_SHIFT = new Set(["shl", "shr", "sar", "rol", "ror"]);
 function isHot(
