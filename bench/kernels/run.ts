@@ -1,10 +1,10 @@
 /**
  * The seven kernels on the processor, against the same code native: CPU time of each, in one run.
  *
- *   node dist/bench/kernels/run.js [--json]
+ *   node dist/bench/kernels/run.js
  */
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, readFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Exit } from "../../src/cpu/layout.js";
@@ -14,6 +14,7 @@ const names = ["sieve", "crc", "fib", "heap", "sha", "vm", "hash"];
 const counts = [150, 1600, 40, 100, 500, 20_000_000, 1500];
 const source = join(import.meta.dirname, "../../../bench/kernels/kernels.c");
 const dir = mkdtempSync(join(tmpdir(), "enlighten-kernels-"));
+process.on("exit", () => rmSync(dir, { recursive: true, force: true }));
 const gcc = (args: string[]): void =>
   void execFileSync("gcc", ["-O2", "-fno-tree-vectorize", "-fno-stack-protector", "-fcf-protection=none", ...args]);
 gcc(["-DNATIVE", "-o", join(dir, "native"), source]);
@@ -45,8 +46,6 @@ for (const [i, name] of names.entries()) {
     native = Math.min(native, Number(seconds));
   }
   const m = createBareMachine(64 << 20);
-  const divide = Number(process.env.DIVIDE ?? 1);
-  void divide;
   m.loadElf(elf);
   m.vp.setRegister(7 * 8, i);
   m.vp.setRegister(6 * 8, n);

@@ -68,7 +68,6 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
   };
   let timer: NodeJS.Timeout | undefined;
   let timedOut = false;
-  const started = process.hrtime.bigint();
   try {
     if (o.timeout !== undefined)
       timer = setTimeout(() => {
@@ -179,7 +178,6 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
     await vm?.kill();
     if (log !== undefined) logs.push(log);
     for (const stream of logs) if (stream.writable) await new Promise<void>((resolve) => stream.end(() => resolve()));
-    void started;
   }
 }
 

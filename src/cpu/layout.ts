@@ -67,7 +67,6 @@ export const Vp = {
   sysenterEip: 0x5b8,
   tscAux: 0x5c0,
   pat: 0x5c8,
-  apicBase: 0x5d0,
   /** Features that change what an instruction does: CpuFeature bits, set from CPUID when the processor is made. */
   features: 0x5d8,
   cpl: 0x600,
@@ -114,7 +113,6 @@ export const Vp = {
   tlbLogLength: 0x680,
   /** 1 once a 2 MiB or 1 GiB page has been split into the TLB since the last flush. */
   tlbHasLarge: 0x684,
-  execLogLength: 0x688,
   /** Generation of the record arena: grows at each whole flush. */
   arenaGeneration: 0x68c,
   /** 1: every block has one instruction (single step, lockstep). */
@@ -165,15 +163,12 @@ export const Stat = {
   walks: 1,
   jumpMisses: 2,
   decodedBlocks: 3,
-  decodedInstructions: 4,
   invalidations: 5,
   mmio: 6,
-  slices: 7,
   exceptions: 8,
   interrupts: 9,
   tlbFlushes: 10,
   arenaFlushes: 11,
-  coldOps: 12,
   storesToCode: 13,
 } as const;
 

@@ -250,11 +250,10 @@ export const cmpJcc =
   (s) => {
     const a = s.read(0);
     const b = s.read(1);
-    const wide = (v: Value): Value => v;
     if (compare === "cmp") {
       const r = s.norm(s.bin("sub", a, b), s.width);
       s.flags("sub", a, b, r);
-      s.jumpIf(fusedCondition(s, cc, wide(a), wide(b), r));
+      s.jumpIf(fusedCondition(s, cc, a, b, r));
     } else {
       const r = s.bin("and", a, b);
       const zero = s.constW(0);

@@ -165,7 +165,6 @@ export class VirtualProcessor {
       readCr8: (): number => host.readCr8(),
       writeCr8: (value: number): void => host.writeCr8(value),
       vmcall: (): number => (host.vmcall() ? 1 : 0),
-      trace: (): void => {},
     };
     const runtime = new WebAssembly.Instance(modules.runtime, {
       env: {

@@ -24,4 +24,3 @@
 @external("host", "readCr8") export declare function hostReadCr8(): i32;
 @external("host", "writeCr8") export declare function hostWriteCr8(value: i32): void;
 @external("host", "vmcall") export declare function hostVmcall(): i32;
-@external("host", "trace") export declare function hostTrace(what: i32, a: f64, b: f64): void;
