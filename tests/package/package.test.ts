@@ -189,7 +189,7 @@ describe("the package", () => {
       `import { createVm } from "enlighten";
       const vm = await createVm({ kernel: "vmlinuz", initrd: "initrd", memoryMiB: 256 });
       await vm.start();
-      const line = await vm.waitFor(/Linux version 6\\S+/, { timeoutMs: 60_000 });
+      const line = await vm.waitFor(/Linux version 6\\S+ /, { timeoutMs: 60_000 });
       console.log(line);
       await vm.kill();
       `,
