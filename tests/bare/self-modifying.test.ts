@@ -35,6 +35,30 @@ test("a store to the next instruction, to one further on, and to the same line b
   assert.equal(m.number("rbx"), 306);
 });
 
+test("a store over the instruction that one arm would run behind it", () => {
+  // each is one of isa/sequences.ts
+  const cases: readonly [string, string, string][] = [
+    // the first 8 bytes at `next` become `mov rbx, rdx` and nops
+    ["store, mov", "mov [rel next], rax", "mov rbx, rcx"],
+    ["store, store", "mov [rel next], rax", "mov [rel scratch], rcx"],
+    ["push, mov", "lea rsp, [rel next + 8]\npush rax", "mov rbx, rcx"],
+    ["push, push", "lea rsp, [rel next + 8]\npush rax", "push rcx"],
+    // one byte: the immediate of the compare
+    ["mov, add, byte store, compare", "mov ebp, edi\nadd ebp, edi\nmov byte [r8 + rsi], 9", "cmp edi, 0x7f\njbe small"],
+  ];
+  for (const [name, store, next] of cases) {
+    const m = new SystemMachine();
+    m.load(
+      `lea r8, [rel next]\nmov esi, 2\nmov rbx, 0\nmov rax, [rel code]\nmov rcx, 1\nmov rdx, 2\nmov edi, 20\n` +
+        `jmp start\nalign 64\nstart: ${store}\nnext: ${next}\ntimes 8 nop\nhlt\nsmall: mov ebx, 3\nhlt\nalign 16\n` +
+        "code: mov rbx, rdx\ntimes 8 nop\nscratch: dq 0",
+    );
+    m.level(0);
+    assert.equal(m.run().vector, -1, name);
+    assert.equal(m.number("rbx"), name.includes("compare") ? 0 : 2, name);
+  }
+});
+
 test("an instruction that overwrites itself has its effect once; the new one runs at the next visit", () => {
   const m = new SystemMachine();
   // the store replaces its own first bytes by "inc ebx; nop ..." (10 bytes long)

@@ -88,6 +88,7 @@ function loop(
   const target = f.local("i64");
   const status = f.local("i32");
   const entry = f.local("i32");
+  const slowStore = f.local("i32");
 
   const leave = (reason: number): void => {
     f.i32(0);
@@ -257,11 +258,16 @@ function loop(
     };
     const parts = form.parts ?? [form];
     parts.forEach((part, i) => {
-      const sem = new InterpreterSem(f, part, context);
+      const followed = i < parts.length - 1;
+      if (followed && part.facts.stores) {
+        f.i32(0);
+        f.set(slowStore);
+      }
+      const sem = new InterpreterSem(f, part, followed && part.facts.stores ? { ...context, slowStore } : context);
       part.define(sem);
       if (sem.ended) return;
-      if (i === parts.length - 1) sem.advance();
-      else sem.nextRecord();
+      if (followed) sem.nextRecord();
+      else sem.advance();
     });
   }
   f.end(); // cold

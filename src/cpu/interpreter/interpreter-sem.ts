@@ -23,6 +23,8 @@ export interface LoopContext {
   readonly next: number;
   readonly cold: boolean;
   readonly scratch?: Scratch;
+  /** Local that is set when a store of a followed form took the slow path, which may have thrown the block away. */
+  readonly slowStore?: number;
 }
 
 interface Local extends Value {
@@ -76,6 +78,7 @@ export class InterpreterSem implements Sem {
   /** Address in the memory of an operand translated for writing. */
   readonly #rmw: (number | undefined)[] = [];
   #effects = false;
+  #stored = false;
 
   constructor(f: FunctionBuilder, form: Form, context: LoopContext) {
     this.#f = f;
@@ -315,6 +318,7 @@ export class InterpreterSem implements Sem {
     this.#f.if();
     this.#f.get(this.#c.pc);
     this.#f.call(this.#c.helpers.get("rmwDone")!);
+    this.#noteSlowStore();
     this.#f.end();
   }
 
@@ -366,6 +370,12 @@ export class InterpreterSem implements Sem {
     f.set(host);
     return host;
   }
+  #noteSlowStore(): void {
+    if (this.#c.slowStore === undefined) return;
+    this.#stored = true;
+    this.#f.i32(1);
+    this.#f.set(this.#c.slowStore);
+  }
   load(address: Value, width: Width, signed = true): Value {
     const host = this.#translate(address, width / 8, false);
     this.#f.get(host);
@@ -390,6 +400,7 @@ export class InterpreterSem implements Sem {
     f.call(this.#c.helpers.get("writeSlow")!);
     f.op("i32_eqz");
     f.brIf(this.#c.fault());
+    this.#noteSlowStore();
     f.end();
     this.#effects = true;
   }
@@ -427,6 +438,7 @@ export class InterpreterSem implements Sem {
     f.call(this.#c.helpers.get("writeSlowV")!);
     f.op("i32_eqz");
     f.brIf(this.#c.fault());
+    this.#noteSlowStore();
     f.end();
     this.#effects = true;
   }
@@ -733,6 +745,10 @@ export class InterpreterSem implements Sem {
     f.i32(REC_BYTES);
     f.op("i32_add");
     f.set(this.#c.pc);
+    if (!this.#stored) return;
+    // the record may be another block's by now: dispatch it
+    f.get(this.#c.slowStore!);
+    f.brIf(this.#c.next);
   }
   advance(): void {
     this.nextRecord();

@@ -15,6 +15,7 @@ class FactSem implements Sem {
   touchesFlags = false;
   canFault = false;
   canLeave = false;
+  stores = false;
   #depth = 0;
   readonly #form: Pick<Form, "width" | "operands" | "noFlags">;
   constructor(form: Pick<Form, "width" | "operands" | "noFlags">) {
@@ -38,6 +39,10 @@ class FactSem implements Sem {
   #touch(i: number): void {
     if (this.isMemory(i)) this.canFault = true;
   }
+  #store(i: number): void {
+    this.#touch(i);
+    if (this.isMemory(i)) this.stores = true;
+  }
   const32(): Value {
     return I32;
   }
@@ -57,10 +62,10 @@ class FactSem implements Sem {
     return this.#operand(i);
   }
   probeWrite(i: number): void {
-    this.#touch(i);
+    this.#store(i);
   }
   write(i: number): void {
-    this.#touch(i);
+    this.#store(i);
   }
   address(): Value {
     return I64;
@@ -70,7 +75,7 @@ class FactSem implements Sem {
     return V128;
   }
   writeV(i: number): void {
-    this.#touch(i);
+    this.#store(i);
   }
   readF32(i: number): Value {
     this.#touch(i);
@@ -81,17 +86,17 @@ class FactSem implements Sem {
     return value("f64");
   }
   writeF32(i: number): void {
-    this.#touch(i);
+    this.#store(i);
   }
   writeF64(i: number): void {
-    this.#touch(i);
+    this.#store(i);
   }
   readLow(i: number, width: 32 | 64): Value {
     this.#touch(i);
     return width === 64 ? I64 : I32;
   }
   writeLow(i: number): void {
-    this.#touch(i);
+    this.#store(i);
   }
   slot(_o: number, width: Width): Value {
     return width === 64 ? I64 : I32;
@@ -106,6 +111,7 @@ class FactSem implements Sem {
   }
   store(): void {
     this.canFault = true;
+    this.stores = true;
   }
   bin(_op: string, a: Value): Value {
     return a;
@@ -236,6 +242,6 @@ class FactSem implements Sem {
 export function recordFacts(form: Omit<Form, "facts" | "id" | "hot">): Facts {
   const sem = new FactSem(form);
   form.define(sem);
-  const { readsFlags, writesFlags, touchesFlags, canFault, canLeave } = sem;
-  return { readsFlags, writesFlags, touchesFlags, canFault, canLeave };
+  const { readsFlags, writesFlags, touchesFlags, canFault, canLeave, stores } = sem;
+  return { readsFlags, writesFlags, touchesFlags, canFault, canLeave, stores };
 }

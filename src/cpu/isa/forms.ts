@@ -41,6 +41,8 @@ export interface Facts {
   readonly touchesFlags: boolean;
   readonly canFault: boolean;
   readonly canLeave: boolean;
+  /** To the guest's memory. */
+  readonly stores: boolean;
 }
 
 const byKey = new Map<string, Form>();
@@ -220,6 +222,8 @@ function isHot(
       return ["mov", "cmp"].includes(name) || (name === "add" && wide);
     case "xr":
       return name === "mov";
+    case "xi":
+      return name === "mov" || name === "cmp" || (name === "add" && wide);
     case "mi":
       return ["mov", "cmp", "test"].includes(name) || (name === "add" && wide);
     case "r":

@@ -1,7 +1,7 @@
 /**
  * Sequences of hot forms that become one arm of the dispatch loop: the arm runs the definitions one after the other, each on
- * its own record, and saves the dispatches between. Chosen from counted runs (a kernel boot, the seven kernels); a form that
- * stores is never followed, since it may throw the block away.
+ * its own record, and saves the dispatches between. Chosen from counted runs (a kernel boot, the seven kernels, guestbench). A
+ * form that stores may throw the block away: behind it the arm goes on only when the store hit the TLB, which no code page does.
  */
 
 /** Forms by short names: width, then operand kinds. */
@@ -72,6 +72,37 @@ const short: Readonly<Record<string, string>> = {
   test8mi: "test/8/m8,i8",
   add8: "add/8/r8,r8",
   not32: "not/32/r32",
+  store8xi: "mov/8/x8,i8",
+  jbe32i: "cmp.j6/32/r32,i32",
+  ja32i: "cmp.j7/32/r32,i32",
+  je64i: "cmp.j4/64/r64,i64",
+  jne64i: "cmp.j5/64/r64,i64",
+  jne32i: "cmp.j5/32/r32,i32",
+  je8i: "cmp.j4/8/r8,i8",
+  jne8i: "cmp.j5/8/r8,i8",
+  jbe8i: "cmp.j6/8/r8,i8",
+  ja8i: "cmp.j7/8/r8,i8",
+  jne8: "test.j5/8/r8,r8",
+  jnt8i: "test.j5/8/r8,i8",
+  lea32: "lea/32/r32,m32",
+  cmp8xi: "cmp/8/x8,i8",
+  movsxdx: "movsx/64/r64,x32",
+  jmpr: "jmpIndirect/64/r64",
+  xorf: "xor/64/r64,r64",
+  shrn: "shr/64/r64,i64/nf",
+  roln: "rol/64/r64,i64/nf",
+  add32xi: "add/32/x32,i32",
+  add32xin: "add/32/x32,i32/nf",
+  vload32: "movdTo/32/r128,m32",
+  vloada: "vmova/64/r128,m128",
+  vmov: "vmova/64/r128,r128",
+  vstorea: "vmova/64/m128,r128",
+  pshufd: "pshufd/64/r128,r128,i64",
+  psrlq: "psrlq/64/r128,i64",
+  pmuludq: "pmuludq/64/r128,r128",
+  pmuludqm: "pmuludq/64/r128,m128",
+  unpack4: "unpackLow4/64/r128,r128",
+  paddd: "paddd/64/r128,r128",
 };
 
 const lines = `
@@ -170,6 +201,45 @@ mov32 movi32
 load store
 load32 store32
 lea mov
+mov32 add32n store8xi jbe32i
+addin addi32n je64i
+cmp8xi jz
+cmp8xi jnz
+zx8m addin movi32 je8
+zx8m addin movi32
+zx8m addin je8
+zx8m addin jne8
+zx8m addin
+add32xin je8
+je8i lea32 jbe8i
+je8i lea32 ja8i
+je8i lea32
+lea32 jbe8i
+lea32 ja8i
+lea32 ja32i
+mov32 lea32
+movsxdx add jmpr
+movsxdx addn jmpr
+vload32 vloada
+addin addin
+pshufd psrlq
+vmov psrlq
+pmuludqm pshufd
+pmuludq pshufd
+unpack4 paddd jneq
+mov shrn xorn
+imuln addn
+mov roln xorn
+addi32n jne32i
+push push push
+push push
+push mov
+store store
+store load
+store mov
+store call
+store32 mov32
+storex addi
 `;
 
 /** Full form names of each sequence, longest first. */
