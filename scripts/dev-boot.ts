@@ -47,6 +47,7 @@ const p = new Partition({
   wallClockSeconds: Math.floor(Date.now() / 1000),
   serial: [sink, quiet, quiet, quiet],
   countForms: process.env.COUNT === "1",
+  ...(process.env.HYPERV === "1" ? { hypervisor: { onCrash: (crash) => console.log("crash", crash) } } : {}),
 });
 p.loadLinux(boot);
 const limit = Number(process.env.LIMIT ?? 60) * 1e9;

@@ -129,11 +129,16 @@ export const Vp = {
   stats: 0x800,
   /** Local APIC register page, in the layout of the xAPIC page. */
   apic: 0x1000,
-  /** Interrupt requests from any thread, and later the SynIC. */
+  /** Interrupt requests from any thread. */
   apicRequests: 0x2000,
+  /** SynIC and synthetic timers, with what other threads ask of them (hypervisor/shared-areas.ts). */
   synic: 0x3000,
   /** Executions by form, when the interpreter was generated to count them. */
   formCounts: 0x4000,
+  /** Messages that the guest posted on this processor and nobody has taken yet (hypervisor/shared-areas.ts). */
+  posted: 0xa000,
+  /** Of the whole partition, in the first processor's block (hypervisor/shared-areas.ts). */
+  partition: 0xe000,
   tlbSupervisor: 0x10000,
   tlbUser: 0x30000,
   jumpCache: 0x50000,

@@ -17,12 +17,19 @@ import {
   VirtualProcessor,
 } from "../cpu/vp/virtual-processor.js";
 import type { LinuxBoot } from "../firmware/linux-boot.js";
+import { readHvLeaf } from "../hypervisor/cpuid.js";
+import { type GuestCrash, Hypervisor } from "../hypervisor/hypervisor.js";
+import { TSC_HZ } from "../hypervisor/reference-time.js";
+import { AREA_BYTES, type HvAreas, hvAreas, POSTED_BYTES } from "../hypervisor/shared-areas.js";
+import { ApicRegister } from "../machine/apic-page.js";
 import { MmioBus, PortBus } from "../machine/bus.js";
 import { DeadlineQueue, type DeadlineQueueState } from "../machine/deadlines.js";
 import type { AccessWidth, Clock, Entropy } from "../machine/device.js";
+import { GuestMemory } from "../machine/guest-memory.js";
 import { invariant } from "../machine/guest-violation.js";
 import { InterruptRouter } from "../machine/interrupt-router.js";
 import { LOCAL_APIC_BASE } from "../machine/memory-map.js";
+import { NO_TRACE, type Trace, TraceKind } from "../trace/trace.js";
 
 export interface PartitionOptions {
   readonly ramBytes: number;
@@ -36,6 +43,11 @@ export interface PartitionOptions {
   readonly onDebugExit?: (code: number) => void;
   /** Counts executions by form (benchmarks). */
   readonly countForms?: boolean;
+  /** The guest sees Hyper-V. Default: it sees a PC without a hypervisor. */
+  readonly hypervisor?: {
+    readonly onCrash: (crash: GuestCrash) => void;
+  };
+  readonly trace?: Trace;
 }
 
 /** A machine at rest, complete: plain data. RAM is kept by page, all-zero pages left out. */
@@ -49,8 +61,12 @@ export interface PartitionState {
   readonly registers: Uint8Array;
   readonly retired: number;
   readonly halted: boolean;
+  /** Suspended by a read of GUEST_IDLE. */
+  readonly idle: boolean;
   readonly apic: LocalApicState;
   readonly msrs: MsrState;
+  /** Vp.synic, Vp.posted and Vp.partition, one after the other. */
+  readonly hypervisor?: Uint8Array;
   readonly chipset: ChipsetState;
   readonly deadlines: DeadlineQueueState;
   readonly timeNs: number;
@@ -88,9 +104,15 @@ export class Partition {
   readonly apic: LocalApic;
   readonly msrs: MsrFile;
   readonly clock: Clock;
+  /** Undefined when the guest sees none. */
+  readonly hypervisor: Hypervisor | undefined;
+  readonly memory: GuestMemory;
   readonly #cpuid: Cpuid;
   readonly #entropy: Entropy;
+  readonly #trace: Trace;
   #halted = false;
+  /** The guest asked to be suspended until an interrupt is pending, whether it takes interrupts or not. */
+  #idle = false;
   /** A device asked for the end of the run. */
   #end: "power-off" | "reset" | undefined;
 
@@ -107,6 +129,10 @@ export class Partition {
       mmioRead: (gpa, to) => this.#mmioRead(gpa, to),
       mmioWrite: (gpa, from) => this.#mmioWrite(gpa, from),
       cpuid: (leaf, sub, out) => {
+        if (this.hypervisor !== undefined && leaf >= 0x40000000 && leaf <= 0x400000ff) {
+          readHvLeaf(leaf, TSC_HZ, out);
+          return;
+        }
         const v = this.vp.view;
         this.#cpuid.read(
           leaf,
@@ -130,10 +156,18 @@ export class Partition {
         this.apic.cr8 = value;
         this.#attend();
       },
-      vmcall: () => false,
+      vmcall: () => this.#vmcall(),
     };
+    this.#trace = o.trace ?? NO_TRACE;
     this.vp = new VirtualProcessor(engine, 0, host, o.modules, o.countForms);
     const { base, words } = this.vp;
+    this.memory = new GuestMemory(this.vp.ram, {
+      written: (gpa, lengthBytes) => {
+        this.vp.runtime.ramWritten(gpa, lengthBytes);
+        return false;
+      },
+      settle: () => {},
+    });
     this.apic = new LocalApic({
       id: 0,
       registers: words.subarray((base + Vp.apic) >> 2, (base + Vp.apic + 4096) >> 2),
@@ -147,12 +181,22 @@ export class Partition {
     router.add(this.apic);
     this.msrs = new MsrFile(
       this.vp,
-      { read: (i, out) => this.#readApicMsr(i, out), write: (i, l, h) => this.#writeApicMsr(i, l, h) },
+      {
+        read: (i, out) =>
+          this.hypervisor !== undefined && Hypervisor.owns(i)
+            ? this.hypervisor.read(i, out)
+            : this.#readApicMsr(i, out),
+        write: (i, l, h) =>
+          this.hypervisor !== undefined && Hypervisor.owns(i)
+            ? this.hypervisor.write(i, l, h)
+            : this.#writeApicMsr(i, l, h),
+      },
       () => o.clock.now(),
       (offset) => {
         this.apic.tscOffset = offset;
       },
     );
+    this.hypervisor = o.hypervisor === undefined ? undefined : this.#makeHypervisor(router, o.hypervisor.onCrash);
     this.chipset = createChipset({
       ports: this.ports,
       mmio: this.mmio,
@@ -166,6 +210,106 @@ export class Partition {
       ...(o.onDebugExit === undefined ? {} : { onDebugExit: o.onDebugExit }),
     });
   }
+
+  #makeHypervisor(router: InterruptRouter, onCrash: (crash: GuestCrash) => void): Hypervisor {
+    const { vp, apic } = this;
+    return new Hypervisor({
+      vpIndex: 0,
+      areas: this.hvAreas(),
+      memory: this.memory,
+      clock: this.clock,
+      deadlines: this.deadlines,
+      trace: this.#trace,
+      targets: {
+        processors: 1,
+        flushTlb: (included) => {
+          if (included(0)) vp.runtime.flushTlb(1);
+        },
+        sendIpi: (vector, included) => {
+          if (included(0)) void router.sendIpi(0, vector, 0);
+        },
+      },
+      processor: {
+        eoi: () => apic.eoi(),
+        readIcr: (out) => {
+          out[0] = apic.registers[ApicRegister.ICR_LOW >> 2]!;
+          out[1] = apic.registers[ApicRegister.ICR_HIGH >> 2]!;
+        },
+        writeIcr: (low, high) => {
+          if (apic.x2apic) apic.writeMsr(ApicRegister.ICR_LOW >> 4, low, high);
+          else {
+            apic.mmioWrite(ApicRegister.ICR_HIGH, high);
+            apic.mmioWrite(ApicRegister.ICR_LOW, low);
+          }
+        },
+        get taskPriority() {
+          return apic.registers[ApicRegister.TPR >> 2]!;
+        },
+        set taskPriority(value) {
+          if (apic.x2apic) apic.writeMsr(ApicRegister.TPR >> 4, value, 0);
+          else apic.mmioWrite(ApicRegister.TPR, value);
+        },
+        idle: () => {
+          this.#idle = true;
+          Atomics.or(vp.words, vp.pendingWord, Pending.other);
+        },
+        raise: (vector) => apic.raise(vector),
+      },
+      tscOffset: () => this.msrs.tscOffset,
+      onReset: () => this.#endWith("reset"),
+      onCrash,
+      hostWrites: (pages, count) => {
+        for (let i = 0; i < count; i++) vp.runtime.ramWritten(pages[i]! * 4096, 4096);
+      },
+    });
+  }
+  /** The hypervisor's areas in the shared memory: the device side finds them at the same places. */
+  hvAreas(): HvAreas {
+    const { base, words } = this.vp;
+    return hvAreas(words.buffer, {
+      synic: base + Vp.synic,
+      posted: base + Vp.posted,
+      partition: base + Vp.partition,
+    });
+  }
+  /** Hypercall registers (TLFS, "Hypercall interface"), in 64-bit mode or outside it. */
+  #vmcall(): boolean {
+    const { vp, hypervisor } = this;
+    const { view, base } = vp;
+    // #UD: no hypervisor, user mode, real mode
+    if (hypervisor === undefined || view.getUint32(base + Vp.cpl, true) !== 0) return false;
+    if ((view.getUint32(base + Vp.cr0, true) & 1) === 0) return false;
+    const word = (register: number, half = 0): number => view.getUint32(base + Vp.gpr + register * 8 + half * 4, true);
+    const [RAX, RCX, RDX, RBX, RSI, RDI, R8] = [0, 1, 2, 3, 6, 7, 8] as const;
+    const long = (view.getUint32(base + Vp.mode, true) & ModeKey.codeMask) === ModeKey.code64;
+    const address = (register: number): number => word(register, 1) * 2 ** 32 + word(register);
+    const result = this.#hypercallResult;
+    hypervisor.hypercall(
+      {
+        controlLow: word(long ? RCX : RAX),
+        controlHigh: long ? word(RCX, 1) : word(RDX),
+        inputGpa: long ? address(RDX) : word(RBX) * 2 ** 32 + word(RCX),
+        outputGpa: long ? address(R8) : word(RDI) * 2 ** 32 + word(RSI),
+        fastInput: (into) => {
+          const input = new DataView(into.buffer);
+          const words = long
+            ? [word(RDX), word(RDX, 1), word(R8), word(R8, 1)]
+            : [word(RCX), word(RBX), word(RSI), word(RDI)];
+          words.forEach((w, i) => {
+            input.setUint32(i * 4, w, true);
+          });
+          into.set(vp.bytes.subarray(base + Vp.xmm, base + Vp.xmm + 96), 16);
+        },
+      },
+      result,
+    );
+    view.setUint32(base + Vp.gpr, result[0]!, true);
+    if (long) view.setUint32(base + Vp.gpr + 4, result[1]!, true);
+    else vp.setRegister(Vp.gpr + RDX * 8, result[1]!);
+    this.#attend();
+    return true;
+  }
+  readonly #hypercallResult = new Uint32Array(2);
 
   /** From any thread: makes the processor look up from what it does. */
   wake(): void {
@@ -287,7 +431,9 @@ export class Partition {
       registers: vp.bytes.slice(vp.base, vp.base + Vp.apic),
       retired: vp.retired,
       halted: this.#halted,
+      idle: this.#idle,
       apic: this.apic.save(),
+      ...(this.hypervisor === undefined ? {} : { hypervisor: this.#saveAreas() }),
       msrs: this.msrs.save(),
       chipset: this.chipset.save(),
       deadlines: this.deadlines.save(),
@@ -305,11 +451,42 @@ export class Partition {
     vp.restoreRegisters(s.registers);
     vp.retired = s.retired;
     this.#halted = s.halted;
+    this.#idle = s.idle;
     if (s.entropy !== undefined) this.#entropy.restore(s.entropy);
     this.chipset.restore(s.chipset);
     this.msrs.restore(s.msrs);
     this.apic.restore(s.apic);
+    invariant(
+      (s.hypervisor === undefined) === (this.hypervisor === undefined),
+      "a saved machine goes on with a hypervisor if it had one",
+    );
+    if (s.hypervisor !== undefined) this.#restoreAreas(s.hypervisor);
     this.deadlines.restore(s.deadlines);
+  }
+  #areaBounds(): readonly (readonly [from: number, bytes: number])[] {
+    const { base } = this.vp;
+    return [
+      [base + Vp.synic, AREA_BYTES],
+      [base + Vp.posted, POSTED_BYTES],
+      [base + Vp.partition, AREA_BYTES],
+    ];
+  }
+  #saveAreas(): Uint8Array {
+    const out = new Uint8Array(2 * AREA_BYTES + POSTED_BYTES);
+    let at = 0;
+    for (const [from, bytes] of this.#areaBounds()) {
+      out.set(this.vp.bytes.subarray(from, from + bytes), at);
+      at += bytes;
+    }
+    return out;
+  }
+  #restoreAreas(saved: Uint8Array): void {
+    let at = 0;
+    for (const [from, bytes] of this.#areaBounds()) {
+      this.vp.bytes.set(saved.subarray(at, at + bytes), from);
+      at += bytes;
+    }
+    this.hypervisor!.synic.refresh();
   }
   /** FNV-1a over RAM and registers, as 16 hexadecimal digits: two machines with equal digests are in the same state. */
   digest(): string {
@@ -367,7 +544,7 @@ export class Partition {
   }
 
   get halted(): boolean {
-    return this.#halted;
+    return this.#halted || this.#idle;
   }
 
   /** Runs what is due, takes an interrupt if there is one, then at most about `budget` instructions. */
@@ -386,16 +563,21 @@ export class Partition {
     const shadow = vp.view.getUint32(vp.base + Vp.shadow, true) !== 0;
     vp.view.setUint32(vp.base + Vp.shadow, 0, true);
     Atomics.store(vp.words, vp.pendingWord, 0);
+    this.hypervisor?.poll();
     const vector = apic.pendingVector();
     if (vector >= 0) {
+      this.#idle = false;
       if ((flags & IF) !== 0 && !shadow) {
         this.#halted = false;
-        if (vp.runtime.interrupt(apic.acknowledge()) !== 0) return "triple-fault";
+        const taken = apic.acknowledge();
+        if (this.hypervisor?.synic.isAutoEoi(taken) === true) apic.eoi();
+        this.#trace.record(TraceKind.interrupt, taken);
+        if (vp.runtime.interrupt(taken) !== 0) return "triple-fault";
         // another one may wait behind it
         if (apic.pendingVector() >= 0) Atomics.or(vp.words, vp.pendingWord, Pending.interrupt);
       } else Atomics.or(vp.words, vp.pendingWord, Pending.interrupt);
     }
-    if (this.#halted) return "halted";
+    if (this.#halted || this.#idle) return "halted";
     // a delivered interrupt has cleared TF
     const stepping = (vp.view.getUint32(vp.base + Vp.rflags, true) & TF) !== 0;
     vp.view.setUint32(vp.base + Vp.debugTrap, stepping ? 1 : 0, true);

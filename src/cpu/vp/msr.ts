@@ -110,6 +110,10 @@ export class MsrFile {
     kept.set(Msr.MTRR_DEF_TYPE, [0xc06, 0]);
     this.#setOffset(0, 0);
   }
+  /** Guest TSC minus virtual time, modulo 2^64. */
+  get tscOffset(): { readonly low: number; readonly high: number } {
+    return { low: this.#offsetLow, high: this.#offsetHigh };
+  }
   #setOffset(low: number, high: number): void {
     this.#offsetLow = low >>> 0;
     this.#offsetHigh = high >>> 0;

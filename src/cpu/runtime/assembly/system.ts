@@ -251,7 +251,8 @@ export function system(r: i32): i32 {
     case L.System_rdmsr: {
       if (!privileged()) return L.Status_fault;
       if (!hostRdmsr()) return failed(gp(0));
-      return L.Status_next;
+      // a register may suspend the processor (TLFS, GUEST_IDLE)
+      return get32(L.Vp_pending) != 0 ? redispatchNext(r) : L.Status_next;
     }
     case L.System_wrmsr:
       if (!privileged()) return L.Status_fault;
@@ -286,7 +287,8 @@ export function system(r: i32): i32 {
     case L.System_arpl: return arpl(r);
     case L.System_vmcall:
       if (!hostVmcall()) return failed(ud());
-      return L.Status_next;
+      // what the call did to this processor (an interrupt) shows before the next instruction
+      return redispatchNext(r);
     case L.System_clac:
     case L.System_stac:
       if ((get64(L.Vp_cr4) & (1 << 21)) == 0) return failed(ud());
