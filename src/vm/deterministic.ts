@@ -3,9 +3,24 @@
  * entropy from a seed. Two runs with the same seed and input give the same states at the same times.
  */
 import type { Clock, Entropy } from "../machine/device.js";
+import type { DeviceSideState, DeviceSpec, FromDevices, ToDevices } from "./device-messages.js";
+import { DeviceSide } from "./device-side.js";
+import type { MachineDisks } from "./machine-disks.js";
 import { Control, type FromProcessor, type ProcessorStart, type ToProcessor } from "./messages.js";
-import type { Platform, ProcessorEvents, ProcessorHandle } from "./platform.js";
+import type { DeviceHandle, Platform, ProcessorEvents, ProcessorHandle } from "./platform.js";
 import { ProcessorThread } from "./processor-thread.js";
+
+/** Turns of the device side in one quantum. */
+const MAX_TURNS = 100;
+
+/** A device side on the same thread. */
+export interface LocalDevices {
+  /** Undefined: the guest sees no hypervisor. */
+  readonly spec: DeviceSpec | undefined;
+  readonly disks: MachineDisks | undefined;
+  readonly saved: DeviceSideState | undefined;
+  readonly post: (message: FromDevices) => void;
+}
 
 /** Instructions of a quantum; also the grain of virtual time. */
 export const QUANTUM = 10_000;
@@ -60,29 +75,63 @@ export class SeededEntropy implements Entropy {
 export class DeterministicMachine {
   readonly thread: ProcessorThread;
   readonly clock = new VirtualClock();
+  readonly devices: DeviceSide | undefined;
+  readonly #deviceMail: () => ToDevices | undefined;
 
   constructor(
     start: ProcessorStart,
     seed: number,
     post: (message: FromProcessor) => void,
     receive: () => ToProcessor | undefined,
+    side?: LocalDevices,
+    deviceMail: () => ToDevices | undefined = () => undefined,
   ) {
     const saved = start.spec.saved;
     if (saved !== undefined) this.clock.startAt(saved.timeNs, saved.retired);
-    this.thread = new ProcessorThread(start, { post: (m) => post(m), receive }, this.clock, new SeededEntropy(seed));
+    const port = { post: (m: FromProcessor) => post(m), receive };
+    this.thread = new ProcessorThread(start, port, this.clock, new SeededEntropy(seed), () => {});
+    this.#deviceMail = deviceMail;
+    if (side?.spec === undefined) return;
+    const { vp } = this.thread.partition;
+    this.devices = new DeviceSide({
+      spec: side.spec,
+      memory: vp.words.buffer,
+      ramBytes: start.spec.ramBytes,
+      clock: this.clock,
+      wallClockMs: () => start.wallClockSeconds * 1000 + this.clock.now() / 1e6,
+      post: side.post,
+      // one thread: decoded code goes at once
+      watcher: {
+        written: (gpa, lengthBytes) => {
+          vp.runtime.ramWritten(gpa, lengthBytes);
+          return false;
+        },
+        settle: () => {},
+      },
+      ...(side.disks === undefined ? {} : { disks: side.disks }),
+      ...(side.saved === undefined ? {} : { saved: side.saved }),
+    });
   }
   /** @returns false when the machine has ended */
   quantum(): boolean {
-    const { thread, clock } = this;
+    const { thread, clock, devices } = this;
     const idleNs = thread.slice(QUANTUM);
     if (thread.ended) return false;
     clock.set(thread.partition.vp.retired);
-    if (idleNs > 0) {
-      if (!Number.isFinite(idleNs)) {
-        thread.end("deadlock", "the guest halted with nothing left to wake it");
-        return false;
-      }
-      clock.skip(Math.ceil(idleNs));
+    if (devices !== undefined) {
+      for (let m = this.#deviceMail(); m !== undefined; m = this.#deviceMail()) devices.receive(m);
+      for (let turns = 0; devices.turn() && turns < MAX_TURNS; turns++);
+      devices.flushTrace();
+    }
+    if (idleNs <= 0 || thread.paused) return true;
+    const { vp } = thread.partition;
+    // the devices had something for it
+    if (Atomics.load(vp.words, vp.pendingWord) !== 0) return true;
+    const wait = Math.min(idleNs, (devices?.nextDeadline() ?? Number.POSITIVE_INFINITY) - clock.now());
+    if (Number.isFinite(wait)) clock.skip(Math.max(0, Math.ceil(wait)));
+    else {
+      thread.end("deadlock", "the guest halted with nothing left to wake it");
+      return false;
     }
     return true;
   }
@@ -93,11 +142,20 @@ export function startDeterministic(
   start: ProcessorStart,
   seed: number,
   events: ProcessorEvents,
-): ProcessorHandle {
+  side: LocalDevices,
+): { readonly processor: ProcessorHandle; readonly devices: DeviceHandle | undefined } {
   const mail: ToProcessor[] = [];
+  const deviceMail: ToDevices[] = [];
   let stopped = false;
   const run = async (): Promise<void> => {
-    const machine = new DeterministicMachine(start, seed, events.onMessage, () => mail.shift());
+    const machine = new DeterministicMachine(
+      start,
+      seed,
+      events.onMessage,
+      () => mail.shift(),
+      side,
+      () => deviceMail.shift(),
+    );
     while (!stopped) {
       const turn = platform.now();
       while (platform.now() - turn < TURN_NS && !machine.thread.outputBlocked) if (!machine.quantum()) return;
@@ -105,7 +163,7 @@ export function startDeterministic(
     }
   };
   run().catch((error: unknown) => events.onFailure(error instanceof Error ? error : new Error(String(error))));
-  return {
+  const processor: ProcessorHandle = {
     post(message) {
       mail.push(message);
       Atomics.add(start.control, Control.mail, 1);
@@ -114,4 +172,10 @@ export function startDeterministic(
       stopped = true;
     },
   };
+  if (side.spec === undefined) return { processor, devices: undefined };
+  const devices: DeviceHandle = {
+    post: (message) => void deviceMail.push(message),
+    terminate: async () => void (await side.disks?.close()),
+  };
+  return { processor, devices };
 }

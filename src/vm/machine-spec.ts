@@ -13,6 +13,10 @@ export interface MachineSpec {
   /** A machine saved before, to go on with. */
   readonly saved?: SavedPartition;
   readonly debugExit: boolean;
+  /** The guest sees Hyper-V. */
+  readonly hypervisor: boolean;
+  /** Send trace records, not only keep them. */
+  readonly trace: boolean;
   /** Every instruction is told before it runs: some thousand times slower. */
   readonly traceCpu: boolean;
 }

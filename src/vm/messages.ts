@@ -1,12 +1,24 @@
 /** The message catalogue between the API's thread and the processor's (foundations.md): the same in Node and in a browser. */
+import type { TraceRecord } from "../trace/trace.js";
 import type { MachineSpec, SerialNumber } from "./machine-spec.js";
 import type { PartitionState } from "./partition.js";
+
+/** Virtual time is `timeNs` at the host's time `origin` (seconds and ns, of a clock that all threads share). */
+export interface TimeBase {
+  readonly timeNs: number;
+  readonly origin: readonly [seconds: number, ns: number];
+}
 
 export type ToProcessor =
   | { readonly type: "input"; readonly serial: SerialNumber; readonly bytes: Uint8Array }
   | { readonly type: "power-button" }
   | { readonly type: "stats" }
   | { readonly type: "save" }
+  /** Stand still and say at what time. */
+  | { readonly type: "pause" }
+  | { readonly type: "resume"; readonly time: TimeBase }
+  /** The last trace records. */
+  | { readonly type: "trace" }
   | { readonly type: "stop" };
 
 export type FromProcessor =
@@ -15,6 +27,11 @@ export type FromProcessor =
   | { readonly type: "output"; readonly serial: SerialNumber; readonly bytes: Uint8Array<ArrayBuffer> }
   /** Lines of `--trace-cpu`. */
   | { readonly type: "trace"; readonly text: string }
+  /** All records, where a trace was asked for, or the last ones. */
+  | { readonly type: "records"; readonly records: readonly TraceRecord[]; readonly last: boolean }
+  | { readonly type: "paused"; readonly timeNs: number }
+  /** The guest said that it has crashed (crash MSRs). */
+  | { readonly type: "crash"; readonly parameters: readonly string[]; readonly text: string }
   | { readonly type: "stats"; readonly stats: ProcessorStats }
   | { readonly type: "saved"; readonly state: PartitionState }
   | { readonly type: "ended"; readonly how: EndKind; readonly detail: string; readonly stats: ProcessorStats };
@@ -38,6 +55,7 @@ export interface ProcessorStart {
   readonly spec: MachineSpec;
   readonly engine: EngineBytes;
   readonly wallClockSeconds: number;
+  readonly time: TimeBase;
   /** Control words shared with the API's thread (Control). */
   readonly control: Int32Array;
 }

@@ -30,6 +30,7 @@ import { invariant } from "../machine/guest-violation.js";
 import { InterruptRouter } from "../machine/interrupt-router.js";
 import { LOCAL_APIC_BASE } from "../machine/memory-map.js";
 import { NO_TRACE, type Trace, TraceKind } from "../trace/trace.js";
+import type { DeviceSideState } from "./device-messages.js";
 
 export interface PartitionOptions {
   readonly ramBytes: number;
@@ -70,6 +71,8 @@ export interface PartitionState {
   readonly chipset: ChipsetState;
   readonly deadlines: DeadlineQueueState;
   readonly timeNs: number;
+  /** The device side's, where there is one. */
+  readonly devices?: DeviceSideState;
   /** What the API knows of the guest: whether it takes commands, and its console's last text. */
   readonly guest?: { readonly ready: boolean; readonly console: string };
   /** State of a repeatable entropy source. */

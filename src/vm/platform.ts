@@ -1,5 +1,7 @@
 /** What the API needs of the platform it runs on; host/node and host/browser provide it. */
-import type { EngineBytes, FromProcessor, ProcessorStart, ToProcessor } from "./messages.js";
+import type { DeviceSpec, DiskSpec, FromDevices, ToDevices } from "./device-messages.js";
+import type { MachineDisks } from "./machine-disks.js";
+import type { EngineBytes, FromProcessor, ProcessorStart, TimeBase, ToProcessor } from "./messages.js";
 
 /** A processor that runs somewhere: another thread, or this one in turns. */
 export interface ProcessorHandle {
@@ -11,6 +13,17 @@ export interface ProcessorHandle {
 export interface ProcessorEvents {
   readonly onMessage: (message: FromProcessor) => void;
   /** The thread died: a bug of ours. */
+  readonly onFailure: (error: Error) => void;
+}
+
+/** The device side somewhere: on another thread, or in turns on this one. */
+export interface DeviceHandle {
+  post(message: ToDevices, transfer?: readonly ArrayBuffer[]): void;
+  terminate(): Promise<void>;
+}
+
+export interface DeviceEvents {
+  readonly onMessage: (message: FromDevices) => void;
   readonly onFailure: (error: Error) => void;
 }
 
@@ -33,6 +46,15 @@ export interface Platform {
   /** Starts a processor on a thread of its own. */
   /** @param transfer buffers of `start` that this thread gives away */
   startProcessor(start: ProcessorStart, events: ProcessorEvents, transfer: readonly ArrayBuffer[]): ProcessorHandle;
+  /** Starts the device side; its first message is "started" or "failed". */
+  startDevices(spec: DeviceSpec, events: DeviceEvents): DeviceHandle;
+  /**
+   * Opens the machine's disks for a device side on this thread: everything completes inline.
+   * @throws what a user can do something about (code, message, hint)
+   */
+  openDisks(disks: readonly DiskSpec[], onProblem: (text: string) => void): Promise<MachineDisks>;
+  /** Virtual time is `timeNs` now. */
+  timeBase(timeNs: number): TimeBase;
   /** Gives memory back that large buffers took, if the platform can be asked for it. */
   trim(): void;
   engine(): Promise<EngineBytes>;

@@ -5,7 +5,9 @@
 import type { SerialSink } from "../chipset/chipset.js";
 import { disassemble } from "../cpu/decode/disassemble.js";
 import { Stat } from "../cpu/layout.js";
+import type { GuestCrash } from "../hypervisor/hypervisor.js";
 import type { Clock, Entropy } from "../machine/device.js";
+import { TraceRing } from "../trace/trace.js";
 import type { SerialNumber } from "./machine-spec.js";
 import {
   Control,
@@ -14,6 +16,7 @@ import {
   MAX_OUTSTANDING,
   type ProcessorStart,
   type ProcessorStats,
+  type TimeBase,
   type ToProcessor,
 } from "./messages.js";
 import { Partition } from "./partition.js";
@@ -71,7 +74,24 @@ export class ProcessorThread {
   readonly #traced: boolean;
   #trace = "";
 
-  constructor(start: ProcessorStart, port: ThreadPort, clock: Clock, entropy: Entropy) {
+  readonly trace: TraceRing;
+  readonly #sendsTrace: boolean;
+  readonly #rebase: (time: TimeBase) => void;
+  /** Stands still until it is told to go on. */
+  paused = false;
+
+  /** @param rebase moves the clock after a pause */
+  constructor(
+    start: ProcessorStart,
+    port: ThreadPort,
+    clock: Clock,
+    entropy: Entropy,
+    rebase: (time: TimeBase) => void,
+  ) {
+    this.#rebase = rebase;
+    this.trace = new TraceRing(() => clock.now());
+    this.#sendsTrace = start.spec.trace;
+    if (start.spec.trace) this.trace.onFull = () => this.#sendRecords();
     this.#port = port;
     this.#control = start.control;
     this.#clock = clock;
@@ -99,6 +119,17 @@ export class ProcessorThread {
       entropy,
       wallClockSeconds: start.wallClockSeconds,
       serial,
+      trace: this.trace,
+      ...(spec.hypervisor
+        ? {
+            hypervisor: {
+              onCrash: ({ parameters, text }: GuestCrash) => {
+                this.flushOutput();
+                port.post({ type: "crash", parameters, text }, []);
+              },
+            },
+          }
+        : {}),
       ...(spec.debugExit
         ? {
             onDebugExit: (code: number) => {
@@ -177,8 +208,24 @@ export class ProcessorThread {
         case "stop":
           this.#stopAsked = true;
           break;
+        case "pause":
+          this.paused = true;
+          this.flushOutput();
+          this.#port.post({ type: "paused", timeNs: this.#clock.now() }, []);
+          break;
+        case "resume":
+          this.paused = false;
+          this.#rebase(m.time);
+          break;
+        case "trace":
+          this.#port.post({ type: "records", records: this.trace.last(), last: true }, []);
+          break;
       }
     }
+  }
+  #sendRecords(): void {
+    const records = this.trace.take();
+    if (records.length > 0) this.#port.post({ type: "records", records, last: false }, []);
   }
   /** One instruction, with a line that says where and what it is. */
   #traceStep(): ReturnType<Partition["step"]> {
@@ -207,6 +254,7 @@ export class ProcessorThread {
     if (this.ended) return;
     this.ended = true;
     this.#flushTrace();
+    if (this.#sendsTrace) this.#sendRecords();
     this.flushOutput();
     this.#port.post({ type: "ended", how, detail, stats: this.stats() }, []);
   }
@@ -220,6 +268,7 @@ export class ProcessorThread {
       this.end("stopped", "");
       return 0;
     }
+    if (this.paused) return Number.POSITIVE_INFINITY;
     const result = this.#traced ? this.#traceStep() : this.partition.step(budget);
     if (this.#debugExit !== undefined) {
       this.end("debug-exit", String(this.#debugExit));
@@ -231,6 +280,7 @@ export class ProcessorThread {
         return 0;
       case "halted": {
         this.flushOutput();
+        if (this.#sendsTrace) this.#sendRecords();
         const next = this.partition.deadlines.earliest();
         return Math.max(0, next - this.#clock.now());
       }
@@ -255,6 +305,7 @@ export function runProcessor(thread: ProcessorThread, control: Int32Array): void
     while (thread.outputBlocked && !thread.ended) {
       Atomics.wait(control, Control.outstanding, Atomics.load(control, Control.outstanding), 100);
       thread.readMail();
+      thread.partition.hypervisor?.takeHostWrites();
     }
   }
 }

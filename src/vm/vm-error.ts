@@ -9,7 +9,17 @@ export type VmErrorCode =
   | "wrong-architecture"
   | "no-exec"
   | "guest-crashed"
-  | "failed";
+  | "failed"
+  /** Of the integration services. */
+  | "no-services"
+  | "not-ready"
+  | "busy"
+  | "refused"
+  | "unsupported"
+  | "reset"
+  | "closed"
+  /** Of disks, with the reason in the message. */
+  | "disk";
 
 export class VmError extends Error {
   override readonly name = "VmError";

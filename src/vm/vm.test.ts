@@ -31,6 +31,11 @@ class Script {
         },
       };
     },
+    startDevices: () => {
+      throw new Error("not asked for");
+    },
+    openDisks: () => Promise.reject(new Error("not asked for")),
+    timeBase: (timeNs) => ({ timeNs, origin: [0, 0] }),
     trim: () => {},
     engine: async () => ({ runtime: new Uint8Array(), interpreter: new Uint8Array() }),
     now: () => 0,

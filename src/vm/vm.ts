@@ -7,13 +7,31 @@ import { concatBytes } from "../image/byte-reader.js";
 import { COMMAND_SERVER, shellWords } from "../image/init/command-server.js";
 import { execCpio } from "../image/init/exec-cpio.js";
 import { readKernelImage } from "../image/kernel-image.js";
+import type { TraceRecord } from "../trace/trace.js";
 import { ConsoleLog, findPanic, PANIC_IS_COMPLETE } from "./console-log.js";
 import { startDeterministic } from "./deterministic.js";
+import {
+  type DeviceSideState,
+  type DeviceSpec,
+  type DiskSpec,
+  type FromDevices,
+  SERVICE_NAMES,
+  type ServiceName,
+} from "./device-messages.js";
+import { fromPlain, Integration } from "./integration.js";
 import type { SerialNumber } from "./machine-spec.js";
-import { Control, type EndKind, type FromProcessor, type ProcessorStart, type ProcessorStats } from "./messages.js";
+import {
+  Control,
+  type EndKind,
+  type FromProcessor,
+  type ProcessorStart,
+  type ProcessorStats,
+  type TimeBase,
+} from "./messages.js";
 import type { PartitionState } from "./partition.js";
-import type { GuestFiles, Platform, ProcessorHandle } from "./platform.js";
+import type { DeviceHandle, GuestFiles, Platform, ProcessorHandle } from "./platform.js";
 import { VmError } from "./vm-error.js";
+import { type WaitContext, type WaitOptions, waitUntil } from "./wait.js";
 
 export interface VmOptions {
   readonly guest: GuestFiles;
@@ -33,13 +51,14 @@ export interface VmOptions {
   readonly debugExit?: boolean;
   /** Gets a line for every instruction before it runs: count, RIP, bytes, text. Very slow. */
   readonly traceCpu?: (lines: string) => void | Promise<void>;
+  /** Synthetic devices that are offered (default: all), or "none": a PC without a hypervisor. */
+  readonly services?: "none" | readonly ServiceName[];
+  /** On the synthetic SCSI controller, LUN 0 and up. */
+  readonly disks?: readonly (Omit<DiskSpec, "kind"> & { readonly kind?: DiskSpec["kind"] })[];
+  /** Gets every VMBus and service message, hypercall and interrupt. */
+  readonly trace?: (records: readonly TraceRecord[]) => void;
   /** Go on with a saved machine instead of booting. */
   readonly saved?: PartitionState;
-}
-
-export interface WaitOptions {
-  readonly timeoutMs?: number;
-  readonly signal?: AbortSignal;
 }
 
 /** How a machine ended. */
@@ -106,6 +125,14 @@ export class Vm implements AsyncDisposable {
   #controlLine = "";
   #exitCode: number | undefined;
   #started = false;
+  #devices: DeviceHandle | undefined;
+  /** What the device side was frozen with, while the machine is being saved. */
+  #frozen: ((state: DeviceSideState) => void) | undefined;
+  #resumed: { readonly timeNs: number } | undefined;
+  #paused: ((timeNs: number) => void) | undefined;
+  readonly #waits: WaitContext;
+  /** The services that the guest's own drivers answer. */
+  readonly integration: Integration;
   #ready = false;
   readonly #readyListeners: (() => void)[] = [];
   /** Commands run one after the other. */
@@ -119,6 +146,23 @@ export class Vm implements AsyncDisposable {
   constructor(platform: Platform, options: VmOptions) {
     this.#platform = platform;
     this.#options = options;
+    const vm = this;
+    this.#waits = {
+      platform,
+      get hasEnded() {
+        return vm.#end !== undefined;
+      },
+      endError: () => this.#endError(),
+      onEnd: (listener) => {
+        this.#endListeners.add(listener);
+        return () => void this.#endListeners.delete(listener);
+      },
+      consoleTail: () => this.#log.tail(),
+    };
+    this.integration = new Integration(this.#waits, () => {
+      const devices = this.#devices;
+      return devices === undefined ? undefined : (m, transfer) => devices.post(m, transfer);
+    });
     const before = options.saved?.guest;
     if (before !== undefined) {
       this.#ready = before.ready;
@@ -157,6 +201,8 @@ export class Vm implements AsyncDisposable {
       ramBytes: memoryMiB * 2 ** 20,
       features: [...parseCpuModel(cpu)],
       debugExit: this.#options.debugExit ?? false,
+      hypervisor: saved === undefined ? this.#services.length > 0 : saved.hypervisor !== undefined,
+      trace: this.#options.trace !== undefined,
       traceCpu: this.#options.traceCpu !== undefined,
     };
     let spec: ProcessorStart["spec"];
@@ -174,18 +220,27 @@ export class Vm implements AsyncDisposable {
         initrds,
         commandLine,
         memoryBytes: common.ramBytes,
-        acpi: buildAcpiTables({ processors: 1, serial: SERIAL_PORTS }),
+        acpi: buildAcpiTables({ processors: 1, serial: SERIAL_PORTS, vmbus: common.hypervisor }),
       });
       for (const { bytes } of boot.writes) if (bytes.buffer instanceof ArrayBuffer) transfer.add(bytes.buffer);
       spec = { ...common, boot };
     }
     const engine = await this.#platform.engine();
+    const seed = this.#options.deterministic;
+    if (common.hypervisor && seed === undefined && this.#devices === undefined) await this.#startDevices();
+    const disks =
+      common.hypervisor && seed !== undefined
+        ? await this.#platform.openDisks(this.#deviceSpec().disks, (text) =>
+            this.integration.receive({ type: "problem", text }),
+          )
+        : undefined;
     if (this.#end !== undefined) return;
     this.#control = new Int32Array(new SharedArrayBuffer(Control.words * 4));
     const start: ProcessorStart = {
       spec,
       engine,
       wallClockSeconds: this.#platform.wallClockSeconds(),
+      time: this.#platform.timeBase(saved?.timeNs ?? 0),
       control: this.#control,
     };
     const events = {
@@ -193,11 +248,61 @@ export class Vm implements AsyncDisposable {
       onFailure: (error: Error): void =>
         this.#finish({ how: "failed", detail: error.stack ?? error.message, exitCode: undefined }),
     };
-    const seed = this.#options.deterministic;
-    this.#processor =
-      seed === undefined
-        ? this.#platform.startProcessor(start, events, [...transfer])
-        : startDeterministic(this.#platform, start, seed, events);
+    this.#machine = { ramBytes: common.ramBytes, time: start.time, saved: saved?.devices };
+    if (seed === undefined) this.#processor = this.#platform.startProcessor(start, events, [...transfer]);
+    else {
+      const { processor, devices } = startDeterministic(this.#platform, start, seed, events, {
+        spec: common.hypervisor ? this.#deviceSpec() : undefined,
+        disks,
+        saved: saved?.devices,
+        post: (m) => this.#fromDevices(m),
+      });
+      this.#processor = processor;
+      this.#devices = devices;
+      if (devices !== undefined) this.integration.machineStarted();
+    }
+  }
+  #machine: { ramBytes: number; time: TimeBase; saved: DeviceSideState | undefined } | undefined;
+  get #services(): readonly ServiceName[] {
+    const before = this.#options.saved?.devices;
+    const { services = before?.services ?? SERVICE_NAMES } = this.#options;
+    return services === "none" ? [] : services;
+  }
+  #deviceSpec(): DeviceSpec {
+    return {
+      services: this.#services,
+      disks: (this.#options.disks ?? []).map((d) => ({ kind: "disk", ...d })),
+      trace: this.#options.trace !== undefined,
+    };
+  }
+  /** The device side's thread, for all of the machine's boots. Fails when a disk cannot be opened. */
+  async #startDevices(): Promise<void> {
+    await new Promise<void>((resolve, reject) => {
+      this.#devices = this.#platform.startDevices(this.#deviceSpec(), {
+        onMessage: (m) => {
+          if (m.type === "started") resolve();
+          else if (m.type === "failed") {
+            reject(fromPlain(m.error));
+            this.#fail(m.error.message);
+          } else this.#fromDevices(m);
+        },
+        onFailure: (error) => {
+          reject(error);
+          this.#fail(error.stack ?? error.message);
+        },
+      });
+    });
+  }
+  #fail(detail: string): void {
+    if (this.#processor !== undefined) void this.#stop({ how: "failed", detail, exitCode: undefined });
+  }
+  #fromDevices(m: FromDevices): void {
+    if (this.#end !== undefined && m.type !== "trace") return;
+    if (m.type === "frozen") {
+      this.#frozen?.(m.state);
+      this.#frozen = undefined;
+    } else if (m.type === "trace") this.#options.trace?.(m.records);
+    else this.integration.receive(m);
   }
 
   #receive(m: FromProcessor): void {
@@ -205,6 +310,7 @@ export class Vm implements AsyncDisposable {
     switch (m.type) {
       case "started":
         this.#memory = { words: new Int32Array(m.memory), pendingWord: m.pendingWord };
+        this.#startMachine(m.memory);
         this.#platform.trim();
         break;
       case "output":
@@ -212,6 +318,20 @@ export class Vm implements AsyncDisposable {
         break;
       case "trace":
         this.#taken(m.text.length, [this.#options.traceCpu?.(m.text)]);
+        break;
+      case "records":
+        if (!m.last) this.#options.trace?.(m.records);
+        break;
+      case "crash":
+        void this.#stop({
+          how: "crashed",
+          detail: findPanic(this.#log.recent) ?? (m.text || `crash parameters ${m.parameters.join(" ")}`),
+          exitCode: undefined,
+        });
+        break;
+      case "paused":
+        this.#paused?.(m.timeNs);
+        this.#paused = undefined;
         break;
       case "stats":
         this.#stats = m.stats;
@@ -320,12 +440,15 @@ export class Vm implements AsyncDisposable {
   }
   async #stop(end: VmEnd): Promise<void> {
     const processor = this.#processor;
+    const devices = this.#devices;
     this.#finish(end);
     await processor?.terminate();
+    await devices?.terminate();
   }
   #finish(end: VmEnd): void {
     if (this.#end !== undefined) return;
     this.#end = end;
+    this.integration.dropSockets();
     for (const f of [...this.#endListeners]) f();
     this.#endListeners.clear();
   }
@@ -411,58 +534,13 @@ export class Vm implements AsyncDisposable {
       this.#log.tail(),
     );
   }
-  /** One wait: `arm` gets what settles it and returns what undoes it. */
   #wait<T>(
     what: string,
     o: WaitOptions,
     failAtEnd: boolean,
     arm: (done: (value: T) => void, fail: (e: Error) => void) => () => void,
   ): Promise<T> {
-    return new Promise<T>((resolve, reject) => {
-      const undo: (() => void)[] = [];
-      const settle = (): void => {
-        for (const f of undo.splice(0)) f();
-      };
-      const done = (value: T): void => {
-        settle();
-        resolve(value);
-      };
-      const fail = (e: Error): void => {
-        settle();
-        reject(e);
-      };
-      if (o.signal?.aborted) return fail(new VmError("aborted", `waiting for ${what} was aborted`));
-      if (o.timeoutMs !== undefined)
-        undo.push(
-          this.#platform.setTimer(o.timeoutMs, () =>
-            fail(
-              new VmError(
-                "timeout",
-                `waited ${o.timeoutMs} ms for ${what}`,
-                "give it more time (timeoutMs)",
-                this.#log.tail(),
-              ),
-            ),
-          ),
-        );
-      if (o.signal !== undefined) {
-        const { signal } = o;
-        const onAbort = (): void => fail(new VmError("aborted", `waiting for ${what} was aborted`));
-        signal.addEventListener("abort", onAbort);
-        undo.push(() => signal.removeEventListener("abort", onAbort));
-      }
-      if (failAtEnd) {
-        const onEnd = (): void => fail(this.#endError());
-        this.#endListeners.add(onEnd);
-        undo.push(() => void this.#endListeners.delete(onEnd));
-      }
-      try {
-        undo.push(arm(done, fail));
-      } catch (e) {
-        fail(e as Error);
-      }
-      if (failAtEnd && this.#end !== undefined) fail(this.#endError());
-    });
+    return waitUntil(this.#waits, what, o, failAtEnd, arm);
   }
   /**
    * Waits until the console shows `pattern`.
@@ -593,13 +671,58 @@ export class Vm implements AsyncDisposable {
       for (const f of undo) f();
     }
   }
+  #startMachine(memory: SharedArrayBuffer | ArrayBuffer): void {
+    if (this.#options.deterministic !== undefined || this.#devices === undefined) return;
+    const { ramBytes, time, saved } = this.#machine!;
+    this.#devices.post({ type: "machine", memory, ramBytes, time, ...(saved === undefined ? {} : { saved }) });
+    this.integration.machineStarted();
+  }
   /** The machine's whole state at the end of its current slice; it runs on. */
-  save(o: WaitOptions = {}): Promise<PartitionState> {
-    return this.#wait<PartitionState>("the saved state", o, true, (done, fail) => {
-      this.#answers.saved.push(done);
-      this.#post({ type: "save" });
-      return this.#untilReboot(fail, () => forget(this.#answers.saved, done));
+  async save(o: WaitOptions = {}): Promise<PartitionState> {
+    const devices = await this.#freeze(o);
+    try {
+      const state = await this.#wait<PartitionState>("the saved state", o, true, (done, fail) => {
+        this.#answers.saved.push(done);
+        this.#post({ type: "save" });
+        return this.#untilReboot(fail, () => forget(this.#answers.saved, done));
+      });
+      return devices === undefined ? state : { ...state, devices };
+    } finally {
+      this.#devices?.post({ type: "thaw" });
+    }
+  }
+  /** The device side finishes what is in flight and stands still. @returns its state */
+  async #freeze(o: WaitOptions): Promise<DeviceSideState | undefined> {
+    const devices = this.#devices;
+    if (devices === undefined) return undefined;
+    return this.#wait<DeviceSideState>("the devices to stand still", o, true, (done) => {
+      this.#frozen = done;
+      devices.post({ type: "freeze" });
+      return () => {};
     });
+  }
+  /** Stops virtual time and everything in it. The guest's clock is set right when it goes on. */
+  async pause(o: WaitOptions = {}): Promise<void> {
+    if (this.#resumed !== undefined) return;
+    await this.#freeze(o);
+    const timeNs = await this.#wait<number>("the processor to stand still", o, true, (done) => {
+      this.#paused = done;
+      this.#post({ type: "pause" });
+      return () => {};
+    });
+    this.#resumed = { timeNs };
+  }
+  /** Goes on after `pause`. */
+  resume(): void {
+    if (this.#resumed === undefined) return;
+    const time = this.#platform.timeBase(this.#resumed.timeNs);
+    this.#resumed = undefined;
+    this.#devices?.post({ type: "thaw", time });
+    this.#post({ type: "resume", time });
+    if (this.#services.includes("timesync")) this.integration.synchronizeTime();
+  }
+  get paused(): boolean {
+    return this.#resumed !== undefined;
   }
   /** Ends it at once. */
   async kill(): Promise<void> {

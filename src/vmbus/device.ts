@@ -53,6 +53,8 @@ export interface OutboundPacket {
   payload: Uint8Array;
   /** Bytes of `payload` that are sent; the ring pads to 8. */
   payloadLength: number;
+  /** Bytes at the beginning of `payload` that belong to the header (set and ranges of a transfer-pages packet); a multiple of 8. */
+  headerLength?: number;
 }
 
 /** An open channel, as its service sees it. */

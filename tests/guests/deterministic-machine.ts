@@ -23,7 +23,14 @@ export interface SteppedMachine {
 export async function bootDeterministic(
   o: { seed?: number; saved?: PartitionState; console?: string } = {},
 ): Promise<SteppedMachine> {
-  const common = { ramBytes: RAM, features: [...parseCpuModel("default")], debugExit: false, traceCpu: false };
+  const common = {
+    ramBytes: RAM,
+    features: [...parseCpuModel("default")],
+    debugExit: false,
+    traceCpu: false,
+    hypervisor: false,
+    trace: false,
+  };
   let spec: ProcessorStart["spec"];
   if (o.saved !== undefined) spec = { ...common, saved: o.saved };
   else {
@@ -45,7 +52,7 @@ export async function bootDeterministic(
   let text = o.console ?? "";
   const control = new Int32Array(new SharedArrayBuffer(Control.words * 4));
   const machine = new DeterministicMachine(
-    { spec, engine: await readEngine(), wallClockSeconds: 1_700_000_000, control },
+    { spec, engine: await readEngine(), wallClockSeconds: 1_700_000_000, time: { timeNs: 0, origin: [0, 0] }, control },
     o.seed ?? 1,
     (m: FromProcessor) => {
       if (m.type !== "output") return;

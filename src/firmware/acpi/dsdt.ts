@@ -30,14 +30,14 @@ export interface SerialPortDescription {
 const STATUS_PRESENT = 0xf;
 
 /** The table's body, after its header. */
-export function dsdtBody(processors: number, serial: readonly SerialPortDescription[]): Uint8Array {
+export function dsdtBody(processors: number, serial: readonly SerialPortDescription[], vmbus: boolean): Uint8Array {
   const sleep = (state: string) => name(`\\${state}`, pack(integer(0), integer(0), integer(0), integer(0)));
   return concat(
     sleep("_S0"),
     sleep("_S5"),
     scope(
       "\\_SB",
-      vmod(),
+      ...(vmbus ? [vmod()] : []),
       ...serial.map(uart),
       rtc(),
       apics(),

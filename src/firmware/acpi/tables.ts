@@ -14,6 +14,8 @@ export interface AcpiOptions {
   /** Virtual processors; APIC id = index. */
   readonly processors: number;
   readonly serial: readonly SerialPortDescription[];
+  /** Whether there is a VMBus (default: yes). */
+  readonly vmbus?: boolean;
 }
 
 export interface AcpiImage {
@@ -54,7 +56,7 @@ export function buildAcpiTables(o: AcpiOptions): AcpiImage {
     return gpa;
   };
   const facsAt = place(facs());
-  const dsdtAt = place(table("DSDT", 2, dsdtBody(o.processors, o.serial)));
+  const dsdtAt = place(table("DSDT", 2, dsdtBody(o.processors, o.serial, o.vmbus ?? true)));
   const fadtAt = place(fadt(facsAt, dsdtAt));
   const madtAt = place(madt(o.processors));
   const xsdtAt = place(xsdt([fadtAt, madtAt]));

@@ -2,9 +2,11 @@
 import { randomBytes } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { Worker } from "node:worker_threads";
+import type { FromDevices } from "../../vm/device-messages.js";
 import type { EngineBytes, FromProcessor } from "../../vm/messages.js";
 import type { Platform } from "../../vm/platform.js";
 import { ENGINE_FILES } from "./engine-files.js";
+import { openMachineDisks } from "./machine-disks.js";
 import { trim } from "./trim.js";
 
 const bytesOf = (path: string): Promise<Uint8Array<ArrayBuffer>> => readFile(path).then((b) => new Uint8Array(b));
@@ -28,6 +30,28 @@ export const nodePlatform: Platform = {
       terminate: async () => void (await worker.terminate()),
     };
   },
+  startDevices(spec, events) {
+    const worker = new Worker(ENGINE_FILES.deviceWorker, { name: "devices", workerData: spec });
+    worker.on("message", (m: FromDevices) => events.onMessage(m));
+    worker.on("error", (e: unknown) => events.onFailure(e instanceof Error ? e : new Error(String(e))));
+    return {
+      post: (m, transfer = []) => worker.postMessage(m, [...transfer]),
+      terminate: async () => {
+        // a guest's last writes are in the kernel's hands already; its caches go to the disk too
+        await new Promise<void>((done) => {
+          worker.on("message", (m: FromDevices) => {
+            if (m.type === "closed" || m.type === "failed") done();
+          });
+          worker.on("error", () => done());
+          worker.on("exit", () => done());
+          worker.postMessage({ type: "close" });
+        });
+        await worker.terminate();
+      },
+    };
+  },
+  openDisks: (disks, onProblem) => openMachineDisks(disks, { inline: true, onProblem }),
+  timeBase: (timeNs) => ({ timeNs, origin: process.hrtime() }),
   engine: readEngine,
   trim,
   now: () => Number(process.hrtime.bigint()),

@@ -3,18 +3,10 @@ import { randomBytes } from "node:crypto";
 import { parentPort, receiveMessageOnPort } from "node:worker_threads";
 import type { ProcessorStart, ToProcessor } from "../../vm/messages.js";
 import { ProcessorThread, runProcessor } from "../../vm/processor-thread.js";
+import { monotonicClock } from "./monotonic-clock.js";
 import { trim } from "./trim.js";
 
 const port = parentPort!;
-let baseNs = 0;
-/** process.hrtime is process-wide: performance.now() in a worker starts with the worker. */
-const origin = process.hrtime();
-const clock = {
-  now(): number {
-    const [s, ns] = process.hrtime();
-    return baseNs + (s - origin[0]) * 1e9 + (ns - origin[1]);
-  },
-};
 const pool = new Int32Array(256);
 let used = pool.length;
 const entropy = {
@@ -30,7 +22,7 @@ const entropy = {
 };
 // the first message is the start; everything after it is taken by the loop
 port.once("message", (start: ProcessorStart) => {
-  baseNs = start.spec.saved?.timeNs ?? 0;
+  const clock = monotonicClock(start.time);
   const thread = new ProcessorThread(
     start,
     {
@@ -39,6 +31,7 @@ port.once("message", (start: ProcessorStart) => {
     },
     clock,
     entropy,
+    (base) => clock.rebase(base),
   );
   const { control } = start;
   // out of the handler, so that the start's images are nobody's any more

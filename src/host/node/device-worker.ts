@@ -1,0 +1,115 @@
+/** The device side's worker thread in Node: an event loop between the processors' doorbell, the API's messages and the disks. */
+import { parentPort, workerData } from "node:worker_threads";
+import type { DeviceSpec, FromDevices, PlainError, ToDevices } from "../../vm/device-messages.js";
+import { DeviceSide } from "../../vm/device-side.js";
+import type { MachineDisks } from "../../vm/machine-disks.js";
+import { DiskFileError } from "./disk-file-error.js";
+import { openMachineDisks } from "./machine-disks.js";
+import { monotonicClock } from "./monotonic-clock.js";
+
+const port = parentPort!;
+const spec = workerData as DeviceSpec;
+const post = (message: FromDevices, transfer: readonly ArrayBuffer[] = []): void =>
+  port.postMessage(message, [...transfer]);
+/** Turns before the event loop sees to its other work. */
+const TURNS = 64;
+const LONGEST_WAIT_MS = 60_000;
+
+let side: DeviceSide | undefined;
+let disks: MachineDisks | undefined;
+let clock: ReturnType<typeof monotonicClock> | undefined;
+/** Counts machines: the loop of one that has gone ends. */
+let generation = 0;
+
+type WaitAsync = (
+  words: Int32Array,
+  index: number,
+  value: number,
+  timeoutMs: number,
+) => { async: boolean; value: string | Promise<string> };
+/** In Node since 16; not in the library types of this target. */
+const waitAsync = (Atomics as unknown as { waitAsync: WaitAsync }).waitAsync;
+
+async function loop(mine: number, machine: DeviceSide): Promise<void> {
+  const { words, index } = machine.door.doorbell;
+  while (mine === generation) {
+    const seen = Atomics.load(words, index);
+    let more = true;
+    for (let i = 0; more && i < TURNS; i++) more = machine.turn();
+    machine.flushTrace();
+    if (more) {
+      await new Promise((resolve) => setImmediate(resolve));
+      continue;
+    }
+    const waitMs = Math.min(Math.max(0, (machine.nextDeadline() - clock!.now()) / 1e6), LONGEST_WAIT_MS);
+    const wait = waitAsync(words, index, seen, waitMs);
+    if (wait.async) await wait.value;
+  }
+}
+function ring(): void {
+  if (side === undefined) return;
+  const { words, index } = side.door.doorbell;
+  Atomics.add(words, index, 1);
+  Atomics.notify(words, index);
+}
+
+function receive(m: ToDevices): void {
+  if (m.type === "machine") {
+    clock = monotonicClock(m.time);
+    side = new DeviceSide({
+      spec,
+      memory: m.memory,
+      ramBytes: m.ramBytes,
+      clock,
+      wallClockMs: Date.now,
+      post,
+      ...(disks === undefined ? {} : { disks }),
+      ...(m.saved === undefined ? {} : { saved: m.saved }),
+    });
+    const mine = ++generation;
+    loop(mine, side).catch(fail);
+    return;
+  }
+  if (m.type === "add-disk" || m.type === "remove-disk") {
+    const asked = m.type === "add-disk" ? disks!.add(m.disk) : disks!.remove(m.lun);
+    asked
+      .then(
+        (lun) => post({ type: "disk-answer", id: m.id, ...(lun === undefined ? {} : { lun }) }),
+        (error: unknown) => post({ type: "disk-answer", id: m.id, error: plain(error) }),
+      )
+      .then(ring, fail);
+    return;
+  }
+  if (m.type === "close") {
+    generation++;
+    side = undefined;
+    disks!.close().then(() => post({ type: "closed" }), fail);
+    return;
+  }
+  if (m.type === "thaw" && m.time !== undefined) clock?.rebase(m.time);
+  side?.receive(m);
+  ring();
+}
+function plain(error: unknown): PlainError {
+  if (error instanceof DiskFileError) return { code: error.code, message: error.message, hint: error.hint };
+  return {
+    code: "invariant",
+    message: error instanceof Error ? (error.stack ?? error.message) : String(error),
+    hint: "",
+  };
+}
+function fail(error: unknown): void {
+  post({ type: "failed", error: plain(error) });
+}
+
+port.on("message", (m: ToDevices) => {
+  try {
+    receive(m);
+  } catch (error) {
+    fail(error);
+  }
+});
+openMachineDisks(spec.disks, { inline: false, onProblem: (text) => post({ type: "problem", text }) }).then((opened) => {
+  disks = opened;
+  post({ type: "started" });
+}, fail);

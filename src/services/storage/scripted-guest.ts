@@ -1,0 +1,337 @@
+/**
+ * A guest for tests: a channel that keeps VMBus's contract and nothing more, and a driver that builds VSTOR packets as Linux does.
+ * What a packet lends is spoilt after each call, so that nothing can live on it.
+ */
+import { GuestMemory, UNWATCHED } from "../../machine/guest-memory.js";
+import { invariant } from "../../machine/guest-violation.js";
+import {
+  type Channel,
+  type ChannelHandler,
+  COMPLETION_REQUESTED,
+  type OutboundPacket,
+  PacketType,
+} from "../../vmbus/device.js";
+import { GpaRanges } from "../../vmbus/gpa-ranges.js";
+import type { StorageController } from "./controller.js";
+
+export interface SentPacket {
+  readonly type: number;
+  readonly flags: number;
+  readonly low: number;
+  readonly high: number;
+  readonly payload: Uint8Array;
+}
+
+/** Guest memory of a range: any address, any length. */
+export interface Piece {
+  readonly gpa: number;
+  readonly length: number;
+}
+
+export interface GuestPacket {
+  readonly type?: number;
+  readonly flags?: number;
+  readonly low: number;
+  readonly high?: number;
+  readonly payload: Uint8Array;
+  /** One VMBus range each, as pages. */
+  readonly ranges?: readonly Piece[];
+}
+
+export class ScriptedChannel implements Channel {
+  readonly relid: number;
+  readonly subIndex: number;
+  readonly vmbusVersion = 0x50003;
+  readonly userData = new Uint8Array(120);
+  readonly outRingBytes = 65_536;
+  readonly sent: SentPacket[] = [];
+  /** Packets that the ring has room for now. */
+  room = Number.POSITIVE_INFINITY;
+  paused = false;
+  handler: ChannelHandler | undefined;
+  #closed = false;
+  #wantsSpace = false;
+  #handing = false;
+  readonly #ring: GuestPacket[] = [];
+  readonly #payload = new Uint8Array(4096);
+  readonly #ranges = new GpaRanges();
+
+  constructor(subIndex = 0) {
+    this.subIndex = subIndex;
+    this.relid = 20 + subIndex;
+  }
+  send(packet: OutboundPacket): boolean {
+    invariant(!this.#closed, "sent on a closed channel");
+    if (this.room === 0) {
+      this.#wantsSpace = true;
+      return false;
+    }
+    this.room--;
+    this.sent.push({
+      type: packet.type,
+      flags: packet.flags,
+      low: packet.transactionLow,
+      high: packet.transactionHigh,
+      payload: packet.payload.slice(0, packet.payloadLength),
+    });
+    return true;
+  }
+  get outEmpty(): boolean {
+    return this.sent.length === 0;
+  }
+  /** Packets of the guest's that are still in the ring. */
+  get backlog(): number {
+    return this.#ring.length;
+  }
+  pause(): void {
+    invariant(!this.#closed && !this.paused, "paused twice");
+    this.paused = true;
+  }
+  resume(): void {
+    invariant(!this.#closed && this.paused, "resumed twice");
+    this.paused = false;
+    this.#handOver();
+  }
+  gpadl(): undefined {
+    return undefined;
+  }
+  /** The guest puts a packet into its ring. */
+  put(packet: GuestPacket): void {
+    this.#ring.push(packet);
+    this.#handOver();
+  }
+  /** The guest takes what there is and makes room for `room` packets. */
+  take(room = Number.POSITIVE_INFINITY): SentPacket[] {
+    const taken = this.sent.splice(0);
+    this.room = room;
+    if (this.#wantsSpace && room > 0) {
+      this.#wantsSpace = false;
+      this.handler!.onSpace?.();
+    }
+    return taken;
+  }
+  close(): void {
+    // A bus says so when all is over, and takes nothing back.
+    this.handler!.onClose();
+    this.#closed = true;
+  }
+  #handOver(): void {
+    // A packet may make room for the next from within.
+    if (this.#handing) return;
+    this.#handing = true;
+    while (!this.paused && this.#ring.length > 0) this.#hand(this.#ring.shift()!);
+    this.#handing = false;
+  }
+  #hand(packet: GuestPacket): void {
+    this.#payload.fill(0xdd);
+    this.#payload.set(packet.payload);
+    this.#ranges.clear();
+    for (const { gpa, length } of packet.ranges ?? []) {
+      this.#ranges.addRange(length, gpa % 4096);
+      for (let at = gpa - (gpa % 4096); at < gpa + length; at += 4096) this.#ranges.addPage(at / 4096);
+    }
+    this.handler!.onPacket({
+      type: packet.type ?? (packet.ranges === undefined ? PacketType.inBand : PacketType.gpaDirect),
+      flags: packet.flags ?? COMPLETION_REQUESTED,
+      transactionLow: packet.low,
+      transactionHigh: packet.high ?? 0,
+      payload: this.#payload,
+      payloadLength: packet.payload.length,
+      ranges: this.#ranges,
+    });
+    this.#payload.fill(0xee);
+    this.#ranges.clear();
+  }
+}
+
+export interface Completion {
+  readonly ntStatus: number;
+  readonly srb: number;
+  readonly scsi: number;
+  readonly transferred: number;
+  /** Key, code and qualifier as one number; 0 without sense data. */
+  readonly sense: number;
+  readonly payload: Uint8Array;
+}
+
+export interface Command {
+  readonly lun?: number;
+  readonly path?: number;
+  readonly target?: number;
+  readonly cdb: readonly number[];
+  /** Bytes that the command takes from the device, or data that it gives. */
+  readonly in?: number;
+  readonly out?: Uint8Array;
+  /** Where the buffer is; one piece at 0x10000 unless given. */
+  readonly pieces?: readonly Piece[];
+}
+
+export class ScriptedGuest {
+  readonly memory: GuestMemory;
+  readonly channel: ScriptedChannel;
+  readonly #completions = new Map<number, Completion>();
+  #nextId = 1;
+
+  /** Opens the controller's primary channel. */
+  constructor(controller: StorageController, memory: GuestMemory) {
+    this.memory = memory;
+    this.channel = openChannel(controller);
+  }
+  /** The start-up of 1.4 of the protocol, all of it. */
+  start(version = 0x0602): this {
+    for (const [operation, field] of [
+      [7, 0],
+      [9, version],
+      [10, 0],
+      [8, 0],
+    ] as const)
+      invariant(this.control(operation, field).ntStatus === 0, `start-up operation ${operation} failed`);
+    return this;
+  }
+  /** A packet that is not an SRB, with a u16 in its union. */
+  control(operation: number, field = 0): Completion {
+    const payload = new Uint8Array(64);
+    payload[0] = operation;
+    payload[4] = 1;
+    payload[12] = field;
+    payload[13] = field >>> 8;
+    const id = this.#nextId++;
+    this.channel.put({ low: id, payload });
+    return this.completionOf(id)!;
+  }
+  /** Puts an SRB into the ring. @returns its id */
+  submit(command: Command): number {
+    const length = command.in ?? command.out?.length ?? 0;
+    const pieces = command.pieces ?? (length > 0 ? [{ gpa: 0x10000, length }] : undefined);
+    if (command.out !== undefined) scatter(this.memory, pieces ?? [], command.out);
+    const id = this.#nextId++;
+    this.channel.put({
+      low: id,
+      payload: srb(command, length, command.in !== undefined ? 1 : command.out !== undefined ? 0 : 2),
+      ...(pieces === undefined ? {} : { ranges: pieces }),
+    });
+    return id;
+  }
+  /** The completion of a packet, once. */
+  completionOf(id: number): Completion | undefined {
+    for (const packet of this.channel.take()) {
+      if (packet.type !== PacketType.completion) continue;
+      invariant(!this.#completions.has(packet.low) && packet.high === 0, `id ${packet.low} completed twice`);
+      this.#completions.set(packet.low, decode(packet.payload));
+    }
+    const completion = this.#completions.get(id);
+    this.#completions.delete(id);
+    return completion;
+  }
+  /** Does a command that ends at once. */
+  run(command: Command): Completion & { readonly data: Uint8Array } {
+    if (command.in !== undefined && command.pieces === undefined)
+      this.memory.ram.fill(0xa5, 0x10000, 0x10000 + command.in);
+    const completion = this.completionOf(this.submit(command));
+    invariant(completion !== undefined, "the command has not ended");
+    return { ...completion, data: this.memory.ram.slice(0x10000, 0x10000 + completion.transferred) };
+  }
+}
+
+export function openChannel(controller: StorageController, subIndex = 0): ScriptedChannel {
+  const channel = new ScriptedChannel(subIndex);
+  channel.handler = controller.open(channel);
+  invariant(channel.handler !== undefined, "the controller refuses the channel");
+  return channel;
+}
+
+/** Guest RAM that nobody runs. */
+export function testMemory(bytes = 1 << 20): GuestMemory {
+  return new GuestMemory(new Uint8Array(new SharedArrayBuffer(bytes)), UNWATCHED);
+}
+
+/** An EXECUTE_SRB packet as Linux fills it in. */
+export function srb(command: Command, length: number, direction: number): Uint8Array {
+  const payload = new Uint8Array(64);
+  const view = new DataView(payload.buffer);
+  payload[0] = 3;
+  payload[4] = 1;
+  view.setUint16(12, 0x34, true);
+  payload[17] = command.path ?? 0;
+  payload[18] = command.target ?? 0;
+  payload[19] = command.lun ?? 0;
+  payload[20] = command.cdb.length;
+  payload[21] = 0x14;
+  payload[22] = direction;
+  view.setUint32(24, length, true);
+  payload.set(command.cdb.slice(0, 16), 28);
+  payload[50] = 0xff;
+  payload[51] = 0x20;
+  view.setUint32(52, 0x10a, true);
+  view.setUint32(56, 60, true);
+  return payload;
+}
+
+export function decode(payload: Uint8Array): Completion {
+  const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
+  const sense = payload.subarray(28);
+  return {
+    ntStatus: view.getUint32(8, true),
+    srb: payload[14]!,
+    scsi: payload[15]!,
+    transferred: view.getUint32(24, true),
+    sense: (payload[14]! & 0x80) !== 0 ? ((sense[2]! & 0xf) << 16) | (sense[12]! << 8) | sense[13]! : 0,
+    payload,
+  };
+}
+
+function scatter(memory: GuestMemory, pieces: readonly Piece[], data: Uint8Array): void {
+  let at = 0;
+  for (const { gpa, length } of pieces) {
+    const n = Math.min(length, data.length - at);
+    memory.write(gpa, data, at, n);
+    at += n;
+  }
+}
+
+/** Big-endian bytes of a number, for CDBs. */
+export function be(value: number, bytes: number): number[] {
+  return Array.from({ length: bytes }, (_, i) => Math.floor(value / 256 ** (bytes - 1 - i)) % 256);
+}
+export const read10 = (lba: number, blocks: number): number[] => [0x28, 0, ...be(lba, 4), 0, ...be(blocks, 2), 0];
+export const write10 = (lba: number, blocks: number, flags = 0): number[] => [
+  0x2a,
+  flags,
+  ...be(lba, 4),
+  0,
+  ...be(blocks, 2),
+  0,
+];
+export const read16 = (lba: number, blocks: number): number[] => [0x88, 0, ...be(lba, 8), ...be(blocks, 4), 0, 0];
+export const write16 = (lba: number, blocks: number, flags = 0): number[] => [
+  0x8a,
+  flags,
+  ...be(lba, 8),
+  ...be(blocks, 4),
+  0,
+  0,
+];
+export const writeSame16 = (lba: number, blocks: number, flags = 0): number[] => [
+  0x93,
+  flags,
+  ...be(lba, 8),
+  ...be(blocks, 4),
+  0,
+  0,
+];
+export const unmap = (length: number): number[] => [0x42, 0, 0, 0, 0, 0, 0, ...be(length, 2), 0];
+export const unmapList = (...ranges: readonly (readonly [lba: number, blocks: number])[]): Uint8Array =>
+  Uint8Array.from([
+    ...be(6 + ranges.length * 16, 2),
+    ...be(ranges.length * 16, 2),
+    ...[0, 0, 0, 0],
+    ...ranges.flatMap(([lba, blocks]) => [...be(lba, 8), ...be(blocks, 4), 0, 0, 0, 0]),
+  ]);
+
+/** "10 00, 00": for expected bytes. */
+export function hex(text: string): Uint8Array {
+  return Uint8Array.from(
+    text.split(/[\s,]+/).filter((t) => t !== ""),
+    (t) => Number.parseInt(t, 16),
+  );
+}

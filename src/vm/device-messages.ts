@@ -1,0 +1,117 @@
+/** The message catalogue between the API's thread and the device side (foundations: "message catalogue"), the same in Node and in a page. */
+
+import type { ShutdownOutcome, ShutdownRequest } from "../services/integration/shutdown.js";
+import type { TraceRecord } from "../trace/trace.js";
+import type { TimeBase } from "./messages.js";
+
+/** What is offered to the guest. Names are those of `--services`. */
+export const SERVICE_NAMES = ["storage", "heartbeat", "shutdown", "timesync", "sockets"] as const;
+export type ServiceName = (typeof SERVICE_NAMES)[number];
+
+/** A disk on the synthetic SCSI controller. */
+export interface DiskSpec {
+  /** Host path. */
+  readonly file: string;
+  readonly readOnly: boolean;
+  /** Make it, of this size, when it is not there. */
+  readonly createBytes?: number;
+  readonly kind: "disk" | "dvd";
+}
+
+export interface DeviceSpec {
+  readonly services: readonly ServiceName[];
+  readonly disks: readonly DiskSpec[];
+  /** Highest VMBus version: major << 16 | minor. */
+  readonly maxVersion?: number;
+  /** All records are sent, not only kept. */
+  readonly trace: boolean;
+}
+
+/** Plain data. */
+export interface DeviceSideState {
+  readonly version: 1;
+  readonly services: readonly ServiceName[];
+  readonly vmbus: unknown;
+  /** By name of the offer. */
+  readonly devices: Readonly<Record<string, unknown>>;
+  readonly deadlines: unknown;
+}
+
+export type ToDevices =
+  /** A machine has been made: its memory. The one before is gone. */
+  | {
+      readonly type: "machine";
+      readonly memory: SharedArrayBuffer | ArrayBuffer;
+      readonly ramBytes: number;
+      readonly time: TimeBase;
+      readonly saved?: DeviceSideState;
+    }
+  | { readonly type: "shutdown"; readonly id: number; readonly request: ShutdownRequest }
+  /** Sets the guest's clock. */
+  | { readonly type: "synchronize" }
+  | { readonly type: "connect"; readonly socket: number; readonly port: number }
+  | { readonly type: "listen"; readonly port: number }
+  | { readonly type: "unlisten"; readonly port: number }
+  | { readonly type: "socket-data"; readonly socket: number; readonly bytes: Uint8Array<ArrayBuffer> }
+  | { readonly type: "socket-end"; readonly socket: number }
+  | { readonly type: "socket-destroy"; readonly socket: number }
+  /** The receiver has taken so many bytes. */
+  | { readonly type: "socket-taken"; readonly socket: number; readonly bytes: number }
+  | { readonly type: "status"; readonly id: number }
+  | { readonly type: "add-disk"; readonly id: number; readonly disk: DiskSpec }
+  | { readonly type: "remove-disk"; readonly id: number; readonly lun: number }
+  /** Finish what is in flight, then stand still and say `frozen`. */
+  | { readonly type: "freeze" }
+  /** Go on; with a time, virtual time goes on from there. */
+  | { readonly type: "thaw"; readonly time?: TimeBase }
+  | { readonly type: "trace"; readonly id: number }
+  /** The machine is gone: put everything on the disks and let go of them. */
+  | { readonly type: "close" };
+
+export type FromDevices =
+  | { readonly type: "shutdown-answer"; readonly id: number; readonly outcome: ShutdownOutcome }
+  | { readonly type: "socket-open"; readonly socket: number }
+  /** The guest connected to a port that we listen on. */
+  | { readonly type: "socket-accepted"; readonly socket: number; readonly port: number; readonly peerPort: number }
+  | { readonly type: "socket-data"; readonly socket: number; readonly bytes: Uint8Array<ArrayBuffer> }
+  | { readonly type: "socket-ended"; readonly socket: number }
+  /** So many messages of data have left, or as good as: the writer may send as many more. */
+  | { readonly type: "socket-drain"; readonly socket: number; readonly messages: number }
+  | { readonly type: "socket-closed"; readonly socket: number; readonly failure: "refused" | "reset" | undefined }
+  /** VMBus is connected, or a device was opened or closed. */
+  | { readonly type: "lights"; readonly vmbusVersion: string | undefined; readonly open: readonly string[] }
+  | { readonly type: "status"; readonly id: number; readonly status: DeviceStatus }
+  | { readonly type: "disk-answer"; readonly id: number; readonly lun?: number; readonly error?: PlainError }
+  | { readonly type: "problem"; readonly text: string }
+  | { readonly type: "frozen"; readonly state: DeviceSideState }
+  | { readonly type: "trace"; readonly records: readonly TraceRecord[] }
+  | { readonly type: "trace-answer"; readonly id: number; readonly records: readonly TraceRecord[] }
+  | { readonly type: "started" }
+  | { readonly type: "closed" }
+  | { readonly type: "failed"; readonly error: PlainError };
+
+/** An error that crosses threads: what a user sees of it. */
+export interface PlainError {
+  readonly code: string;
+  readonly message: string;
+  readonly hint: string;
+}
+
+export interface ChannelStatus {
+  readonly relid: number;
+  readonly subIndex: number;
+  readonly name: string;
+  readonly state: string;
+}
+export interface DeviceStatus {
+  readonly vmbusVersion: string | undefined;
+  readonly channels: readonly ChannelStatus[];
+  readonly heartbeat: { readonly health: string; readonly replies: number } | undefined;
+  readonly timeSync: { readonly messages: number } | undefined;
+  readonly disks: readonly {
+    readonly lun: number;
+    readonly file: string;
+    readonly counters: Readonly<Record<string, number>>;
+  }[];
+  readonly sockets: number;
+}
