@@ -2,7 +2,8 @@
 /** The program: commands and options (product.md). Work is in the files named after the commands. */
 import { Command, InvalidArgumentError, Option } from "commander";
 import { parseCpuModel } from "../cpu/vp/cpuid.js";
-import type { RunOptions } from "./run.js";
+import { SERVICE_NAMES, type ServiceName } from "../vm/device-messages.js";
+import type { DiskArgument, RunOptions } from "./run.js";
 
 /** "512", "512M", "1G": MiB. */
 function megabytes(text: string): number {
@@ -31,6 +32,33 @@ function seed(text: string): number {
   return n;
 }
 
+/** "512M", "4G": bytes. */
+function bytes(text: string): number {
+  const match = /^(\d+(?:\.\d+)?)\s*([KMGT]?)(i?B)?$/i.exec(text);
+  if (match === null) throw new InvalidArgumentError("give a size like 512M or 4G.");
+  const n = Number(match[1]) * 1024 ** ["", "K", "M", "G", "T"].indexOf(match[2]!.toUpperCase());
+  if (!Number.isSafeInteger(n) || n < 512 || n % 512 !== 0)
+    throw new InvalidArgumentError("a disk has a whole number of 512-byte sectors.");
+  return n;
+}
+/** FILE or FILE,ro or FILE,dvd. An ISO image is a DVD. */
+function disk(text: string, all: DiskArgument[]): DiskArgument[] {
+  const [file = "", ...flags] = text.split(",");
+  if (file === "") throw new InvalidArgumentError("name a file.");
+  for (const flag of flags)
+    if (flag !== "ro" && flag !== "dvd") throw new InvalidArgumentError(`"${flag}" is neither "ro" nor "dvd".`);
+  const dvd = flags.includes("dvd") || /\.iso$/i.test(file);
+  return [...all, { file, readOnly: dvd || flags.includes("ro"), kind: dvd ? "dvd" : "disk" }];
+}
+function services(text: string): RunOptions["services"] {
+  if (text === "none") return "none";
+  const names = text.split(",");
+  for (const name of names)
+    if (!(SERVICE_NAMES as readonly string[]).includes(name))
+      throw new InvalidArgumentError(`there is no service "${name}"; there are ${SERVICE_NAMES.join(", ")}, or none.`);
+  return names as ServiceName[];
+}
+
 const program = new Command("enlighten")
   .description("A Hyper-V-compatible hypervisor in TypeScript: boots real x86-64 Linux in plain Node.")
   .version("0.1.0")
@@ -50,6 +78,18 @@ program
     (f: string, all: string[]) => [...all, f],
     [] as string[],
   )
+  .option(
+    "--disk <file[,ro]>",
+    "a disk on the synthetic SCSI controller (repeat for more; .iso or ,dvd: a DVD)",
+    disk,
+    [],
+  )
+  .option("--size <size>", "make disks of this size where there are none", bytes)
+  .option(
+    "--services <names>",
+    `synthetic devices to offer (${SERVICE_NAMES.join(",")}), or none: a PC without a hypervisor`,
+    services,
+  )
   .option("--exec <command>", "run this in the guest; its output and exit code are ours; then power off")
   .option("--timeout <seconds>", "end after this time with code 124", positive)
   .option("--serial-log <file>", "write the guest's console to a file as well")
@@ -65,6 +105,7 @@ program
   .addOption(
     new Option("--deterministic [seed]", "one thread, time from instructions: repeatable").preset("1").argParser(seed),
   )
+  .option("--trace <file>", "write every VMBus and service message, hypercall and interrupt to a file (JSON lines)")
   .option("--trace-cpu <file>", "write every instruction to a file before it runs (very slow)")
   .option("--debug-exit", "port 0xF4 ends the machine with (value << 1) | 1")
   .action(async (guest: string, options: RunOptions) => {

@@ -1,7 +1,10 @@
 /** `enlighten run`: boots a guest; its console here, or a command's output and exit code. */
 import { createWriteStream, type WriteStream } from "node:fs";
 import { createVm } from "../host/node/index.js";
+import type { TraceRecord } from "../trace/trace.js";
+import type { ServiceName } from "../vm/device-messages.js";
 import { type Vm, type VmEnd, VmError } from "../vm/index.js";
+import { TraceDecoder } from "../vm/trace-decoder.js";
 import { describeFailure, ExitCode } from "./exit-codes.js";
 import { ProgressLine } from "./progress.js";
 import { attachTerminal } from "./terminal.js";
@@ -23,6 +26,17 @@ export interface RunOptions {
   readonly deterministic?: number;
   readonly debugExit?: boolean;
   readonly traceCpu?: string;
+  readonly trace?: string;
+  readonly disk: readonly DiskArgument[];
+  /** Bytes of a disk that is to be made. */
+  readonly size?: number;
+  readonly services?: "none" | readonly ServiceName[];
+}
+
+export interface DiskArgument {
+  readonly file: string;
+  readonly readOnly: boolean;
+  readonly kind: "disk" | "dvd";
 }
 
 /** Events of `--json`, one object a line on standard output. */
@@ -76,7 +90,24 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
         void vm?.kill();
       }, o.timeout * 1000);
     const trace = o.traceCpu === undefined ? undefined : await openLog(o.traceCpu, "trace", logFailed);
+    const events = o.trace === undefined ? undefined : await openLog(o.trace, "trace", logFailed);
+    const decoder = new TraceDecoder();
+    const noStorage = o.services !== undefined && !o.services.includes("storage");
+    if (o.disk.length > 0 && noStorage)
+      throw new VmError("bad-option", "there are disks, but no storage service", "add storage to --services");
     vm = await createVm({
+      disks: o.disk.map((d) => ({
+        ...d,
+        ...(o.size === undefined || d.readOnly ? {} : { createBytes: o.size }),
+      })),
+      ...(o.services === undefined ? {} : { services: o.services }),
+      ...(events === undefined
+        ? {}
+        : {
+            trace: (records: readonly TraceRecord[]) => {
+              events.write(records.map((r) => `${JSON.stringify(decoder.decode(r))}\n`).join(""));
+            },
+          }),
       ...(trace === undefined ? {} : { traceCpu: (lines: string) => flow(trace, lines) }),
       ...(o.kernel === undefined ? { image: guest ?? "debian:12" } : { kernel: o.kernel, initrd: o.initrd ?? [] }),
       memoryMiB: o.memory,
@@ -98,6 +129,15 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
     progress.clear();
     const machine = vm;
     if (trace !== undefined) logs.push(trace);
+    if (events !== undefined) logs.push(events);
+    machine.integration.onProblem((text) => {
+      emit({ event: "problem", text });
+      if (!json) process.stderr.write(`\r\nenlighten: ${text}\r\n`);
+    });
+    if (json)
+      machine.integration.onLights(({ vmbusVersion, services }) => {
+        emit({ event: "lights", vmbusVersion, services });
+      });
     if (o.serialLog !== undefined) log = await openLog(o.serialLog, "serial log", logFailed);
     const output = log;
     machine.onOutput(0, (bytes) => {
@@ -190,6 +230,15 @@ function flow(stream: NodeJS.WritableStream, data: string | Uint8Array): void | 
   return stream.write(data, () => settle()) ? undefined : taken;
 }
 
+/** "debian:12 up in 2.4 s · VMBus 5.3 · storage heartbeat": what lit up. */
+function summary(machine: Vm): string {
+  const { vmbusVersion, services } = machine.integration.lights;
+  const lights =
+    vmbusVersion === undefined ? [] : [`VMBus ${vmbusVersion}`, ...(services.length > 0 ? [services.join(" ")] : [])];
+  const [name, ...more] = machine.guest.description.split(" · ");
+  return [`${name} up in ${seconds(machine.uptimeNs)} s`, ...more, ...lights].join(" · ");
+}
+
 /** On a terminal: that it boots, and one line when it is up. */
 function announce(machine: Vm, progress: ProgressLine): void {
   const { description } = machine.guest;
@@ -200,8 +249,7 @@ function announce(machine: Vm, progress: ProgressLine): void {
   });
   machine.waitForPrompt().then(
     () => {
-      if (machine.guest.prompt !== undefined)
-        process.stderr.write(`\r\x1b[K\r\n${description} up in ${seconds(machine.uptimeNs)} s\r\n`);
+      if (machine.guest.prompt !== undefined) process.stderr.write(`\r\x1b[K\r\n${summary(machine)}\r\n`);
       // the shell has drawn its prompt already: an empty line makes it draw another
       if (machine.guest.prompt !== undefined && machine.state === "running") machine.write("\n");
     },

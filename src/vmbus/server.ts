@@ -604,6 +604,7 @@ export class VmbusServer {
   }
   #restoreRecord(saved: SavedChannel, record: ChannelRecord): void {
     record.restore(saved);
+    if (record.device === undefined) record.opening = "closed";
     if (record.rescinded) this.#rescinded.add(record);
     this.#records.set(record.relid, record);
   }

@@ -335,3 +335,21 @@ export function hex(text: string): Uint8Array {
     (t) => Number.parseInt(t, 16),
   );
 }
+
+type Ending = Pick<Completion, "ntStatus" | "srb" | "scsi" | "sense" | "transferred">;
+
+/** Of a completion: success in every field. */
+export function assertGood(c: Ending): void {
+  invariant(c.ntStatus === 0 && c.srb === 1 && c.scsi === 0 && c.sense === 0, `expected success: ${shown(c)}`);
+}
+/** Of a completion: CHECK CONDITION with this sense, key << 16 | code << 8 | qualifier, and nothing transferred. */
+export function assertCheck(c: Ending, sense: number): void {
+  invariant(
+    c.ntStatus === 0 && c.srb === 0x84 && c.scsi === 2 && c.sense === sense && c.transferred === 0,
+    `expected sense ${sense.toString(16)}: ${shown(c)}`,
+  );
+}
+function shown(c: Ending): string {
+  const { ntStatus, srb, scsi, sense, transferred } = c;
+  return `status ${ntStatus.toString(16)}, SRB ${srb.toString(16)}, SCSI ${scsi}, sense ${sense.toString(16)}, ${transferred} bytes`;
+}

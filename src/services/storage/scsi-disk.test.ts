@@ -3,7 +3,10 @@ import { describe, it } from "node:test";
 import { type Disk, DiskStatus } from "../../disk/disk.js";
 import { MemoryDisk } from "../../disk/memory.js";
 import { StorageController } from "./controller.js";
+import { FailingDisk } from "./failing-disk.js";
 import {
+  assertCheck,
+  assertGood,
   be,
   hex,
   read10,
@@ -35,52 +38,6 @@ function rig(disk: Disk): Rig {
   });
   controller.addDisk(0, disk, IDENTITY);
   return { guest: new ScriptedGuest(controller, memory).start(), controller, problems };
-}
-/** A memory disk whose operations may be made to fail, and whose slow ones wait for `go`. */
-class TestDisk extends MemoryDisk {
-  failRead: DiskStatus = DiskStatus.ok;
-  failWrite: DiskStatus = DiskStatus.ok;
-  failFlush: DiskStatus = DiskStatus.ok;
-  slow = false;
-  readonly log: string[] = [];
-  readonly held: (() => void)[] = [];
-  override read(offset: number, into: Uint8Array, at: number, length: number): DiskStatus {
-    return this.failRead || super.read(offset, into, at, length);
-  }
-  override write(offset: number, from: Uint8Array, at: number, length: number): DiskStatus {
-    this.log.push(`write ${offset} ${length}`);
-    return this.failWrite || super.write(offset, from, at, length);
-  }
-  override flush(done: (status: DiskStatus) => void): void {
-    this.log.push("flush");
-    this.#hold(() => done(this.failFlush));
-  }
-  override discard(offset: number, length: number, done: (status: DiskStatus) => void): void {
-    this.log.push(`discard ${offset} ${length}`);
-    this.#hold(() => super.writeZeroes(offset, length, (s) => done(this.failWrite || s)));
-  }
-  override writeZeroes(offset: number, length: number, done: (status: DiskStatus) => void): void {
-    this.log.push(`zero ${offset} ${length}`);
-    this.#hold(() => super.writeZeroes(offset, length, (s) => done(this.failWrite || s)));
-  }
-  go(): void {
-    for (const f of this.held.splice(0)) f();
-  }
-  #hold(f: () => void): void {
-    if (this.slow) this.held.push(f);
-    else f();
-  }
-}
-const GOOD = { ntStatus: 0, srb: 1, scsi: 0, sense: 0 };
-function assertGood(c: { ntStatus: number; srb: number; scsi: number; sense: number }): void {
-  assert.deepEqual({ ntStatus: c.ntStatus, srb: c.srb, scsi: c.scsi, sense: c.sense }, GOOD);
-}
-function assertCheck(
-  c: { srb: number; scsi: number; sense: number; ntStatus: number; transferred: number },
-  sense: number,
-): void {
-  assert.equal(c.sense.toString(16), sense.toString(16));
-  assert.deepEqual([c.ntStatus, c.srb, c.scsi, c.transferred], [0, 0x84, 2, 0]);
 }
 const text = (s: string): number[] => [...s].map((c) => c.charCodeAt(0));
 
@@ -187,7 +144,7 @@ describe("SCSI disk: what it says of itself", () => {
   });
 
   it("MODE SELECT changes the write cache and nothing else", () => {
-    const disk = new TestDisk({ bytes: MIB });
+    const disk = new FailingDisk({ bytes: MIB });
     const { guest } = rig(disk);
     const page = (wce: number, other = 0): number[] => [0x08, 0x12, wce, other, ...new Array(16).fill(0)];
     const select6 = (list: number[], flags = 0x10): ReturnType<ScriptedGuest["run"]> =>
@@ -287,7 +244,7 @@ describe("SCSI disk: data", () => {
   });
 
   it("a guest that takes more than the command gives learns how much it was; one that takes less gets nothing", () => {
-    const disk = new TestDisk({ bytes: MIB });
+    const disk = new FailingDisk({ bytes: MIB });
     const { guest } = rig(disk);
     const more = guest.run({ cdb: read10(0, 1), in: 1024 });
     assertGood(more);
@@ -306,7 +263,7 @@ describe("SCSI disk: data", () => {
   });
 
   it("blocks that do not exist", () => {
-    const disk = new TestDisk({ bytes: MIB });
+    const disk = new FailingDisk({ bytes: MIB });
     const { guest } = rig(disk);
     assertGood(guest.run({ cdb: read10(2047, 1), in: 512 }));
     assertCheck(guest.run({ cdb: read10(2047, 2), in: 1024 }), 0x052100);
@@ -321,7 +278,7 @@ describe("SCSI disk: data", () => {
   });
 
   it("FUA and SYNCHRONIZE CACHE reach the disk before the completion", () => {
-    const disk = new TestDisk({ bytes: MIB });
+    const disk = new FailingDisk({ bytes: MIB });
     const { guest, controller } = rig(disk);
     disk.slow = true;
     const fua = guest.submit({ cdb: write10(0, 1, 0x08), out: new Uint8Array(512) });
@@ -345,7 +302,7 @@ describe("SCSI disk: data", () => {
   });
 
   it("errors of the medium become sense data, and the host is told once", () => {
-    const disk = new TestDisk({ bytes: MIB });
+    const disk = new FailingDisk({ bytes: MIB });
     const { guest, controller, problems } = rig(disk);
     disk.failRead = DiskStatus.ioError;
     assertCheck(guest.run({ cdb: read10(0, 1), in: 512 }), 0x031100);
@@ -375,7 +332,7 @@ describe("SCSI disk: data", () => {
   });
 
   it("UNMAP: lists as SBC-3 has them", () => {
-    const disk = new TestDisk({ bytes: MIB });
+    const disk = new FailingDisk({ bytes: MIB });
     const { guest } = rig(disk);
     assertGood(guest.run({ cdb: write10(0, 16), out: new Uint8Array(8192).fill(7) }));
     disk.log.length = 0;
@@ -416,7 +373,7 @@ describe("SCSI disk: data", () => {
   });
 
   it("WRITE SAME (10) and (16)", () => {
-    const disk = new TestDisk({ bytes: 64 * MIB });
+    const disk = new FailingDisk({ bytes: 64 * MIB });
     const { guest } = rig(disk);
     const pattern = Uint8Array.from({ length: 512 }, (_, i) => i * 7);
     const c = guest.run({ cdb: [0x41, 0, ...be(3, 4), 0, ...be(1000, 2), 0], out: pattern });
@@ -450,7 +407,7 @@ describe("SCSI disk: data", () => {
   });
 
   it("a write of a range that is being given back comes after it", () => {
-    const disk = new TestDisk({ bytes: MIB });
+    const disk = new FailingDisk({ bytes: MIB });
     const { guest } = rig(disk);
     assertGood(guest.run({ cdb: write10(0, 16), out: new Uint8Array(8192).fill(1) }));
     disk.slow = true;
