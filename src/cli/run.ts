@@ -119,7 +119,7 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
       },
       signal: controller.signal,
       ...(o.append === undefined ? {} : { append: o.append }),
-      ...(o.exec === undefined ? {} : { exec: o.exec }),
+      ...(o.exec === undefined ? {} : { exec: o.exec, stdin: !process.stdin.isTTY }),
       ...(o.mirror === undefined ? {} : { mirror: o.mirror }),
       ...(o.keyring === undefined ? {} : { keyring: o.keyring }),
       ...(o.offline === undefined ? {} : { offline: o.offline }),
@@ -170,6 +170,7 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
     controller.signal.throwIfAborted();
     await machine.start();
     emit({ event: "started", memoryMiB: o.memory });
+    if (o.exec !== undefined && !process.stdin.isTTY) forwardInput(machine);
     if (o.exec === undefined && !json) {
       if (process.stdin.isTTY) {
         process.stderr.write("enlighten: Ctrl-] then ? for help\n");
@@ -219,6 +220,16 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
     if (log !== undefined) logs.push(log);
     for (const stream of logs) if (stream.writable) await new Promise<void>((resolve) => stream.end(() => resolve()));
   }
+}
+
+/** Standard input to the command. */
+function forwardInput(machine: Vm): void {
+  const run = async (): Promise<void> => {
+    for await (const data of process.stdin) await machine.writeStdin(data as Uint8Array);
+    await machine.writeStdin(undefined);
+  };
+  // input that cannot be read is no input
+  run().catch(() => machine.writeStdin(undefined));
 }
 
 /** Writes; a promise where the reader is slow. */

@@ -132,22 +132,34 @@ async function assemble(options: AssembleOptions, distribution: Distribution): P
   const busybox = await files(archive.need("busybox-static"));
   const identity = await files(archive.need("base-files"));
   const daemons = await files(daemonPackage);
+  const perlPackage = archive.find("perl-base");
+  const perl = await files(perlPackage);
   const libraries: TarEntry[] = [];
-  if (daemonPackage !== undefined) {
+  for (const program of [daemonPackage, perlPackage]) {
+    if (program === undefined) continue;
     const closure = dependencyClosure(
-      daemonPackage.record,
+      program.record,
       (name) => archive.find(name)?.record,
       (name) => NOT_NEEDED.has(name),
     );
     for (const { name } of closure.slice(1)) {
-      if (missingLibraries(daemons, libraries).length === 0) break;
+      if (missingLibraries([...daemons, ...perl], libraries).length === 0) break;
+      if (used.some(({ record }) => record.name === name)) continue;
       libraries.push(...(await files(archive.need(name))));
     }
   }
   options.signal?.throwIfAborted();
   progress?.({ step: "assemble", name: reference });
   const keepModuleSignatures = options.keepModuleSignatures ?? false;
-  const image = await assembleGuest(reference, { kernel, busybox, identity, daemons, libraries, keepModuleSignatures });
+  const image = await assembleGuest(reference, {
+    kernel,
+    busybox,
+    identity,
+    daemons,
+    perl,
+    libraries,
+    keepModuleSignatures,
+  });
   const packages = used.map(({ record: { name, version, sha256 } }) => ({ name, version, sha256 }));
   return [{ ...image, packages }, archive];
 }

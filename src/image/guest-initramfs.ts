@@ -4,6 +4,7 @@ import { decompress } from "./compression.js";
 import { type CpioEntry, writeCpio } from "./cpio.js";
 import { isElf, readElfNeeds } from "./elf.js";
 import { damaged } from "./errors.js";
+import { AGENT, AGENT_PERL } from "./init/agent.js";
 import { BUSYBOX_APPLETS } from "./init/applets.js";
 import { DHCP_SCRIPT, FSTAB, INITTAB, POWEROFF, profile, RECIPE_VERSION, SESSION } from "./init/init-script.js";
 import { type ModuleInfo, moduleName, readModuleInfo, withoutSignature } from "./modinfo.js";
@@ -33,6 +34,7 @@ export const guestRecipe = (): string =>
     POWEROFF,
     FSTAB,
     DHCP_SCRIPT,
+    AGENT,
     profile(""),
   ]);
 
@@ -42,6 +44,8 @@ export interface GuestParts {
   readonly busybox: readonly TarEntry[];
   /** Integration daemons; may be empty. */
   readonly daemons: readonly TarEntry[];
+  /** perl-base, for the agent; may be empty. */
+  readonly perl: readonly TarEntry[];
   /** Packages in which the daemons' libraries are looked up. */
   readonly libraries: readonly TarEntry[];
   /** base-files: who the distribution is. */
@@ -193,16 +197,20 @@ function libraryFiles(
 const isDaemonFile = ({ path, kind }: TarEntry): boolean =>
   kind === "file" && (/^usr\/sbin\/hv_[a-z]+_daemon$/.test(path) || path.startsWith("usr/libexec/hypervkvpd/"));
 
-/** Libraries that the daemons need and `libraries` lacks: fetch more packages until there are none. */
-export function missingLibraries(daemons: readonly TarEntry[], libraries: readonly TarEntry[]): string[] {
-  return libraryFiles(daemons.filter(isDaemonFile), libraries).missing;
+/** perl-base has it under a second name too, as a hard link. */
+const isPerl = ({ path, kind }: TarEntry): boolean => kind === "file" && path === "usr/bin/perl";
+const isProgram = (entry: TarEntry): boolean => isDaemonFile(entry) || isPerl(entry);
+
+/** Libraries that the programs need and `libraries` lacks: fetch more packages until there are none. */
+export function missingLibraries(packages: readonly TarEntry[], libraries: readonly TarEntry[]): string[] {
+  return libraryFiles(packages.filter(isProgram), libraries).missing;
 }
 
-function addDaemons(tree: Tree, daemons: readonly TarEntry[], libraries: readonly TarEntry[]): void {
-  const programs = daemons.filter(isDaemonFile);
+function addPrograms(tree: Tree, packages: readonly TarEntry[], libraries: readonly TarEntry[]): void {
+  const programs = packages.filter(isProgram);
   const { files, missing } = libraryFiles(programs, libraries);
   if (missing.length > 0) throw damaged("library packages", `none of them has ${missing.join(", ")}`);
-  for (const program of programs) tree.file(program.path, program.data, program.mode);
+  for (const program of programs) tree.file(isPerl(program) ? AGENT_PERL : program.path, program.data, program.mode);
   for (const [path, file] of files) tree.file(path, file.data, 0o755);
 }
 
@@ -266,6 +274,7 @@ export async function assembleGuest(reference: string, parts: GuestParts): Promi
   tree.add({ kind: "fifo", path: "etc/enlighten/pause", mode: 0o600 });
 
   await addModules(tree, parts, version);
-  addDaemons(tree, parts.daemons, parts.libraries);
+  if (parts.perl.some(isPerl)) tree.file("etc/enlighten/agent", AGENT);
+  addPrograms(tree, [...parts.daemons, ...parts.perl], parts.libraries);
   return { kernel: vmlinuz.data, kernelVersion: version, initramfs: writeCpio(tree.entries) };
 }

@@ -1,8 +1,13 @@
 /** The library's names that know no platform. */
 export { parseCpuModel } from "../cpu/vp/cpuid.js";
+export type { DeviceStatus, DiskSpec, ServiceName } from "./device-messages.js";
+export type { Command, ExecOptions, ExecResult } from "./guest-agent.js";
+export type { GuestProcess, ProcessExit, SpawnOptions } from "./guest-process.js";
+export type { GuestSocket } from "./guest-socket.js";
+export type { Integration, Lights, ShutdownOptions } from "./integration.js";
 export type { ProcessorStats } from "./messages.js";
 export type { PartitionState } from "./partition.js";
 export type { GuestFiles, Platform } from "./platform.js";
-export { type ExecResult, type OutputListener, Vm, type VmEnd, type VmOptions } from "./vm.js";
+export { type OutputListener, Vm, type VmEnd, type VmOptions } from "./vm.js";
 export { VmError } from "./vm-error.js";
 export type { WaitOptions } from "./wait.js";

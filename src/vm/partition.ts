@@ -74,7 +74,7 @@ export interface PartitionState {
   /** The device side's, where there is one. */
   readonly devices?: DeviceSideState;
   /** What the API knows of the guest: whether it takes commands, and its console's last text. */
-  readonly guest?: { readonly ready: boolean; readonly console: string };
+  readonly guest?: { readonly ready: boolean; readonly agent?: boolean; readonly console: string };
   /** State of a repeatable entropy source. */
   readonly entropy: number | undefined;
 }

@@ -37,6 +37,8 @@ export interface GuestFiles {
   readonly commandLine: string;
   /** Whether its init runs what `execCpio` carries. */
   readonly takesExec: boolean;
+  /** Whether it has the agent (image/init/agent.ts). */
+  readonly hasAgent?: boolean;
   /** What its console shows when it takes commands. */
   readonly prompt?: RegExp;
   readonly description: string;

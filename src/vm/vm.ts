@@ -3,8 +3,7 @@ import { SERIAL_PORTS } from "../chipset/chipset.js";
 import { parseCpuModel } from "../cpu/vp/cpuid.js";
 import { buildAcpiTables } from "../firmware/acpi/tables.js";
 import { prepareLinuxBoot } from "../firmware/linux-boot.js";
-import { concatBytes } from "../image/byte-reader.js";
-import { COMMAND_SERVER, shellWords } from "../image/init/command-server.js";
+import { COMMAND_SERVER } from "../image/init/command-server.js";
 import { execCpio } from "../image/init/exec-cpio.js";
 import { readKernelImage } from "../image/kernel-image.js";
 import type { TraceRecord } from "../trace/trace.js";
@@ -18,6 +17,8 @@ import {
   SERVICE_NAMES,
   type ServiceName,
 } from "./device-messages.js";
+import { type Command, type ExecOptions, type ExecResult, GuestAgent, type SpawnListeners } from "./guest-agent.js";
+import type { GuestProcess, SpawnOptions } from "./guest-process.js";
 import { fromPlain, Integration } from "./integration.js";
 import type { SerialNumber } from "./machine-spec.js";
 import {
@@ -30,6 +31,7 @@ import {
 } from "./messages.js";
 import type { PartitionState } from "./partition.js";
 import type { DeviceHandle, GuestFiles, Platform, ProcessorHandle } from "./platform.js";
+import { SerialCommands } from "./serial-commands.js";
 import { VmError } from "./vm-error.js";
 import { type WaitContext, type WaitOptions, waitUntil } from "./wait.js";
 
@@ -44,6 +46,8 @@ export interface VmOptions {
   /** Run this instead of a login shell, then power off: a shell script, or a program with its arguments. */
   readonly exec?: string | readonly string[];
   readonly env?: Readonly<Record<string, string>>;
+  /** The command of `exec` reads what `writeStdin` gets (default: it has no input). */
+  readonly stdin?: boolean;
   /** The guest takes commands (`Vm.exec`) beside its console. Default: yes, where its init knows how. */
   readonly commands?: boolean;
   /** A seed: the deterministic scheduler. */
@@ -73,32 +77,8 @@ export interface VmEnd {
 type Listener<T> = (value: T) => void;
 /** May return a promise: until it is settled, the bytes count as not taken, and a guest that prints much waits. */
 export type OutputListener = (bytes: Uint8Array) => void | Promise<void>;
-/** What a command left. */
-export interface ExecResult {
-  readonly exitCode: number;
-  readonly stdout: string;
-  readonly stderr: string;
-  /** Standard output as it came. */
-  readonly stdoutBytes: Uint8Array;
-}
-
-/** Base64 without line breaks (RFC 4648); `btoa` would want a string of characters below 256. */
-function base64(bytes: Uint8Array): string {
-  const digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  let out = "";
-  for (let i = 0; i < bytes.length; i += 3) {
-    const n = (bytes[i]! << 16) | ((bytes[i + 1] ?? 0) << 8) | (bytes[i + 2] ?? 0);
-    out +=
-      digits[n >> 18]! +
-      digits[(n >> 12) & 63]! +
-      (i + 1 < bytes.length ? digits[(n >> 6) & 63]! : "=") +
-      (i + 2 < bytes.length ? digits[n & 63]! : "=");
-  }
-  return out;
-}
-
-/** Base64 characters of a command: the guest's terminal buffers 64 KiB and drops the rest. */
-const MAX_COMMAND = 48_000;
+/** A guest that was asked to go down gets this long. */
+const SHUTDOWN_MS = 15_000;
 
 /** Takes a waiter that gave up off its list. */
 function forget<T>(list: T[], item: T): void {
@@ -122,8 +102,6 @@ export class Vm implements AsyncDisposable {
     stats: [],
     saved: [],
   };
-  #controlLine = "";
-  #exitCode: number | undefined;
   #started = false;
   #devices: DeviceHandle | undefined;
   /** What the device side was frozen with, while the machine is being saved. */
@@ -133,13 +111,13 @@ export class Vm implements AsyncDisposable {
   readonly #waits: WaitContext;
   /** The services that the guest's own drivers answer. */
   readonly integration: Integration;
-  #ready = false;
-  readonly #readyListeners: (() => void)[] = [];
-  /** Commands run one after the other. */
-  #lastCommand: Promise<unknown> = Promise.resolve();
-  #commandEnded: ((exitCode: number) => void) | undefined;
-  #abandoned = 0;
-  #forgetOutput: () => void = () => {};
+  /** Commands by serial ports, and by the agent. */
+  readonly #serial: SerialCommands;
+  readonly #agent: GuestAgent;
+  /** The command of `exec`, run by the agent. */
+  #main: GuestProcess | undefined;
+  /** What `writeStdin` got before the command ran. */
+  #stdin: (Uint8Array | string | undefined)[] = [];
   #startedAt = 0;
   #reboots = 0;
 
@@ -163,9 +141,13 @@ export class Vm implements AsyncDisposable {
       const devices = this.#devices;
       return devices === undefined ? undefined : (m, transfer) => devices.post(m, transfer);
     });
+    this.#serial = new SerialCommands(this.#waits, this, this.#serves ? "serving" : "ready");
+    this.#agent = new GuestAgent(this.#waits, this.integration);
+    this.#agent.onReady(() => this.#runMain());
     const before = options.saved?.guest;
     if (before !== undefined) {
-      this.#ready = before.ready;
+      this.#serial.setReady(before.ready);
+      this.#agent.setReady(before.agent ?? false);
       this.#log.push(new TextEncoder().encode(before.console));
     }
     if (options.exec !== undefined && !options.guest.takesExec) {
@@ -212,7 +194,11 @@ export class Vm implements AsyncDisposable {
       const files = await guest.load();
       const kernel = await readKernelImage(files.kernel);
       const command = exec ?? (this.#serves ? COMMAND_SERVER : undefined);
-      const initrds = command === undefined ? files.initrds : [...files.initrds, execCpio(command, env)];
+      const agent = this.#byAgent ? (exec === undefined ? "shell" : "exec") : undefined;
+      const initrds =
+        command === undefined && agent === undefined
+          ? files.initrds
+          : [...files.initrds, execCpio(command, env, agent)];
       const commandLine = [guest.commandLine, append].filter((s) => s !== "").join(" ");
       const boot = prepareLinuxBoot({
         setupHeader: kernel.setupHeader,
@@ -339,7 +325,10 @@ export class Vm implements AsyncDisposable {
         break;
       case "saved":
         for (const f of this.#answers.saved.splice(0))
-          f({ ...m.state, guest: { ready: this.#ready, console: this.#log.recent } });
+          f({
+            ...m.state,
+            guest: { ready: this.#serial.ready, agent: this.#agent.ready, console: this.#log.recent },
+          });
         break;
       case "ended":
         this.#stats = m.stats;
@@ -351,7 +340,7 @@ export class Vm implements AsyncDisposable {
     if (serial === 0) {
       this.#log.push(bytes);
       if (PANIC_IS_COMPLETE.test(this.#log.recent)) this.#panicked();
-    } else if (serial === 3) this.#controlBytes(bytes);
+    } else if (serial === 3) this.#serial.receive(bytes);
     this.#taken(
       bytes.length,
       Array.from(this.#outputListeners[serial]!, (f) => f(bytes)),
@@ -372,29 +361,6 @@ export class Vm implements AsyncDisposable {
     const panic = findPanic(this.#log.recent) ?? "";
     void this.#stop({ how: "crashed", detail: panic, exitCode: undefined });
   }
-  #controlBytes(bytes: Uint8Array): void {
-    for (const b of bytes) {
-      if (b !== 10) {
-        if (this.#controlLine.length < 256) this.#controlLine += String.fromCharCode(b);
-        continue;
-      }
-      const line = this.#controlLine.trim();
-      this.#controlLine = "";
-      if (line === (this.#serves ? "serving" : "ready")) {
-        this.#ready = true;
-        for (const f of this.#readyListeners.splice(0)) f();
-      }
-      const exit = /^exit (\d+)$/.exec(line);
-      if (exit === null) continue;
-      if (this.#abandoned > 0) {
-        this.#abandoned--;
-        this.#forgetOutput();
-        continue;
-      }
-      if (this.#commandEnded !== undefined) this.#commandEnded(Number(exit[1]));
-      else this.#exitCode = Number(exit[1]);
-    }
-  }
   #ended(how: EndKind, detail: string): void {
     switch (how) {
       case "reset":
@@ -402,7 +368,7 @@ export class Vm implements AsyncDisposable {
         else void this.#reboot();
         return;
       case "power-off":
-        return void this.#stop({ how: "power-off", detail, exitCode: this.#exitCode });
+        return void this.#stop({ how: "power-off", detail, exitCode: this.#mainExit ?? this.#serial.exitCode });
       case "debug-exit":
         return void this.#stop({ how: "debug-exit", detail, exitCode: Number(detail) });
       case "stopped":
@@ -425,8 +391,9 @@ export class Vm implements AsyncDisposable {
     await old?.terminate();
     if (this.#end !== undefined) return;
     this.#reboots++;
-    this.#ready = false;
-    this.#abandoned = 0;
+    this.#serial.setReady(false);
+    this.#agent.setReady(false);
+    this.#main = undefined;
     for (const f of this.#rebootListeners) f();
     try {
       await this.#boot();
@@ -469,10 +436,14 @@ export class Vm implements AsyncDisposable {
   }
   /** Whether the command of `exec` has started. */
   get ready(): boolean {
-    return this.#ready;
+    return this.#serial.ready || this.#agent.ready;
   }
   get #serves(): boolean {
     return this.#options.exec === undefined && this.#options.guest.takesExec && (this.#options.commands ?? true);
+  }
+  /** Whether the agent in the guest takes commands. */
+  get #byAgent(): boolean {
+    return this.#options.guest.hasAgent === true && this.#services.includes("sockets");
   }
   get reboots(): number {
     return this.#reboots;
@@ -598,7 +569,7 @@ export class Vm implements AsyncDisposable {
    * Runs a command in the guest: a shell script, or a program with its arguments. Waits for the guest to be up first.
    * @throws VmError when the time is up, when it is aborted, when the machine ends
    */
-  exec(command: string | readonly string[], o: WaitOptions = {}): Promise<ExecResult> {
+  exec(command: Command, o: ExecOptions = {}): Promise<ExecResult> {
     if (!this.#serves)
       return Promise.reject(
         new VmError(
@@ -607,69 +578,80 @@ export class Vm implements AsyncDisposable {
           'use a guest by reference, without "commands: false" and without "exec"',
         ),
       );
-    const script = base64(new TextEncoder().encode(typeof command === "string" ? command : shellWords(command)));
-    // more than the guest's terminal holds would be cut there
-    if (script.length > MAX_COMMAND)
-      return Promise.reject(
-        new VmError(
-          "bad-option",
-          `the command has ${script.length} bytes in base64; ${MAX_COMMAND} fit`,
-          "write a file in pieces first, or give it as `exec` of createVm",
-        ),
-      );
-    const before = this.#lastCommand;
-    const since = this.#platform.now();
-    // the time that it waits for its turn counts too
-    const run = this.#wait<void>("earlier commands to end", o, true, (done) => {
-      void before.then(() => done());
-      return () => {};
-    }).then(() => {
-      if (o.timeoutMs === undefined) return this.#exec(script, o);
-      return this.#exec(script, { ...o, timeoutMs: Math.max(1, o.timeoutMs - (this.#platform.now() - since) / 1e6) });
-    });
-    this.#lastCommand = Promise.allSettled([before, run]);
-    return run;
+    return this.#exec(command, o);
   }
-  async #exec(script: string, o: WaitOptions): Promise<ExecResult> {
-    if (!this.#ready)
+  async #exec(command: Command, o: ExecOptions): Promise<ExecResult> {
+    const since = this.#platform.now();
+    if (!this.ready)
       await this.#wait<void>("the guest to take commands", o, true, (done) => {
-        this.#readyListeners.push(done);
-        return () => {};
-      });
-    const output: Uint8Array[][] = [[], []];
-    const undo = [this.onOutput(1, (b) => void output[0]!.push(b)), this.onOutput(2, (b) => void output[1]!.push(b))];
-    try {
-      const exitCode = await this.#wait<number>("the command to end", o, true, (done, fail) => {
-        let ended = false;
-        this.#commandEnded = (code) => {
-          ended = true;
-          done(code);
-        };
-        this.#forgetOutput = () => {
-          for (const parts of output) parts.length = 0;
-        };
-        const rebooted = this.onReboot(() => {
-          ended = true;
-          fail(new VmError("ended", "the guest rebooted while the command ran", "", this.#log.tail()));
-        });
-        this.write(`${script}\n`, 3);
+        const undo = [this.#agent.onReady(done), this.#serial.onReady(done)];
         return () => {
-          rebooted();
-          this.#commandEnded = undefined;
-          // given up here, it still runs there: its end and its output are nobody's
-          if (!ended) this.#abandoned++;
+          for (const f of undo) f();
         };
       });
-      const [stdout, stderr] = output.map((parts) => concatBytes(parts)) as [Uint8Array, Uint8Array];
-      return {
-        exitCode,
-        stdout: new TextDecoder().decode(stdout),
-        stderr: new TextDecoder().decode(stderr),
-        stdoutBytes: stdout,
-      };
-    } finally {
-      for (const f of undo) f();
-    }
+    const spent = (this.#platform.now() - since) / 1e6;
+    const rest = o.timeoutMs === undefined ? o : { ...o, timeoutMs: Math.max(1, o.timeoutMs - spent) };
+    if (this.#agent.ready) return this.#agent.exec(command, rest);
+    if (
+      o.stdin !== undefined ||
+      o.pty !== undefined ||
+      o.user !== undefined ||
+      o.cwd !== undefined ||
+      o.env !== undefined
+    )
+      throw new VmError(
+        "no-exec",
+        "over serial ports a command has no input, terminal, user, folder or environment of its own",
+        "offer the sockets service, and take a guest with the agent (debian:12)",
+      );
+    return this.#serial.exec(command, rest);
+  }
+  /**
+   * Starts a program in the guest and gives its input, output, signals and end. Waits for the agent in the guest first.
+   * @throws VmError "no-exec" where there is none
+   */
+  async spawn(command: Command, o: SpawnOptions & SpawnListeners & WaitOptions = {}): Promise<GuestProcess> {
+    if (!this.#byAgent)
+      throw new VmError("no-exec", "this machine has no agent", "take debian:12 with the sockets service");
+    if (!this.#agent.ready)
+      await this.#wait<void>("the agent in the guest", o, true, (done) => this.#agent.onReady(done));
+    return this.#agent.spawn(command, o);
+  }
+  /** Standard input of the command of `exec`; undefined ends it. Needs `stdin: true`. */
+  async writeStdin(data: Uint8Array | string | undefined): Promise<void> {
+    const main = this.#main;
+    if (main === undefined) this.#stdin.push(data);
+    else if (data === undefined) main.closeStdin();
+    else await main.write(data);
+  }
+  #mainExit: number | undefined;
+  /** The agent is up: it gets the command that the machine was made for. */
+  #runMain(): void {
+    if (this.#options.exec === undefined || this.#main !== undefined || this.#mainExit !== undefined) return;
+    const run = async (): Promise<void> => {
+      const main = await this.#agent.spawn(["sh", "-c", ". /etc/enlighten/env; exec sh /etc/enlighten/exec"], {
+        onStdout: (data) => this.#deliver(1, data),
+        onStderr: (data) => this.#deliver(2, data),
+      });
+      this.#main = main;
+      if (this.#options.stdin === true) for (const data of this.#stdin.splice(0)) await this.writeStdin(data);
+      else main.closeStdin();
+      const { exitCode } = await main.exited;
+      this.#mainExit = exitCode;
+      await this.integration.shutdown({ force: true, timeoutMs: SHUTDOWN_MS });
+      await this.waitForEnd({ timeoutMs: SHUTDOWN_MS });
+    };
+    run().catch((error: unknown) => {
+      if (this.#end !== undefined) return;
+      // it has run, or never will: what is left is to end the machine
+      if (this.#mainExit !== undefined) void this.#stop({ how: "power-off", detail: "", exitCode: this.#mainExit });
+      else void this.#stop({ how: "failed", detail: String((error as Error).message ?? error), exitCode: undefined });
+    });
+  }
+  /** Output that did not come from a port: the listeners of that port get it. */
+  #deliver(serial: SerialNumber, bytes: Uint8Array): void | Promise<void> {
+    const waits = Array.from(this.#outputListeners[serial]!, (f) => f(bytes)).filter((x) => x instanceof Promise);
+    if (waits.length > 0) return Promise.allSettled(waits).then(() => {});
   }
   #startMachine(memory: SharedArrayBuffer | ArrayBuffer): void {
     if (this.#options.deterministic !== undefined || this.#devices === undefined) return;

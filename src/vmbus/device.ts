@@ -78,16 +78,17 @@ export interface Channel {
   /** No more packets are handed over until `resume`: they stay in the ring, and the guest's writer comes to wait. */
   pause(): void;
   resume(): void;
-  /** The pages of a GPADL of this channel; undefined when there is none of this handle. */
+  /** The pages of a GPADL of this channel; undefined when there is none of this handle. To be asked each time: the guest takes them back. */
   gpadl(handle: number): GpaRanges | undefined;
 }
 
 /** What a service does with an open channel. */
 export interface ChannelHandler {
+  /** A GuestViolation that it throws (`onSpace` and `VmbusDevice.open` too) is recorded and shuts the channel down. */
   onPacket(packet: InboundPacket): void;
   /** There may be room in the ring again, after `send` said there was none. */
   onSpace?(): void;
-  /** The guest has closed it, or it has gone in a reset: nothing may be sent any more. */
+  /** The guest has closed it or broken its rings, the device was rescinded, or the machine reset: nothing can be sent any more. */
   onClose(): void;
 }
 

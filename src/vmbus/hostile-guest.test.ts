@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { CONNECTION_BASE, type SynicPort } from "./device.js";
+import { CONNECTION_BASE } from "./device.js";
 import { MAX_ASSEMBLIES, MAX_GPADLS } from "./gpadl.js";
 import * as protocol from "./protocol.js";
 import { ScriptedDevice, testGuid } from "./scripted-device.js";
@@ -72,7 +72,9 @@ const DEVICES = 4;
 class Target {
   readonly guest = new ScriptedGuest({ bytes: 512 * 1024, processors: 2 });
   readonly devices = Array.from({ length: DEVICES }, (_, i) => new ScriptedDevice(i + 1));
+  /** Of the devices that are plugged in, and those devices. */
   readonly offers = this.devices.map((d) => this.guest.server.offer(d));
+  readonly plugged = [...this.devices];
   readonly chance: Chance;
   readonly channels: GuestChannel[] = [];
   /** Messages of ordinary life, to be spoilt or put out of order. */
@@ -112,7 +114,7 @@ class Target {
     this.#onMessage(message, this.chance.oneOf([1, 4, 4, 4, 0, 99]));
   }
   /** Lets the host work, and checks that it stays within its bounds. */
-  settle(): void {
+  settle(answers?: Map<number, number>): void {
     const { server, synic } = this.guest;
     let turns = 0;
     while (server.run(64)) assert.ok(++turns < 10_000, "the host comes to an end");
@@ -122,6 +124,10 @@ class Target {
     assert.ok(server.queuedMessages <= 4096);
     assert.ok(synic.messages.length < 5000 && synic.flags.size < 5000);
     assert.equal(gpadls.count + gpadls.incompleteCount > 0, gpadls.entries > 0);
+    for (const { bytes } of synic.messages) {
+      const type = protocol.messageType(bytes);
+      answers?.set(type, (answers.get(type) ?? 0) + 1);
+    }
     synic.messages.length = 0;
     synic.flags.clear();
     const status = server.channels();
@@ -141,6 +147,16 @@ class Target {
       open.length,
     );
   }
+  /** The host unplugs a device and plugs in another of the same name. */
+  replug(): void {
+    const i = this.chance.below(DEVICES);
+    this.offers[i]!.rescind();
+    const device = new ScriptedDevice(i + 1);
+    device.keep = false;
+    this.devices.push(device);
+    this.plugged[i] = device;
+    this.offers[i] = this.guest.server.offer(device);
+  }
   /** After everything a new kernel must still find a working host. */
   finish(): void {
     for (const device of this.devices) {
@@ -149,7 +165,7 @@ class Target {
     }
     this.guest.synic.capacity = Number.POSITIVE_INFINITY;
     this.guest.connect();
-    const device = this.devices[3]!;
+    const device = this.plugged[3]!;
     const channel = this.guest.open(device.offer.classId);
     channel.send(Uint8Array.of(1, 2, 3), { transaction: 77 });
     this.guest.turn();
@@ -189,6 +205,8 @@ function spoil(message: Uint8Array, chance: Chance): Uint8Array {
 
 describe("VMBus and a hostile guest", () => {
   it("survives messages spoilt, out of order, and of no sense", () => {
+    let opens = 0;
+    const answers = new Map<number, number>();
     fuzz(120_000, 400, (chance, cases) => {
       const t = new Target(chance);
       t.settle();
@@ -201,13 +219,22 @@ describe("VMBus and a hostile guest", () => {
           t.guest.server.onSignal(chance.oneOf([0, 1, 2, 3, 2047, 2048, CONNECTION_BASE + 1, -1, 1e9]));
         if (chance.rarely(60)) t.guest.synic.capacity = chance.oneOf([0, 3, 1e9]);
         if (chance.rarely(40)) t.offers[1]!.offerSubChannels(chance.below(3));
-        t.settle();
+        if (chance.rarely(50)) t.replug();
+        t.settle(answers);
       }
+      opens += t.devices.reduce((sum, d) => sum + d.opens, 0);
       t.finish();
     });
+    // Far enough in to matter: channels were opened, and every answer occurs.
+    for (const message of protocol.messages())
+      if (message.toGuest)
+        assert.ok((answers.get(message.type) ?? 0) > 100 * Math.min(1, MULTIPLE), `${message.name} was sent`);
+    assert.ok(opens > 2000 * Math.min(1, MULTIPLE), `${opens} opened`);
   });
 
   it("survives GPADLs of every wrong kind", () => {
+    let complete = 0;
+    let refused = 0;
     fuzz(60_000, 400, (chance, cases) => {
       const t = new Target(chance);
       const bodies: Uint8Array[] = [];
@@ -242,10 +269,16 @@ describe("VMBus and a hostile guest", () => {
             }),
           );
         }
+        for (const { bytes } of t.guest.synic.messages) {
+          if (protocol.messageType(bytes) !== protocol.GpadlCreated.type) continue;
+          if (protocol.GpadlCreated.decode(bytes).status === 0) complete++;
+          else refused++;
+        }
         t.settle();
       }
       t.finish();
     });
+    assert.ok(Math.min(complete, refused) > 10_000 * Math.min(1, MULTIPLE), `${complete} complete, ${refused} refused`);
   });
 
   it("survives rings whose indices and packets are spoilt", () => {

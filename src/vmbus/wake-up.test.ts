@@ -1,11 +1,10 @@
 /**
  * No wake-up is lost, however guest and host interleave. Guest threads are generators that stop at each atomic access; they go on
- * between the host's calls and, through the memory's watcher, inside them after each of the host's stores.
+ * between the host's calls and inside them, before each of the host's atomic accesses.
  */
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
-import { GuestMemory } from "../machine/guest-memory.js";
 import { PacketType } from "./device.js";
 import { ScriptedDevice } from "./scripted-device.js";
 import { type GuestChannel, ScriptedGuest } from "./scripted-guest.js";
@@ -71,6 +70,28 @@ function* consumer(m: Machine, count: number, seen: number[]): Thread {
   }
 }
 
+/** Runs the host with `between` before each of its atomic accesses. */
+function interleaved<T>(between: () => void, host: () => T): T {
+  const atomics = Atomics as { load: unknown; store: unknown };
+  const { load, store } = Atomics;
+  const original = { load, store };
+  const before =
+    (access: (...args: never[]) => unknown) =>
+    (...args: never[]): unknown => {
+      Object.assign(atomics, original);
+      between();
+      Object.assign(atomics, hooked);
+      return access(...args);
+    };
+  const hooked = { load: before(load as never), store: before(store as never) };
+  Object.assign(atomics, hooked);
+  try {
+    return host();
+  } finally {
+    Object.assign(atomics, original);
+  }
+}
+
 describe("VMBus signalling", () => {
   it("loses no wake-up, whatever the order of steps", () => {
     let blockedOnce = 0;
@@ -90,15 +111,7 @@ describe("VMBus signalling", () => {
             x ^= x << 5;
             return (x >>> 0) % n;
           };
-          let hook: (() => void) | undefined;
-          const memory = new GuestMemory(new Uint8Array(new SharedArrayBuffer(1 << 20)), {
-            written: () => {
-              hook?.();
-              return false;
-            },
-            settle: () => {},
-          });
-          const guest = new ScriptedGuest({ memory });
+          const guest = new ScriptedGuest({ bytes: 1 << 20 });
           const device = new ScriptedDevice(1);
           device.keep = false;
           // Answers of another size than the question, so that one ring or the other is the narrow one.
@@ -126,9 +139,6 @@ describe("VMBus signalling", () => {
             if (r.done === true) done[i] = true;
             return r.value !== "blocked";
           };
-          hook = () => {
-            for (let n = random(4); n > 0; n--) step(random(2));
-          };
           const interrupts = (): void => {
             if (guest.synic.flags.size === 0) return;
             guest.synic.flags.clear();
@@ -143,7 +153,12 @@ describe("VMBus signalling", () => {
               if (stepped) continue;
             }
             for (; m.signals > 0; m.signals--) guest.server.onSignal(channel.relid);
-            isLeft = guest.server.run(perRun);
+            isLeft = interleaved(
+              () => {
+                for (let n = random(4); n > 0; n--) step(random(2));
+              },
+              () => guest.server.run(perRun),
+            );
             guest.server.flush();
             if (isLeft || m.signals > 0 || guest.synic.flags.size > 0) continue;
             // The host sleeps. So the guest must be able to go on by itself.

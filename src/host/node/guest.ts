@@ -54,6 +54,7 @@ export async function debianGuest(reference: string, o: GuestOptions = {}): Prom
     },
     commandLine: `${COMMAND_LINE} quiet loglevel=3`,
     takesExec: true,
+    hasAgent: true,
     prompt: new RegExp(`${reference} \\S+ # `),
     description: `${reference} · Linux ${kernelVersion}`,
   };

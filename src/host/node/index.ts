@@ -5,9 +5,21 @@ import { nodePlatform } from "./platform.js";
 
 export type { Identity } from "../../image/identify.js";
 export {
+  type Command,
+  type DeviceStatus,
+  type DiskSpec,
+  type ExecOptions,
   type ExecResult,
   type GuestFiles,
+  type GuestProcess,
+  type GuestSocket,
+  type Integration,
+  type Lights,
+  type ProcessExit,
   type ProcessorStats,
+  type ServiceName,
+  type ShutdownOptions,
+  type SpawnOptions,
   Vm,
   type VmEnd,
   VmError,

@@ -34,20 +34,22 @@ export const nodePlatform: Platform = {
     const worker = new Worker(ENGINE_FILES.deviceWorker, { name: "devices", workerData: spec });
     worker.on("message", (m: FromDevices) => events.onMessage(m));
     worker.on("error", (e: unknown) => events.onFailure(e instanceof Error ? e : new Error(String(e))));
+    let terminated: Promise<void> | undefined;
+    const terminate = async (): Promise<void> => {
+      // what the guest has flushed is on the disks already; what it has not goes there too
+      await new Promise<void>((done) => {
+        worker.on("message", (m: FromDevices) => {
+          if (m.type === "closed" || m.type === "failed") done();
+        });
+        worker.on("error", () => done());
+        worker.on("exit", () => done());
+        worker.postMessage({ type: "close" });
+      });
+      await worker.terminate();
+    };
     return {
       post: (m, transfer = []) => worker.postMessage(m, [...transfer]),
-      terminate: async () => {
-        // a guest's last writes are in the kernel's hands already; its caches go to the disk too
-        await new Promise<void>((done) => {
-          worker.on("message", (m: FromDevices) => {
-            if (m.type === "closed" || m.type === "failed") done();
-          });
-          worker.on("error", () => done());
-          worker.on("exit", () => done());
-          worker.postMessage({ type: "close" });
-        });
-        await worker.terminate();
-      },
+      terminate: () => (terminated ??= terminate()),
     };
   },
   openDisks: (disks, onProblem) => openMachineDisks(disks, { inline: true, onProblem }),

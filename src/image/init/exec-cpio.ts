@@ -6,6 +6,9 @@ import { concatBytes, encodeUtf8 } from "../byte-reader.js";
 import { writeCpio } from "../cpio.js";
 import { ImageError } from "../errors.js";
 
+/** Says that there is a host that talks to the agent, and how. */
+const BY_AGENT = "etc/enlighten/by-agent";
+
 /** Bytes are passed on as they are, text as UTF-8. */
 export type ExecText = string | Uint8Array;
 
@@ -28,16 +31,22 @@ function quoted(text: ExecText, what: string): Uint8Array {
   return Uint8Array.from(out);
 }
 
+/** How the agent in the guest is used: it runs the command, or it only stands by while the shell has the console. */
+export type AgentMode = "exec" | "shell";
+
 /**
  * @param command a text is a shell script (`sh -c`); a list is a program and its arguments, run without a shell's help
  * @param env     added to the environment
+ * @param agent   start the agent; where it cannot run, the command is run the other way, over serial ports
  */
 export function execCpio(
-  command: ExecText | readonly ExecText[],
+  command: ExecText | readonly ExecText[] | undefined,
   env: Readonly<Record<string, string>> = {},
+  agent?: AgentMode,
 ): Uint8Array<ArrayBuffer> {
-  let script: Uint8Array;
-  if (typeof command === "string" || command instanceof Uint8Array) script = checked(command, "the command");
+  let script: Uint8Array | undefined;
+  if (command === undefined) script = undefined;
+  else if (typeof command === "string" || command instanceof Uint8Array) script = checked(command, "the command");
   else {
     if (command.length === 0) throw new ImageError("bad-command", "the command is empty", "name a program to run");
     const words = command.flatMap((word) => [encodeUtf8(" "), quoted(word, "an argument")]);
@@ -53,6 +62,9 @@ export function execCpio(
     { kind: "directory", path: "etc", mode: 0o755 },
     { kind: "directory", path: "etc/enlighten", mode: 0o755 },
     { kind: "file", path: "etc/enlighten/env", mode: 0o644, data: concatBytes(settings) },
-    { kind: "file", path: "etc/enlighten/exec", mode: 0o644, data: script },
+    ...(script === undefined ? [] : [{ kind: "file", path: "etc/enlighten/exec", mode: 0o644, data: script } as const]),
+    ...(agent === undefined
+      ? []
+      : [{ kind: "file", path: BY_AGENT, mode: 0o644, data: encodeUtf8(`${agent}\n`) } as const]),
   ]);
 }

@@ -6,8 +6,10 @@
  * Without a VMBus it touches no module at all.
  */
 
+import { AGENT_PERL } from "./agent.js";
+
 /** Counts up when the way a guest is put together changes; texts and lists count by themselves (`guestRecipe`). */
-export const RECIPE_VERSION = 1;
+export const RECIPE_VERSION = 2;
 
 /**
  * The first process is busybox's init: it starts SESSION, takes in orphans, and ends the system when it is told to.
@@ -18,6 +20,8 @@ export const INITTAB = `::once:/etc/enlighten/session
 ::ctrlaltdel:/sbin/reboot
 ::shutdown:/sbin/poweroff --unmount-only
 `;
+
+const PERL = `/${AGENT_PERL}`;
 
 /** From bare kernel to prompt or command, and power off after it. */
 export const SESSION = `#!/bin/sh
@@ -55,6 +59,10 @@ vmbus() {
   case $aliases in *:d96361ba* | *:32264132*) more="sd_mod sr_mod" ;; esac
   case $aliases in *:9eb6a8cf*) more="$more hid_generic evdev" ;; esac
   modprobe -a $aliases $more hv_sock 2>/dev/null
+  if [ -e /etc/enlighten/by-agent ] && [ -x ${PERL} ]; then
+    read -r by_agent </etc/enlighten/by-agent
+    HOME=/root ${PERL} /etc/enlighten/agent </dev/null >/dev/null 2>&1 &
+  fi
   for daemon in kvp vss fcopy; do
     [ -e /dev/vmbus/hv_$daemon ] && [ -x /usr/sbin/hv_\${daemon}_daemon ] && hv_\${daemon}_daemon
   done
@@ -72,7 +80,9 @@ if [ -e /sys/class/net/eth0 ]; then
 fi
 
 cd /root
-if [ -e /etc/enlighten/exec ]; then
+# The agent runs the command, and the host ends the machine through the shutdown service.
+[ "$by_agent" = exec ] && exit 0
+if [ -e /etc/enlighten/exec ] && [ -z "$by_agent" ]; then
   stty raw -echo 115200 </dev/ttyS1
   stty raw -echo 115200 </dev/ttyS2
   stty raw -echo 115200 </dev/ttyS3

@@ -122,7 +122,8 @@ describe("VSTOR start-up", () => {
         for (const operation of [4, 5, 6, 13]) assert.equal(guest.control(operation).ntStatus, 0xc0000184);
         const c = guest.run({ cdb: TUR });
         assert.deepEqual([c.ntStatus, c.srb], [0xc0000184, 6]);
-        assert.equal(guest.control(...steps[done]!).ntStatus, 0);
+        const [operation, field] = steps[done]!;
+        assert.equal(guest.control(operation, field).ntStatus, 0);
       }
     }
     for (const operation of [0, 1, 2, 11, 14, 15, 0x100]) assert.equal(guest.control(operation).ntStatus, 0xc0000010);

@@ -1,0 +1,93 @@
+/** The agent in the guest, from here: whether it is up, and processes run by it. */
+
+import { concatBytes } from "../image/byte-reader.js";
+import { AGENT_PORT } from "../image/init/agent.js";
+import { GuestProcess, type SpawnOptions } from "./guest-process.js";
+import type { Integration } from "./integration.js";
+import { type WaitContext, type WaitOptions, waitUntil } from "./wait.js";
+
+/** What a command left. */
+export interface ExecResult {
+  readonly exitCode: number;
+  readonly stdout: string;
+  readonly stderr: string;
+  /** Standard output as it came. */
+  readonly stdoutBytes: Uint8Array;
+}
+
+export interface ExecOptions extends WaitOptions, SpawnOptions {
+  /** Standard input; without it, there is nothing to read. */
+  readonly stdin?: string | Uint8Array;
+}
+
+export interface SpawnListeners {
+  readonly onStdout?: (data: Uint8Array) => void | Promise<void>;
+  readonly onStderr?: (data: Uint8Array) => void | Promise<void>;
+}
+
+/** A program with its arguments, or a shell script. */
+export type Command = string | readonly string[];
+const argumentsOf = (command: Command): readonly string[] =>
+  typeof command === "string" ? ["sh", "-c", command] : command;
+
+export class GuestAgent {
+  readonly #context: WaitContext;
+  readonly #integration: Integration;
+  #ready = false;
+  readonly #listeners = new Set<() => void>();
+
+  constructor(context: WaitContext, integration: Integration) {
+    this.#context = context;
+    this.#integration = integration;
+    integration.listen(AGENT_PORT, (socket) => {
+      // it says so once, and closes
+      socket.onData = () => {
+        this.setReady(true);
+        socket.end();
+      };
+    });
+  }
+  get ready(): boolean {
+    return this.#ready;
+  }
+  setReady(ready: boolean): void {
+    this.#ready = ready;
+    if (ready) for (const f of [...this.#listeners]) f();
+  }
+  onReady(listener: () => void): () => void {
+    this.#listeners.add(listener);
+    return () => void this.#listeners.delete(listener);
+  }
+  /** Starts a program in the guest. Settles when it has been asked for; `GuestProcess` tells how it goes on. */
+  async spawn(command: Command, o: SpawnOptions & SpawnListeners & WaitOptions = {}): Promise<GuestProcess> {
+    const socket = await this.#integration.connect(AGENT_PORT, o);
+    return new GuestProcess(socket, argumentsOf(command), o, () => this.#context.consoleTail());
+  }
+  async exec(command: Command, o: ExecOptions = {}): Promise<ExecResult> {
+    const output: Uint8Array[][] = [[], []];
+    let child: GuestProcess | undefined;
+    const collect = async (): Promise<number> => {
+      child = await this.spawn(command, {
+        ...o,
+        onStdout: (data) => void output[0]!.push(data),
+        onStderr: (data) => void output[1]!.push(data),
+      });
+      if (o.stdin !== undefined) await child.write(o.stdin);
+      child.closeStdin();
+      const { exitCode } = await child.exited;
+      return exitCode;
+    };
+    const exitCode = await waitUntil<number>(this.#context, "the command to end", o, true, (done, fail) => {
+      collect().then(done, fail);
+      return () => child?.abandon();
+    });
+    const [stdout, stderr] = output.map((parts) => concatBytes(parts)) as [Uint8Array, Uint8Array];
+    const failure = child?.failure === undefined ? "" : `${child.failure}\n`;
+    return {
+      exitCode,
+      stdout: new TextDecoder().decode(stdout),
+      stderr: new TextDecoder().decode(stderr) + failure,
+      stdoutBytes: stdout,
+    };
+  }
+}
