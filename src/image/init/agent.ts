@@ -11,6 +11,8 @@ $PORT = ${AGENT_PORT}; $ANY = 0xffffffff; $HOST = 2; $LIMIT = 262144; $CHUNK = 6
 $O_NONBLOCK = 2048; $F_SETFL = 4; $EAGAIN = 11; $EINTR = 4;
 $SIG{PIPE} = 'IGNORE';
 sub address { pack('SSLLx4', 40, 0, $_[0], $_[1]) }
+# ioctl writes to its argument: it must be a variable
+sub control { my ($fh, $request, $data) = @_; ioctl($fh, $request, $data) }
 sub unblock { fcntl($_[0], $F_SETFL, $O_NONBLOCK) }
 
 pipe(CHILD_R, CHILD_W); unblock(CHILD_R); unblock(CHILD_W);
@@ -52,11 +54,11 @@ sub run {
   my ($in_r, $in_w, $out_r, $out_w, $err_r, $err_w, $master, $slave, $fail_r, $fail_w);
   if (defined $o{pty}) {
     open($master, '+<', '/dev/ptmx') or return refuse($s, "ptmx: $!");
-    ioctl($master, 0x40045431, pack('l', 0));
+    control($master, 0x40045431, pack('l', 0));
     my $number = pack('L', 0);
     ioctl($master, 0x80045430, $number) or return refuse($s, "ptmx: $!");
     my ($rows, $cols) = split /x/, $o{pty};
-    ioctl($master, 0x5414, pack('S4', $rows, $cols, 0, 0));
+    control($master, 0x5414, pack('S4', $rows, $cols, 0, 0));
     $slave = '/dev/pts/' . unpack('L', $number);
     unblock($master);
   } else {
@@ -104,11 +106,11 @@ sub take {
     last if length $s->{in} < 5 + $length;
     my $data = substr($s->{in}, 5, $length);
     substr($s->{in}, 0, 5 + $length) = '';
-    if ($type eq 'R') { run($s, $data) unless $s->{pid} || $s->{closing} }
+    if ($type eq 'R') { eval { run($s, $data); 1 } or refuse($s, $@) unless $s->{pid} || $s->{closing} }
     elsif ($type eq 'I') { $s->{stdin_data} .= $data }
     elsif ($type eq 'E') { $s->{stdin_end} = 1 }
     elsif ($type eq 'S') { my $n = unpack 'V', $data; $s->{pid} && !defined $s->{status} and kill($n, -$s->{pid}) || kill($n, $s->{pid}) }
-    elsif ($type eq 'W') { $s->{pty} && $s->{stdin} and ioctl($s->{stdin}, 0x5414, pack('S4', unpack('vv', $data), 0, 0)) }
+    elsif ($type eq 'W') { $s->{pty} && $s->{stdin} and control($s->{stdin}, 0x5414, pack('S4', unpack('vv', $data), 0, 0)) }
   }
 }
 # @returns 0 at the end of what there is for good, 1 when there may be more
@@ -181,13 +183,13 @@ for (;;) {
         my ($from, $type) = @$_;
         pump($s, $from, $type) if $s->{$from} && vec($r, fileno $s->{$from}, 1);
       }
-    } elsif (!$s->{done} && length $s->{out} <= $LIMIT) {
+    } elsif (!$s->{done}) {
       # what it wrote before it ended is all there; what its children write later is nobody's
-      my $more = 0;
-      for (['stdout', 'O'], ['stderr', 'X']) {
+      my $more = 1;
+      while ($more && length $s->{out} <= $LIMIT) {
         my $before = length $s->{out};
-        pump($s, @$_);
-        $more = 1 if length $s->{out} > $before;
+        pump($s, @$_) for ['stdout', 'O'], ['stderr', 'X'];
+        $more = length $s->{out} > $before;
       }
       if (!$more) {
         if (defined $s->{why}) { frame($s, 'F', $s->{why}) } else { frame($s, 'D', pack('VV', $s->{status} >> 8, $s->{status} & 127)) }

@@ -399,6 +399,26 @@ describe("storage channel", () => {
     assert.equal(channel.paused, false);
   });
 
+  it("a completion does not overtake those that wait, though there is room by now", () => {
+    const { controller, memory } = rig();
+    const disk = new FailingDisk({ bytes: MIB });
+    disk.slow = true;
+    controller.addDisk(0, disk, IDENTITY);
+    const guest = new ScriptedGuest(controller, memory).start();
+    const { channel } = guest;
+    const flush = guest.submit({ cdb: [0x35, ...new Array(9).fill(0)] });
+    channel.take(0);
+    channel.put({ low: 100, payload: srb({ cdb: TUR }, 0, 2) });
+    // The guest has made room, but the bus has not said so yet.
+    channel.room = 5;
+    disk.go();
+    assert.deepEqual(channel.sent, []);
+    assert.deepEqual(
+      [...channel.take(), ...channel.take()].map((p) => p.low),
+      [100, flush],
+    );
+  });
+
   it("takes no more than it can hold, while flushes take their time", () => {
     const { controller, memory } = rig();
     const disk = new FailingDisk({ bytes: MIB });

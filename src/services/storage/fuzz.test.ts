@@ -130,6 +130,23 @@ function buffers(c: Chance, bytes: number): Piece[] {
   return pieces;
 }
 
+/** All of the buffers were zero: no more of them may have changed than the completion says, and the request allows. */
+function checkBuffers(ram: Uint8Array, pieces: readonly Piece[], answer: Uint8Array, request: Uint8Array): void {
+  let allowed = 0;
+  if (answer.length === 64 && request[0] === 3) {
+    allowed = decode(answer).transferred;
+    assert.ok(allowed <= new DataView(request.buffer).getUint32(24, true), "more than the request's length");
+    const given = pieces.reduce((sum, p) => sum + p.length, 0);
+    if (request[22] !== 2) assert.ok(allowed <= given, "more than the buffers");
+    if (request[22] === 0) allowed = 0;
+  }
+  for (const { gpa, length } of pieces) {
+    const mine = Math.min(allowed, length);
+    allowed -= mine;
+    for (let at = gpa + mine; at < gpa + length; at++) if (ram[at] !== 0) assert.fail(`byte ${at} behind the data`);
+  }
+}
+
 describe("storage under a hostile guest", () => {
   it(`completes every packet once and touches nothing else: ${CASES} cases`, () => {
     const c = new Chance(SEED);
@@ -199,8 +216,13 @@ describe("storage under a hostile guest", () => {
           if (change === 1) drive.insert(disc);
           if (c.one(20)) disk.resize(c.pick([DISK_BYTES, DISK_BYTES / 2]));
           if (c.one(30)) {
-            drain();
+            if (c.one(2)) drain();
             channel.close();
+            // What is still under way for the old channel must not touch guest memory any more.
+            owed.clear();
+            for (const { gpa, length } of lent.splice(0)) ram.fill(CANARY, gpa, gpa + length);
+            for (const d of disks) d.go();
+            assert.equal(Buffer.compare(ram, untouched), 0, "memory after the channel was closed");
             channel = openChannel(controller);
             start();
           }
@@ -245,6 +267,7 @@ describe("storage under a hostile guest", () => {
         if (!inRing) {
           const mine = channel.sent.find((p) => p.low === id && p.type === 11);
           const refused = mine !== undefined && (mine.payload.length < 64 || decode(mine.payload).srb !== 1);
+          if (mine !== undefined && direction !== 0) checkBuffers(ram, pieces, mine.payload, payload);
           if ((refused || !wanted) && !disks.some((d) => d.failWrite !== 0 || d.failFlush !== 0))
             for (const [i, d] of disks.entries())
               assert.deepEqual(

@@ -43,6 +43,13 @@ describe("transfer", () => {
       [0x9063, 0x9064, 0x9fff, 0x14000, 0x14063, 0x14064, 0x14fff, 0x8063, 0x8064].map((at) => memory.ram[at]),
       [0, 1, 1, 1, 1, 2, 2, 2, 0],
     );
+    // A buffer that is larger than the command: nothing behind the data, above all nothing of an earlier command.
+    memory.ram.fill(0);
+    written.length = 0;
+    assert.equal(transfer.read(disk, 0, pages(8192, 0, 9, 20), 4608), DiskStatus.ok);
+    assert.deepEqual(written, ["9000+1000", "14000+200"]);
+    assert.equal(memory.ram[0x14200], 0);
+    assert.equal(transfer.read(disk, 0, pages(8192, 100, 9, 20, 8), 8192), DiskStatus.ok);
     assert.equal(transfer.write(disk, 65_536, pages(8192, 100, 9, 20, 8), 8192), DiskStatus.ok);
     assert.equal(transfer.write(disk, 0, pages(4096, 0, 5), 4096), DiskStatus.ok);
     assert.deepEqual(disk.log, ["write 65536 8192", "write 0 4096"]);
