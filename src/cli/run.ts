@@ -190,6 +190,7 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
           ? ExitCode.timeout
           : endCode(end, o.exec !== undefined);
     emit({ event: "ended", how: timedOut ? "timeout" : end.how, detail: end.detail, exitCode: code });
+    printRecords(machine, end, json ? emit : undefined);
     if (!json) explain(machine, end, timedOut, o);
     if (o.stats) await printStats(machine, json ? emit : undefined);
     return code;
@@ -301,6 +302,27 @@ function openLog(path: string, what: string, onFailure: (e: VmError) => void): P
       ),
     );
   });
+}
+
+/** Records that people get to see before a panic's text; our own mistakes show all. */
+const SHOWN_RECORDS = 40;
+/** What passed between guest and host before it crashed. */
+function printRecords(vm: Vm, end: VmEnd, emit: Emit | undefined): void {
+  const all = vm.lastRecords;
+  if (all.length === 0) return;
+  const decoder = new TraceDecoder();
+  const decoded = all.map((r) => decoder.decode(r));
+  if (emit !== undefined) {
+    emit({ event: "trace", records: decoded });
+    return;
+  }
+  // ticks are most of what there is, and say nothing
+  const telling = decoded.filter(({ event }) => event !== "timer-expired" && event !== "interrupt");
+  const shown = end.how === "failed" ? decoded : telling.slice(-SHOWN_RECORDS);
+  const lines = shown.map((r) => `  ${JSON.stringify(r)}\n`).join("");
+  process.stderr.write(
+    `\nenlighten: the last ${shown.length} messages between guest and host (all: --trace FILE)\n${lines}`,
+  );
 }
 
 /** What the user has to be told about an end that was not the guest's own wish. */

@@ -4,6 +4,7 @@ import { concatBytes } from "../image/byte-reader.js";
 import { AGENT_PORT } from "../image/init/agent.js";
 import { GuestProcess, type SpawnOptions } from "./guest-process.js";
 import type { Integration } from "./integration.js";
+import { VmError } from "./vm-error.js";
 import { type WaitContext, type WaitOptions, waitUntil } from "./wait.js";
 
 /** What a command left. */
@@ -24,6 +25,9 @@ export interface SpawnListeners {
   readonly onStdout?: (data: Uint8Array) => void | Promise<void>;
   readonly onStderr?: (data: Uint8Array) => void | Promise<void>;
 }
+
+/** From a broken connection to the report of a crash. */
+const CRASH_MS = 2000;
 
 /** A program with its arguments, or a shell script. */
 export type Command = string | readonly string[];
@@ -61,7 +65,21 @@ export class GuestAgent {
   /** Starts a program in the guest. Settles when it has been asked for; `GuestProcess` tells how it goes on. */
   async spawn(command: Command, o: SpawnOptions & SpawnListeners & WaitOptions = {}): Promise<GuestProcess> {
     const socket = await this.#integration.connect(AGENT_PORT, o);
-    return new GuestProcess(socket, argumentsOf(command), o, () => this.#context.consoleTail());
+    return new GuestProcess(socket, argumentsOf(command), o, () => this.#whyBroken());
+  }
+  /** A guest that crashes lets go of its connections first: it gets a moment to say so. */
+  #whyBroken(): Promise<VmError> {
+    const ended = waitUntil<never>(this.#context, "the machine's end", { timeoutMs: CRASH_MS }, true, () => () => {});
+    return ended.catch((error: VmError) =>
+      error.code === "timeout"
+        ? new VmError(
+            "reset",
+            "the connection to the command broke before it ended",
+            "is the guest alive?",
+            this.#context.consoleTail(),
+          )
+        : error,
+    );
   }
   async exec(command: Command, o: ExecOptions = {}): Promise<ExecResult> {
     const output: Uint8Array[][] = [[], []];

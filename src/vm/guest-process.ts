@@ -54,16 +54,17 @@ export class GuestProcess {
   readonly exited: Promise<ProcessExit>;
   /** Why it could not be started. */
   failure: string | undefined;
-  readonly #consoleTail: () => string;
+  readonly #whyBroken: () => Promise<Error>;
 
+  /** @param whyBroken asked when the connection goes before the process has ended */
   constructor(
     socket: GuestSocket,
     command: readonly string[],
     o: SpawnOptions & { readonly onStdout?: DataListener; readonly onStderr?: DataListener },
-    consoleTail: () => string,
+    whyBroken: () => Promise<Error>,
   ) {
     this.#socket = socket;
-    this.#consoleTail = consoleTail;
+    this.#whyBroken = whyBroken;
     this.exited = new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
@@ -86,14 +87,7 @@ export class GuestProcess {
     if (this.#settled) return;
     this.#settled = true;
     this.#waitingWriter?.();
-    this.#reject(
-      new VmError(
-        "reset",
-        "the connection to the command broke before it ended",
-        "is the guest alive?",
-        this.#consoleTail(),
-      ),
-    );
+    void this.#whyBroken().then(this.#reject);
   }
   #received(data: Uint8Array): void | Promise<void> {
     const slow: Promise<void>[] = [];

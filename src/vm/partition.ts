@@ -21,7 +21,6 @@ import { readHvLeaf } from "../hypervisor/cpuid.js";
 import { type GuestCrash, Hypervisor } from "../hypervisor/hypervisor.js";
 import { TSC_HZ } from "../hypervisor/reference-time.js";
 import { AREA_BYTES, type HvAreas, hvAreas, POSTED_BYTES } from "../hypervisor/shared-areas.js";
-import { ApicRegister } from "../machine/apic-page.js";
 import { MmioBus, PortBus } from "../machine/bus.js";
 import { DeadlineQueue, type DeadlineQueueState } from "../machine/deadlines.js";
 import type { AccessWidth, Clock, Entropy } from "../machine/device.js";
@@ -31,6 +30,7 @@ import { InterruptRouter } from "../machine/interrupt-router.js";
 import { LOCAL_APIC_BASE } from "../machine/memory-map.js";
 import { NO_TRACE, type Trace, TraceKind } from "../trace/trace.js";
 import type { DeviceSideState } from "./device-messages.js";
+import { connectHypervisor, hypercall } from "./partition-hypervisor.js";
 
 export interface PartitionOptions {
   readonly ramBytes: number;
@@ -159,7 +159,7 @@ export class Partition {
         this.apic.cr8 = value;
         this.#attend();
       },
-      vmcall: () => this.#vmcall(),
+      vmcall: () => this.hypervisor !== undefined && this.#hypercall(),
     };
     this.#trace = o.trace ?? NO_TRACE;
     this.vp = new VirtualProcessor(engine, 0, host, o.modules, o.countForms);
@@ -199,7 +199,26 @@ export class Partition {
         this.apic.tscOffset = offset;
       },
     );
-    this.hypervisor = o.hypervisor === undefined ? undefined : this.#makeHypervisor(router, o.hypervisor.onCrash);
+    this.hypervisor =
+      o.hypervisor === undefined
+        ? undefined
+        : connectHypervisor({
+            vp: this.vp,
+            apic: this.apic,
+            areas: this.hvAreas(),
+            memory: this.memory,
+            clock: o.clock,
+            deadlines: this.deadlines,
+            trace: this.#trace,
+            router,
+            tscOffset: () => this.msrs.tscOffset,
+            idle: () => {
+              this.#idle = true;
+              Atomics.or(this.vp.words, this.vp.pendingWord, Pending.other);
+            },
+            onReset: () => this.#endWith("reset"),
+            onCrash: o.hypervisor.onCrash,
+          });
     this.chipset = createChipset({
       ports: this.ports,
       mmio: this.mmio,
@@ -214,58 +233,6 @@ export class Partition {
     });
   }
 
-  #makeHypervisor(router: InterruptRouter, onCrash: (crash: GuestCrash) => void): Hypervisor {
-    const { vp, apic } = this;
-    return new Hypervisor({
-      vpIndex: 0,
-      areas: this.hvAreas(),
-      memory: this.memory,
-      clock: this.clock,
-      deadlines: this.deadlines,
-      trace: this.#trace,
-      targets: {
-        processors: 1,
-        flushTlb: (included) => {
-          if (included(0)) vp.runtime.flushTlb(1);
-        },
-        sendIpi: (vector, included) => {
-          if (included(0)) void router.sendIpi(0, vector, 0);
-        },
-      },
-      processor: {
-        eoi: () => apic.eoi(),
-        readIcr: (out) => {
-          out[0] = apic.registers[ApicRegister.ICR_LOW >> 2]!;
-          out[1] = apic.registers[ApicRegister.ICR_HIGH >> 2]!;
-        },
-        writeIcr: (low, high) => {
-          if (apic.x2apic) apic.writeMsr(ApicRegister.ICR_LOW >> 4, low, high);
-          else {
-            apic.mmioWrite(ApicRegister.ICR_HIGH, high);
-            apic.mmioWrite(ApicRegister.ICR_LOW, low);
-          }
-        },
-        get taskPriority() {
-          return apic.registers[ApicRegister.TPR >> 2]!;
-        },
-        set taskPriority(value) {
-          if (apic.x2apic) apic.writeMsr(ApicRegister.TPR >> 4, value, 0);
-          else apic.mmioWrite(ApicRegister.TPR, value);
-        },
-        idle: () => {
-          this.#idle = true;
-          Atomics.or(vp.words, vp.pendingWord, Pending.other);
-        },
-        raise: (vector) => apic.raise(vector),
-      },
-      tscOffset: () => this.msrs.tscOffset,
-      onReset: () => this.#endWith("reset"),
-      onCrash,
-      hostWrites: (pages, count) => {
-        for (let i = 0; i < count; i++) vp.runtime.ramWritten(pages[i]! * 4096, 4096);
-      },
-    });
-  }
   /** The hypervisor's areas in the shared memory: the device side finds them at the same places. */
   hvAreas(): HvAreas {
     const { base, words } = this.vp;
@@ -275,45 +242,6 @@ export class Partition {
       partition: base + Vp.partition,
     });
   }
-  /** Hypercall registers (TLFS, "Hypercall interface"), in 64-bit mode or outside it. */
-  #vmcall(): boolean {
-    const { vp, hypervisor } = this;
-    const { view, base } = vp;
-    // #UD: no hypervisor, user mode, real mode
-    if (hypervisor === undefined || view.getUint32(base + Vp.cpl, true) !== 0) return false;
-    if ((view.getUint32(base + Vp.cr0, true) & 1) === 0) return false;
-    const word = (register: number, half = 0): number => view.getUint32(base + Vp.gpr + register * 8 + half * 4, true);
-    const [RAX, RCX, RDX, RBX, RSI, RDI, R8] = [0, 1, 2, 3, 6, 7, 8] as const;
-    const long = (view.getUint32(base + Vp.mode, true) & ModeKey.codeMask) === ModeKey.code64;
-    const address = (register: number): number => word(register, 1) * 2 ** 32 + word(register);
-    const result = this.#hypercallResult;
-    hypervisor.hypercall(
-      {
-        controlLow: word(long ? RCX : RAX),
-        controlHigh: long ? word(RCX, 1) : word(RDX),
-        inputGpa: long ? address(RDX) : word(RBX) * 2 ** 32 + word(RCX),
-        outputGpa: long ? address(R8) : word(RDI) * 2 ** 32 + word(RSI),
-        fastInput: (into) => {
-          const input = new DataView(into.buffer);
-          const words = long
-            ? [word(RDX), word(RDX, 1), word(R8), word(R8, 1)]
-            : [word(RCX), word(RBX), word(RSI), word(RDI)];
-          words.forEach((w, i) => {
-            input.setUint32(i * 4, w, true);
-          });
-          into.set(vp.bytes.subarray(base + Vp.xmm, base + Vp.xmm + 96), 16);
-        },
-      },
-      result,
-    );
-    view.setUint32(base + Vp.gpr, result[0]!, true);
-    if (long) view.setUint32(base + Vp.gpr + 4, result[1]!, true);
-    else vp.setRegister(Vp.gpr + RDX * 8, result[1]!);
-    this.#attend();
-    return true;
-  }
-  readonly #hypercallResult = new Uint32Array(2);
-
   /** From any thread: makes the processor look up from what it does. */
   wake(): void {
     Atomics.or(this.vp.words, this.vp.pendingWord, Pending.interrupt);
@@ -328,6 +256,11 @@ export class Partition {
     if (this.apic.pendingVector() >= 0) this.wake();
   }
 
+  #hypercall(): boolean {
+    const known = hypercall(this.vp, this.hypervisor!);
+    this.#attend();
+    return known;
+  }
   #mmioRead(gpa: number, to: Uint8Array): void {
     for (let at = 0; at < to.length; ) {
       const width = (to.length - at >= 4 ? 4 : to.length - at >= 2 ? 2 : 1) as AccessWidth;

@@ -218,10 +218,14 @@ export class ProcessorThread {
           this.#rebase(m.time);
           break;
         case "trace":
-          this.#port.post({ type: "records", records: this.trace.last(), last: true }, []);
+          this.postLastRecords();
           break;
       }
     }
+  }
+  /** What happened last, for a report. */
+  postLastRecords(): void {
+    this.#port.post({ type: "records", records: this.trace.last(), last: true }, []);
   }
   #sendRecords(): void {
     const records = this.trace.take();
@@ -255,6 +259,7 @@ export class ProcessorThread {
     this.ended = true;
     this.#flushTrace();
     if (this.#sendsTrace) this.#sendRecords();
+    if (how === "triple-fault" || how === "deadlock") this.postLastRecords();
     this.flushOutput();
     this.#port.post({ type: "ended", how, detail, stats: this.stats() }, []);
   }

@@ -77,6 +77,10 @@ export interface VmEnd {
 type Listener<T> = (value: T) => void;
 /** May return a promise: until it is settled, the bytes count as not taken, and a guest that prints much waits. */
 export type OutputListener = (bytes: Uint8Array) => void | Promise<void>;
+/** Trace records of a report. */
+const LAST_RECORDS = 1000;
+/** A report waits this long for them. */
+const RECORDS_MS = 500;
 /** A guest that was asked to go down gets this long. */
 const SHUTDOWN_MS = 15_000;
 
@@ -232,7 +236,7 @@ export class Vm implements AsyncDisposable {
     const events = {
       onMessage: (m: FromProcessor): void => this.#receive(m),
       onFailure: (error: Error): void =>
-        this.#finish({ how: "failed", detail: error.stack ?? error.message, exitCode: undefined }),
+        void this.#stop({ how: "failed", detail: error.stack ?? error.message, exitCode: undefined }),
     };
     this.#machine = { ramBytes: common.ramBytes, time: start.time, saved: saved?.devices };
     if (seed === undefined) this.#processor = this.#platform.startProcessor(start, events, [...transfer]);
@@ -306,7 +310,10 @@ export class Vm implements AsyncDisposable {
         this.#taken(m.text.length, [this.#options.traceCpu?.(m.text)]);
         break;
       case "records":
-        if (!m.last) this.#options.trace?.(m.records);
+        if (m.last) {
+          this.#lastRecords.push(...m.records);
+          this.#recordsCame?.();
+        } else this.#options.trace?.(m.records);
         break;
       case "crash":
         void this.#stop({
@@ -405,9 +412,37 @@ export class Vm implements AsyncDisposable {
       });
     }
   }
+  /** What the machine's threads had recorded when it crashed or failed, by time. */
+  get lastRecords(): readonly TraceRecord[] {
+    return [...this.#lastRecords].sort((a, b) => a.timeNs - b.timeNs).slice(-LAST_RECORDS);
+  }
+  readonly #lastRecords: TraceRecord[] = [];
+  #recordsCame: (() => void) | undefined;
+  #collected: Promise<void> | undefined;
+  /** Asks both threads for their last records; a thread that is dead or busy does not hold the end up. */
+  async #collectRecords(): Promise<void> {
+    const processor = new Promise<void>((resolve) => {
+      this.#recordsCame = resolve;
+      if (this.#lastRecords.length > 0) resolve();
+      else {
+        this.#processor?.post({ type: "trace" });
+        Atomics.add(this.#control, Control.mail, 1);
+        this.#wake();
+      }
+    });
+    const devices = this.integration.traceRecords({ timeoutMs: RECORDS_MS }).then(
+      (records) => void this.#lastRecords.push(...records),
+      () => {},
+    );
+    const late = new Promise<void>((resolve) => void this.#platform.setTimer(RECORDS_MS, resolve));
+    await Promise.race([Promise.all([processor, devices]), late]);
+  }
   async #stop(end: VmEnd): Promise<void> {
     const processor = this.#processor;
     const devices = this.#devices;
+    const isReport = end.how === "crashed" || end.how === "failed";
+    if (isReport && devices !== undefined && this.#end === undefined)
+      await (this.#collected ??= this.#collectRecords());
     this.#finish(end);
     await processor?.terminate();
     await devices?.terminate();

@@ -37,7 +37,12 @@ port.once("message", (start: ProcessorStart) => {
   // out of the handler, so that the start's images are nobody's any more
   setImmediate(() => {
     trim();
-    runProcessor(thread, control);
+    try {
+      runProcessor(thread, control);
+    } catch (error) {
+      thread.postLastRecords();
+      throw error;
+    }
     port.close();
   });
 });
