@@ -1,8 +1,13 @@
-/** `npm run bench`: the kernels, then guestbench. `npm run bench -- kernels|guest|idle [arguments]`: one of them. */
+/** `npm run bench`: the kernels, then guestbench. `npm run bench -- kernels|guest|idle|storage [arguments]`: one of them. */
 import { spawnSync } from "node:child_process";
 import { join } from "node:path";
 
-const SCRIPTS: Readonly<Record<string, string>> = { kernels: "kernels/run.js", guest: "guest.js", idle: "idle.js" };
+const SCRIPTS: Readonly<Record<string, string>> = {
+  kernels: "kernels/run.js",
+  guest: "guest.js",
+  idle: "idle.js",
+  storage: "storage.js",
+};
 const [first, ...rest] = process.argv.slice(2);
 const isOne = first !== undefined && Object.hasOwn(SCRIPTS, first);
 if (first !== undefined && !isOne && !first.startsWith("-")) {

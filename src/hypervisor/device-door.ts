@@ -11,6 +11,8 @@ import {
   POSTED_SLOTS,
   PostedArea,
   QUEUE_SLOTS,
+  queueNext,
+  queueUsed,
   SLOT_BYTES,
   SLOT_PAYLOAD,
   SynicArea,
@@ -45,7 +47,7 @@ export class DeviceDoor {
       if (this.#isFull(synic, tail)) return false;
       Atomics.store(synic, SynicArea.wantsRoom >> 2, 0);
     }
-    const slot = (tail >>> 0) % QUEUE_SLOTS;
+    const slot = tail % QUEUE_SLOTS;
     const at = (SynicArea.queue + slot * SLOT_BYTES) >> 2;
     synic[at] = sint;
     synic[at + 1] = type | 0;
@@ -54,12 +56,12 @@ export class DeviceDoor {
       lengthBytes === payload.length ? payload : payload.subarray(0, lengthBytes),
       slot * SLOT_BYTES + SLOT_PAYLOAD,
     );
-    Atomics.store(synic, SynicArea.queueTail >> 2, (tail + 1) | 0);
+    Atomics.store(synic, SynicArea.queueTail >> 2, queueNext(tail, QUEUE_SLOTS));
     this.#ask(vp, Attention.messages);
     return true;
   }
   #isFull(synic: Int32Array, tail: number): boolean {
-    return ((tail - Atomics.load(synic, SynicArea.queueHead >> 2)) | 0) >= QUEUE_SLOTS;
+    return queueUsed(Atomics.load(synic, SynicArea.queueHead >> 2), tail, QUEUE_SLOTS) >= QUEUE_SLOTS;
   }
   signal(vp: number, sint: number, flag: number): void {
     if (sint !== VMBUS_SINT) return;
@@ -85,14 +87,14 @@ export class DeviceDoor {
     for (const { posted, postedBytes } of this.#vps) {
       let head = posted[PostedArea.head >> 2]!;
       while (head !== Atomics.load(posted, PostedArea.tail >> 2) && accepts()) {
-        const slot = (head >>> 0) % POSTED_SLOTS;
+        const slot = head % POSTED_SLOTS;
         const at = (PostedArea.slots + slot * SLOT_BYTES) >> 2;
         const from = slot * SLOT_BYTES + SLOT_PAYLOAD;
         const connection = posted[at]!;
         const type = posted[at + 1]!;
         const length = posted[at + 2]!;
         this.#message.set(postedBytes.subarray(from, from + this.#message.length));
-        head = (head + 1) | 0;
+        head = queueNext(head, POSTED_SLOTS);
         Atomics.store(posted, PostedArea.head >> 2, head);
         handle(this.#message, length, connection, type);
       }

@@ -12,6 +12,8 @@ import {
   PartitionArea,
   POSTED_SLOTS,
   PostedArea,
+  queueNext,
+  queueUsed,
   SLOT_BYTES,
   SLOT_PAYLOAD,
 } from "./shared-areas.js";
@@ -79,7 +81,8 @@ const SHAPES: ReadonlyMap<number, Shape> = new Map([
 const FAST_BYTES = 112;
 /** Flush flags. */
 const ALL_PROCESSORS = 1;
-/** Format of a VP set: all processors. */
+/** Formats of a VP set: banks of 64 processors, or all processors. */
+const SET_SPARSE = 0;
 const SET_ALL = 1;
 const PAGE = 4096;
 
@@ -168,7 +171,7 @@ export class HypercallHandler {
       case Hypercall.FlushVirtualAddressSpaceEx:
       case Hypercall.FlushVirtualAddressListEx: {
         const set = this.#set(16, variable >> 3);
-        if (set === undefined) return HvStatus.invalidHypercallInput;
+        if (typeof set === "number") return set;
         this.#flush(set);
         this.#reps = count;
         return HvStatus.success;
@@ -177,7 +180,7 @@ export class HypercallHandler {
         return this.#ipi(this.#mask(8));
       case Hypercall.SendSyntheticClusterIpiEx: {
         const set = this.#set(8, variable >> 3);
-        return set === undefined ? HvStatus.invalidHypercallInput : this.#ipi(set);
+        return typeof set === "number" ? set : this.#ipi(set);
       }
       case Hypercall.ExtQueryCapabilities:
         this.#memory.write(r.outputGpa, new Uint8Array(8));
@@ -196,13 +199,18 @@ export class HypercallHandler {
     const high = this.#view.getUint32(at + 4, true);
     return (vp) => vp < 64 && (((vp < 32 ? low : high) >>> (vp & 31)) & 1) !== 0;
   }
-  /** A sparse VP set: format, mask of banks, then a u64 for each bank that is there. */
-  #set(at: number, banks: number): ((vp: number) => boolean) | undefined {
-    if (this.#view.getUint32(at, true) === SET_ALL) return () => true;
+  /**
+   * A VP set: format, mask of banks, then a u64 for each bank that is there; the variable header is as long as there are banks
+   * (TLFS, "Sparse virtual processor set"). @returns a status where it is wrong
+   */
+  #set(at: number, banks: number): ((vp: number) => boolean) | number {
+    const format = this.#view.getUint32(at + 4, true) === 0 ? this.#view.getUint32(at, true) : -1;
+    if (format === SET_ALL) return () => true;
+    if (format !== SET_SPARSE) return HvStatus.invalidParameter;
     const present: number[] = [];
     for (let b = 0; b < 64; b++)
       if (((this.#view.getUint32(at + 8 + (b >> 5) * 4, true) >>> (b & 31)) & 1) !== 0) present.push(b);
-    if (present.length > banks) return undefined;
+    if (present.length !== banks) return HvStatus.invalidHypercallInput;
     const words = present.map((_, i) => [
       this.#view.getUint32(at + 16 + i * 8, true),
       this.#view.getUint32(at + 20 + i * 8, true),
@@ -231,15 +239,15 @@ export class HypercallHandler {
     if (!MESSAGE_CONNECTIONS.includes(connection)) return HvStatus.invalidConnectionId;
     const { posted, postedBytes } = this.#areas;
     const tail = posted[PostedArea.tail >> 2]!;
-    const used = (tail - Atomics.load(posted, PostedArea.head >> 2)) | 0;
-    if (used >= POSTED_SLOTS) return HvStatus.insufficientBuffers;
-    const slot = (tail >>> 0) % POSTED_SLOTS;
+    const head = Atomics.load(posted, PostedArea.head >> 2);
+    if (queueUsed(head, tail, POSTED_SLOTS) >= POSTED_SLOTS) return HvStatus.insufficientBuffers;
+    const slot = tail % POSTED_SLOTS;
     const at = (PostedArea.slots + slot * SLOT_BYTES) >> 2;
     posted[at] = connection;
     posted[at + 1] = type;
     posted[at + 2] = length;
     postedBytes.set(this.#input.subarray(16, 16 + length), slot * SLOT_BYTES + SLOT_PAYLOAD);
-    Atomics.store(posted, PostedArea.tail >> 2, (tail + 1) | 0);
+    Atomics.store(posted, PostedArea.tail >> 2, queueNext(tail, POSTED_SLOTS));
     this.ringDoorbell();
     return HvStatus.success;
   }

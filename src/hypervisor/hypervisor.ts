@@ -55,7 +55,7 @@ export interface HypervisorOptions {
   readonly tscOffset: () => { readonly low: number; readonly high: number };
   readonly onReset: () => void;
   readonly onCrash: (crash: GuestCrash) => void;
-  /** TSC_INVARIANT_CONTROL was set: CPUID 0x80000007 EDX[8] shows. */
+  /** The device side wrote to pages (numbers) that code has been decoded from. */
   readonly hostWrites: (pages: Int32Array, count: number) => void;
 }
 
@@ -104,9 +104,10 @@ export class Hypervisor {
   /** The device side wrote to pages with decoded code, and waits. */
   takeHostWrites(): void {
     const p = this.#partition;
+    // first: what is asked from now on sets it again
+    Atomics.and(this.#synicWords, SynicArea.attention >> 2, ~Attention.hostWrites);
     const asked = Atomics.load(p, PartitionArea.writesAsked >> 2);
     if (asked === Atomics.load(p, PartitionArea.writesDone >> 2)) return;
-    Atomics.and(this.#synicWords, SynicArea.attention >> 2, ~Attention.hostWrites);
     this.#o.hostWrites(p.subarray(PartitionArea.writes >> 2), p[PartitionArea.writesCount >> 2]!);
     Atomics.store(p, PartitionArea.writesDone >> 2, asked);
     if (p.buffer instanceof SharedArrayBuffer) Atomics.notify(p, PartitionArea.writesDone >> 2);
@@ -156,7 +157,7 @@ export class Hypervisor {
       case HvMsr.RESET:
       case HvMsr.EOM:
         return true;
-      case HvMsr.VP_RUNTIME:
+      case HvMsr.VP_RUNTIME: // counts while the processor sleeps, too
       case HvMsr.TIME_REF_COUNT:
         return this.#number(referenceTime(this.#o.clock.now()), out);
       case HvMsr.REFERENCE_TSC:
@@ -208,7 +209,7 @@ export class Hypervisor {
     const ok = this.#write(index, low | 0, high | 0);
     // the timer's count is written for every tick: not worth a record
     if (index < HvMsr.EOI || index > HvMsr.TPR)
-      if (index < HvMsr.STIMER0_CONFIG || index > HvMsr.STIMER0_CONFIG + STIMERS * 2 || !ok)
+      if (index < HvMsr.STIMER0_CONFIG || index >= HvMsr.STIMER0_CONFIG + STIMERS * 2 || !ok)
         this.#o.trace.record(TraceKind.msrWrite, index, low >>> 0, high >>> 0);
     return ok;
   }
@@ -281,11 +282,13 @@ export class Hypervisor {
     const at = PartitionArea.hypercall >> 2;
     if ((p[at]! & HYPERCALL_LOCKED) !== 0) return false;
     const identified = p[PartitionArea.guestOsId >> 2] !== 0 || p[(PartitionArea.guestOsId >> 2) + 1] !== 0;
-    p[at] = identified ? low : low & ~ENABLE;
-    p[at + 1] = high;
-    if ((p[at]! & ENABLE) === 0) return true;
+    const enabled = identified && (low & ENABLE) !== 0;
     const gpa = pageOf(low, high);
-    if (!this.#o.memory.contains(gpa, 4096)) return false;
+    // a fault leaves the register as it was
+    if (enabled && !this.#o.memory.contains(gpa, 4096)) return false;
+    p[at] = enabled ? low : low & ~ENABLE;
+    p[at + 1] = high;
+    if (!enabled) return true;
     const page = new Uint8Array(4096).fill(0xcc);
     page.set(HYPERCALL_CODE);
     this.#o.memory.write(gpa, page);
@@ -314,7 +317,7 @@ export class Hypervisor {
     let text = "";
     if ((ctlHigh & CRASH_MESSAGE) !== 0) {
       const gpa = word(7) * 2 ** 32 + word(6);
-      const length = Math.min(word(8), MAX_CRASH_TEXT);
+      const length = Math.min(word(9) * 2 ** 32 + word(8), MAX_CRASH_TEXT);
       if (this.#o.memory.contains(gpa, length)) {
         const bytes = new Uint8Array(length);
         this.#o.memory.read(gpa, bytes);

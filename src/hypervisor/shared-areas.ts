@@ -17,15 +17,13 @@ export const SynicArea = {
   stimer: 0xa0,
   /** Atomic: bits of Attention. */
   attention: 0x120,
-  /** Atomic: slots taken and slots filled, both counting up. */
+  /** Atomic: counters of slots taken and slots filled (`queueNext`). */
   queueHead: 0x124,
   queueTail: 0x128,
   /** Atomic: 1 = the device side waits for room in the queue. */
   wantsRoom: 0x12c,
   /** Bit n: timer n has expired in message mode and its message waits for the slot. */
   timersWaiting: 0x130,
-  /** ns that the processor has run, as f64: VP_RUNTIME. */
-  runtimeNs: 0x138,
   /** Atomic: 2048 event flags to be set in the guest's page, for VMBus's SINT. */
   events: 0x200,
   /** Messages for the guest: SINT, type, length (u32 each), 4 bytes free, payload. */
@@ -40,12 +38,15 @@ export const Attention = { events: 1, messages: 2, hostWrites: 4 } as const;
 /** Slots of both message queues: 16 bytes of header, 240 of payload. */
 export const SLOT_BYTES = 256;
 export const SLOT_PAYLOAD = 16;
+/** A queue's counters go round at twice its slots: so full and empty differ, and a counter's slot is its remainder by the slots. */
+export const queueNext = (counter: number, slots: number): number => (counter + 1) % (2 * slots);
+export const queueUsed = (head: number, tail: number, slots: number): number => (tail - head + 2 * slots) % (2 * slots);
 /** Largest payload of a message (TLFS, "HV_MESSAGE"). */
 export const MAX_PAYLOAD = 240;
 
 /** Vp.posted, 16 KiB: the guest's messages on their way to the device side. */
 export const PostedArea = {
-  /** Atomic: slots taken and filled, both counting up. */
+  /** Atomic: counters of slots taken and filled (`queueNext`). */
   head: 0x00,
   tail: 0x04,
   /** Connection id, type, length (u32 each), 4 bytes free, payload. */

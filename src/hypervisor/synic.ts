@@ -10,6 +10,7 @@ import {
   type HvAreas,
   MAX_PAYLOAD,
   QUEUE_SLOTS,
+  queueNext,
   SINTS,
   SLOT_BYTES,
   SLOT_PAYLOAD,
@@ -83,7 +84,7 @@ export class Synic {
   }
   /** @returns false = #GP: an unmasked SINT with a vector below 16 */
   writeSint(i: number, low: number, high: number): boolean {
-    if ((low & (MASKED | POLLING)) === 0 && (low & 0xff) < 16) return false;
+    if ((low & MASKED) === 0 && (low & 0xff) < 16) return false;
     const at = (SynicArea.sint >> 2) + i * 2;
     this.#words[at] = low;
     this.#words[at + 1] = high;
@@ -94,12 +95,11 @@ export class Synic {
   /** SIMP or SIEFP. A page is cleared when it is enabled at a new place. */
   writePage(area: number, low: number, high: number): void {
     const at = area >> 2;
-    const before = this.#words[at]!;
+    const before = this.#page(area);
     this.#words[at] = low;
     this.#words[at + 1] = high;
     const page = this.#page(area);
-    if (page >= 0 && ((before & ENABLED) === 0 || (before & ~0xfff) !== (low & ~0xfff)))
-      this.#memory.write(page, new Uint8Array(4096));
+    if (page >= 0 && page !== before) this.#memory.write(page, new Uint8Array(4096));
     this.deliver();
   }
   writeControl(low: number, high: number): void {
@@ -125,13 +125,16 @@ export class Synic {
   /** Takes what other threads left. One word load when there is nothing. */
   poll(): void {
     if (Atomics.load(this.#words, SynicArea.attention >> 2) === 0) return;
-    const attention = Atomics.exchange(this.#words, SynicArea.attention >> 2, 0);
+    // only our own bits: another thread may just now have asked for something else, and waits for it
+    const mine = Attention.events | Attention.messages;
+    const attention = Atomics.and(this.#words, SynicArea.attention >> 2, ~mine);
     if ((attention & Attention.events) !== 0) this.#takeEvents();
     if ((attention & Attention.messages) !== 0) this.deliver();
   }
   #takeEvents(): void {
     const page = this.#on ? this.#page(SynicArea.siefp) : -1;
-    const area = (page + VMBUS_SINT * 256) >> 2;
+    // no shift: RAM may be larger than 2 GiB
+    const area = (page + VMBUS_SINT * 256) / 4;
     let raise = false;
     for (let w = 0; w < 64; w++) {
       if (Atomics.load(this.#words, (SynicArea.events >> 2) + w) === 0) continue;
@@ -154,15 +157,15 @@ export class Synic {
     let taken = first;
     const tail = Atomics.load(this.#words, SynicArea.queueTail >> 2);
     while (taken !== tail) {
-      const slot = (taken >>> 0) % QUEUE_SLOTS;
-      const at = ((SynicArea.queue + slot * SLOT_BYTES) >> 2) | 0;
+      const slot = taken % QUEUE_SLOTS;
+      const at = (SynicArea.queue + slot * SLOT_BYTES) >> 2;
       const sint = this.#words[at]! & (SINTS - 1);
       const bytes = this.#areas.queueBytes;
       const from = slot * SLOT_BYTES + SLOT_PAYLOAD;
       const length = Math.min(this.#words[at + 2]!, MAX_PAYLOAD);
-      const more = ((taken + 1) | 0) !== tail;
-      if (!this.#put(page, sint, this.#words[at + 1]!, bytes.subarray(from, from + length), more)) break;
-      taken = (taken + 1) | 0;
+      const next = queueNext(taken, QUEUE_SLOTS);
+      if (!this.#put(page, sint, this.#words[at + 1]!, bytes.subarray(from, from + length), next !== tail)) break;
+      taken = next;
     }
     if (taken !== first) {
       Atomics.store(this.#words, head, taken);
@@ -174,15 +177,16 @@ export class Synic {
   #put(page: number, sint: number, type: number, payload: Uint8Array, more: boolean): boolean {
     const memory = this.#memory;
     const at = page + sint * SLOT_BYTES;
-    if (Atomics.load(memory.words, at >> 2) !== 0) {
-      memory.ram[at + MESSAGE.flags] = memory.ram[at + MESSAGE.flags]! | MESSAGE_PENDING;
+    if (Atomics.load(memory.words, at / 4) !== 0) {
+      memory.ram[at + MESSAGE.flags]! |= MESSAGE_PENDING;
+      memory.written(at + MESSAGE.flags, 1);
       return false;
     }
     memory.ram[at + MESSAGE.size] = payload.length;
     memory.ram[at + MESSAGE.flags] = more ? MESSAGE_PENDING : 0;
-    memory.ram.fill(0, at + MESSAGE.size + 2, at + MESSAGE.payload);
+    memory.ram.fill(0, at + MESSAGE.flags + 1, at + MESSAGE.payload);
     memory.ram.set(payload, at + MESSAGE.payload);
-    Atomics.store(memory.words, at >> 2, type | 0);
+    Atomics.store(memory.words, at / 4, type | 0);
     memory.written(at, MESSAGE.payload + payload.length);
     const sintRegister = this.#sint(sint);
     this.#trace.record(TraceKind.synicMessage, sint, sintRegister & 0xff, (sintRegister & MASKED) === 0 ? 1 : 0);

@@ -61,12 +61,14 @@ export class SyntheticTimers {
     this.#words[this.#at(n) + 6] = time % 2 ** 32;
     this.#words[this.#at(n) + 7] = Math.floor(time / 2 ** 32);
   }
+  /** Message mode to SINT 0 is no target: such a timer stays off (TLFS). */
+  #hasTarget(config: number): boolean {
+    return (config & Config.direct) !== 0 || ((config >>> 16) & 15) !== 0;
+  }
   writeConfig(n: number, low: number, high: number): void {
     const at = this.#at(n);
     this.#o.stopped(n);
-    // message mode to SINT 0 is no target: the timer stays off (TLFS)
-    const lost = (low & Config.direct) === 0 && ((low >>> 16) & 15) === 0;
-    this.#words[at] = lost ? low & ~Config.enable : low;
+    this.#words[at] = this.#hasTarget(low) ? low : low & ~Config.enable;
     this.#words[at + 1] = high;
     this.#arm(n);
   }
@@ -75,8 +77,9 @@ export class SyntheticTimers {
     this.#words[at + 2] = low;
     this.#words[at + 3] = high;
     this.#o.stopped(n);
-    if (low === 0 && high === 0) this.#words[at] = this.#words[at]! & ~Config.enable;
-    else if ((this.#words[at]! & Config.autoEnable) !== 0) this.#words[at] = this.#words[at]! | Config.enable;
+    const config = this.#words[at]!;
+    if (low === 0 && high === 0) this.#words[at] = config & ~Config.enable;
+    else if ((config & Config.autoEnable) !== 0 && this.#hasTarget(config)) this.#words[at] = config | Config.enable;
     this.#arm(n);
   }
   #arm(n: number): void {
@@ -101,8 +104,9 @@ export class SyntheticTimers {
     if ((config & Config.periodic) === 0) this.#words[at] = config & ~Config.enable;
     else {
       expiration = this.#next(n);
-      // expirations that nobody could have seen are left out
-      const next = Math.min(Math.max(expiration + count, referenceTime(nowNs) + 1), LATEST);
+      // expirations that nobody could have seen are left out; the others stay where they were
+      const missed = Math.max(0, Math.floor((referenceTime(nowNs) - expiration) / count));
+      const next = Math.min(expiration + (missed + 1) * count, LATEST);
       this.#setNext(n, next);
       this.#o.deadlines.set(`${this.#o.name}/stimer${n}`, nsOfReferenceTime(next));
     }

@@ -15,7 +15,14 @@ import { SocketService } from "../services/sockets/socket-service.js";
 import { TraceRing } from "../trace/trace.js";
 import type { VmbusDevice } from "../vmbus/device.js";
 import { VmbusServer } from "../vmbus/server.js";
-import type { DeviceSideState, DeviceSpec, DeviceStatus, FromDevices, ToDevices } from "./device-messages.js";
+import {
+  type DeviceSideState,
+  type DeviceSpec,
+  type DeviceStatus,
+  type FromDevices,
+  SERVICE_NAMES,
+  type ToDevices,
+} from "./device-messages.js";
 import type { MachineDisks } from "./machine-disks.js";
 import { SocketBridge } from "./socket-bridge.js";
 
@@ -49,6 +56,7 @@ export class DeviceSide {
   readonly #bridge: SocketBridge | undefined;
   readonly #devices: VmbusDevice[] = [];
   #lightsChanged = false;
+  #socketsLit = false;
   #frozen = false;
   #freezing = false;
 
@@ -83,8 +91,9 @@ export class DeviceSide {
     this.#server.onConnected = () => {
       this.#lightsChanged = true;
     };
-    this.#server.onChannelState = () => {
-      this.#lightsChanged = true;
+    this.#server.onChannelState = (_relid, name, state) => {
+      if (name !== "socket") this.#lightsChanged = true;
+      else if (state === "open" && !this.#socketsLit) this.#lightsChanged = this.#socketsLit = true;
     };
     const has = (name: string): boolean => (o.spec.services as readonly string[]).includes(name);
     const common = { clock: o.clock, deadlines: this.deadlines, trace: this.trace };
@@ -164,7 +173,9 @@ export class DeviceSide {
     const version = this.#version();
     const open = new Set<string>();
     for (const c of this.#server.channels()) if (c.state === "open" && c.name !== "socket") open.add(c.name);
-    this.#o.post({ type: "lights", vmbusVersion: version, open: [...open] });
+    // the driver of sockets has no device of its own: the first connection shows it
+    if (this.#socketsLit) open.add("sockets");
+    this.#o.post({ type: "lights", vmbusVersion: version, open: SERVICE_NAMES.filter((name) => open.has(name)) });
   }
   #version(): string | undefined {
     const version = this.#server.connection?.version;

@@ -77,6 +77,8 @@ export interface VmEnd {
 type Listener<T> = (value: T) => void;
 /** May return a promise: until it is settled, the bytes count as not taken, and a guest that prints much waits. */
 export type OutputListener = (bytes: Uint8Array) => void | Promise<void>;
+/** What a repeatable guest takes for the present: the first second of 2026. */
+const DETERMINISTIC_DATE = 1_767_225_600;
 /** Trace records of a report. */
 const LAST_RECORDS = 1000;
 /** A report waits this long for them. */
@@ -229,7 +231,7 @@ export class Vm implements AsyncDisposable {
     const start: ProcessorStart = {
       spec,
       engine,
-      wallClockSeconds: this.#platform.wallClockSeconds(),
+      wallClockSeconds: seed === undefined ? this.#platform.wallClockSeconds() : DETERMINISTIC_DATE,
       time: this.#platform.timeBase(saved?.timeNs ?? 0),
       control: this.#control,
     };
@@ -478,6 +480,8 @@ export class Vm implements AsyncDisposable {
   }
   /** Whether the agent in the guest takes commands. */
   get #byAgent(): boolean {
+    // answers of this thread come at times of the host's: a run with it could not be repeated
+    if (this.#options.deterministic !== undefined) return false;
     return this.#options.guest.hasAgent === true && this.#services.includes("sockets");
   }
   get reboots(): number {
@@ -647,7 +651,11 @@ export class Vm implements AsyncDisposable {
    */
   async spawn(command: Command, o: SpawnOptions & SpawnListeners & WaitOptions = {}): Promise<GuestProcess> {
     if (!this.#byAgent)
-      throw new VmError("no-exec", "this machine has no agent", "take debian:12 with the sockets service");
+      throw new VmError(
+        "no-exec",
+        "this machine has no agent",
+        "take debian:12 with the sockets service, not deterministic",
+      );
     if (!this.#agent.ready)
       await this.#wait<void>("the agent in the guest", o, true, (done) => this.#agent.onReady(done));
     return this.#agent.spawn(command, o);

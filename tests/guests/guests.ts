@@ -32,7 +32,7 @@ export function enlighten(
   args: readonly string[],
   options: {
     env?: Record<string, string>;
-    input?: string;
+    input?: string | Uint8Array;
     during?: (kill: (s: NodeJS.Signals) => void, stderr: () => string, stdout: () => string) => void;
   } = {},
 ): Promise<ProgramResult> {

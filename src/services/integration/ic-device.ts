@@ -23,6 +23,8 @@ export interface IcDeviceState {
   readonly transaction: number;
   readonly outstanding: boolean;
   readonly negotiated: { readonly framework: IcVersion; readonly message: IcVersion } | undefined;
+  /** A message that found the ring full. */
+  readonly unsent: Uint8Array | undefined;
   readonly component: unknown;
 }
 
@@ -117,7 +119,8 @@ export abstract class IcDevice implements VmbusDevice, ChannelHandler {
   }
   onPacket(packet: InboundPacket): void {
     const reply = packet.type === PacketType.inBand ? readIcReply(packet.payload, packet.payloadLength) : undefined;
-    if (reply === undefined || !this.#outstanding) {
+    // while ours waits for room, nothing can answer it
+    if (reply === undefined || !this.#outstanding || this.#unsent !== undefined) {
       this.#violation("a packet that answers nothing");
       return;
     }
@@ -168,6 +171,7 @@ export abstract class IcDevice implements VmbusDevice, ChannelHandler {
       transaction: this.#transaction,
       outstanding: this.#outstanding,
       negotiated: this.#negotiated,
+      unsent: this.#unsent?.slice(),
       component: this.saveComponent(),
     };
   }
@@ -177,6 +181,7 @@ export abstract class IcDevice implements VmbusDevice, ChannelHandler {
     this.#transaction = s.transaction;
     this.#outstanding = s.outstanding;
     this.#negotiated = s.negotiated;
+    this.#unsent = s.unsent?.slice();
     this.restoreComponent(s.component);
     return channels.map(() => this);
   }

@@ -101,7 +101,7 @@ export function readIcReply(
   };
 }
 
-/** The versions that a guest chose; undefined when it found none, or says what it cannot mean. */
+/** The versions that a guest chose; undefined when it found none, or names one that was not offered. */
 export function readNegotiation(
   payload: Uint8Array,
   length: number,
@@ -115,7 +115,7 @@ export function readNegotiation(
     view.getUint16(Ic.body + 10 + i * 4, true),
   ];
   const chosen = (list: readonly IcVersion[], [major, minor]: IcVersion): IcVersion | undefined =>
-    list.find(([a, b]) => a === major && b === minor) ?? list.findLast(([a]) => a === major);
+    list.find(([a, b]) => a === major && b === minor);
   const framework = chosen(FRAMEWORK_VERSIONS, at(0));
   const message = chosen(offered, at(1));
   return framework === undefined || message === undefined ? undefined : { framework, message };

@@ -62,8 +62,8 @@ export class ShutdownService extends IcDevice {
       view.setUint32(Ic.body + 4, request.timeoutSeconds, true);
       const flags = (request.restart ? Flag.restart : Flag.powerOff) | (request.force ? FORCE : 0);
       view.setUint32(Ic.body + 8, flags, true);
-      const text = new TextEncoder().encode(request.message).subarray(0, MESSAGE_BYTES - 1);
-      bytes.set(text, Ic.body + 12);
+      // cut between characters, with a 0 behind it
+      new TextEncoder().encodeInto(request.message, bytes.subarray(Ic.body + 12, Ic.body + 12 + MESSAGE_BYTES - 1));
     });
   }
   #finish(outcome: ShutdownOutcome): void {

@@ -19,7 +19,7 @@ import { PIPE_DATA } from "../integration/ic-protocol.js";
 const PIPE_HEADER = 8;
 /** Most data of a packet to the guest: four times what the guest sends at once, and no more than Linux's buffer takes. */
 export const MAX_PACKET_DATA = 16384;
-/** Descriptor, pipe header and trailer: what a FIN needs and a packet costs. */
+/** Descriptor, pipe header and trailer: what a FIN takes in the ring, and a packet beside its data. */
 const PACKET_OVERHEAD = 32;
 /** Bytes that wait for room in the ring; beyond it the writer is told to wait. */
 const HIGH_WATER = 256 << 10;
@@ -27,8 +27,10 @@ const HIGH_WATER = 256 << 10;
 const OPEN_PATIENCE_NS = 5e9;
 /** How long after both ends have closed, the guest may go on reading what is in its ring. */
 const LINGER_NS = 5e9;
+/** Guests do not signal that they have read: first look after so long, then after twice that, and so on. */
+const FIRST_LOOK_NS = 1e6;
 
-/** Byte 4 of the offer's user-defined data: the guest accepts (or asked for) the connection. */
+/** Byte 4 of the offer's user-defined data: the guest is to accept the connection (it has not asked for it). */
 const ACCEPTS = 4;
 
 export type SocketState = "opening" | "open" | "closing" | "closed";
@@ -49,23 +51,23 @@ export interface SocketEvents {
 export interface SocketOptions {
   readonly classId: string;
   readonly instanceId: string;
-  /** The guest listens (we connect), or it asked for the connection. */
+  /** The guest listens and we connect; false: it asked for the connection. */
   readonly guestAccepts: boolean;
   readonly events: SocketEvents;
   readonly now: () => number;
   readonly deadlines: Deadlines;
   /** Unique among the sockets' deadlines. */
   readonly deadline: string;
-  /** The service forgets it, and may use names and deadline again. */
-  readonly onReleased: (socket: HvSocket) => void;
 }
+/** The bus's channels show this beside their contract; where they do not, only an empty ring counts as read. */
+type RingChannel = Channel & { readonly outBytes?: number };
 
 /** One connection. */
 export class HvSocket implements VmbusDevice, ChannelHandler {
   readonly offer: OfferParameters;
   readonly #o: SocketOptions;
   #offer: Offer | undefined;
-  #channel: Channel | undefined;
+  #channel: RingChannel | undefined;
   #state: SocketState = "opening";
   /** Data, and at the end an empty piece for FIN, that wait for room. */
   readonly #queue: Uint8Array[] = [];
@@ -73,10 +75,15 @@ export class HvSocket implements VmbusDevice, ChannelHandler {
   /** Bytes of the first piece that have left. */
   #sentOfFirst = 0;
   #wantsDrain = false;
+  #paused = false;
   #ended = false;
-  #finSent = false;
+  /** Our direction has ended for the guest, by a FIN or because it will see the rescind. */
+  #finished = false;
+  #finInRing = false;
   #guestEnded = false;
-  #rescinded = false;
+  /** In state "closing": until when the guest may read, and the wait between two looks. */
+  #lingerUntil = 0;
+  #lookAfter = FIRST_LOOK_NS;
   readonly #packet: OutboundPacket = {
     type: PacketType.inBand,
     flags: 0,
@@ -142,9 +149,11 @@ export class HvSocket implements VmbusDevice, ChannelHandler {
   }
   /** The receiver is busy: data stay in the ring, and the guest's writer waits. */
   pause(): void {
+    this.#paused = true;
     this.#channel?.pause();
   }
   resume(): void {
+    this.#paused = false;
     this.#channel?.resume();
   }
 
@@ -154,6 +163,7 @@ export class HvSocket implements VmbusDevice, ChannelHandler {
     this.#channel = channel;
     this.#state = "open";
     this.#o.deadlines.set(this.#o.deadline, undefined);
+    if (this.#paused) channel.pause();
     this.#o.events.onOpen();
     this.#pump();
     return this;
@@ -182,7 +192,11 @@ export class HvSocket implements VmbusDevice, ChannelHandler {
   }
   onClose(): void {
     this.#channel = undefined;
-    this.#close(this.#guestEnded && this.#finSent ? undefined : "reset");
+    this.#close(this.#guestEnded && this.#finished ? undefined : "reset");
+  }
+  /** The bus has let go of it: the guest has released it, or has let go of the whole bus. */
+  released(): void {
+    this.#close(this.#state === "opening" ? "refused" : "reset");
   }
 
   /** Sends what fits. */
@@ -191,6 +205,12 @@ export class HvSocket implements VmbusDevice, ChannelHandler {
     if (channel === undefined || this.#state !== "open") return;
     while (this.#queue.length > 0) {
       const first = this.#queue[0]!;
+      if (first.length === 0 && this.#guestEnded && channel.outEmpty) {
+        // the guest has closed and has read everything: the rescind is its end, a FIN would only lie there
+        this.#queue.shift();
+        this.#finished = true;
+        break;
+      }
       // a packet that the ring can hold whole, with room for a FIN behind it
       const most = Math.min(MAX_PACKET_DATA, (channel.outRingBytes >> 1) - 2 * PACKET_OVERHEAD);
       const n = Math.min(first.length - this.#sentOfFirst, most);
@@ -204,7 +224,7 @@ export class HvSocket implements VmbusDevice, ChannelHandler {
       if (this.#sentOfFirst < first.length) continue;
       this.#queue.shift();
       this.#sentOfFirst = 0;
-      if (first.length === 0) this.#finSent = true;
+      if (first.length === 0) this.#finished = this.#finInRing = true;
     }
     if (this.#wantsDrain && this.#queued <= HIGH_WATER / 2) {
       this.#wantsDrain = false;
@@ -214,43 +234,53 @@ export class HvSocket implements VmbusDevice, ChannelHandler {
   }
   /** Both directions have ended: the guest gets time to read the rest, then the channel goes. */
   #closeWhenDone(): void {
-    if (this.#state !== "open" || !this.#guestEnded || !this.#finSent) return;
+    if (this.#state !== "open" || !this.#guestEnded || !this.#finished) return;
     this.#state = "closing";
-    if (this.#channel?.outEmpty === true) this.#close(undefined);
-    else this.#o.deadlines.set(this.#o.deadline, this.#o.now() + LINGER_NS);
+    this.#lingerUntil = this.#o.now() + LINGER_NS;
+    this.onDeadline();
   }
-  /** The guest signals when it has read; this is the other way to find out. */
-  get waitsForReader(): boolean {
-    return this.#state === "closing" && this.#channel !== undefined;
+  /** Whether the guest has read everything. Linux looks at a FIN in the ring and leaves it there. */
+  get #isRead(): boolean {
+    const channel = this.#channel;
+    if (channel === undefined || channel.outEmpty) return true;
+    return this.#finInRing && channel.outBytes !== undefined && channel.outBytes <= PACKET_OVERHEAD;
   }
+  /** It only waits for the guest to have read: looks whether it has. */
   checkReader(): void {
-    if (this.waitsForReader && this.#channel!.outEmpty) this.#close(undefined);
+    if (this.#state === "closing" && this.#isRead) this.#close(undefined);
   }
   /** Its deadline is due. */
   onDeadline(): void {
+    const now = this.#o.now();
+    if (this.#state === "opening" || (this.#state === "closing" && (this.#isRead || now >= this.#lingerUntil))) {
+      this.giveUp();
+      return;
+    }
+    if (this.#state !== "closing") return;
+    this.#o.deadlines.set(this.#o.deadline, Math.min(now + this.#lookAfter, this.#lingerUntil));
+    this.#lookAfter *= 2;
+  }
+  /** Waits no longer, for the guest to open it or to read the rest. */
+  giveUp(): void {
     if (this.#state === "opening") this.#close("refused");
     else if (this.#state === "closing") this.#close(undefined);
   }
+  /** The guest's close waits for the rescind without end (Linux: `hvs_destruct`), so that each way here leads to one. */
   #close(failure: SocketFailure | undefined): void {
-    if (this.#state !== "closed") {
-      this.#state = "closed";
-      this.#queue.length = 0;
-      this.#queued = 0;
-      this.#o.deadlines.set(this.#o.deadline, undefined);
-      this.#o.events.onClose(failure);
-    }
-    if (this.#rescinded) return;
-    this.#rescinded = true;
-    this.#offer?.rescind(() => this.#o.onReleased(this));
+    if (this.#state === "closed") return;
+    this.#state = "closed";
+    this.#queue.length = 0;
+    this.#queued = 0;
+    this.#o.deadlines.set(this.#o.deadline, undefined);
+    this.#offer?.rescind();
+    this.#o.events.onClose(failure);
   }
 
-  /** Connections do not outlive a saved state: the guest's end is told so when the machine goes on. */
+  /** Nothing: the offer is transient, and the guest of a restored machine is told that it has gone. */
   save(): undefined {
     return undefined;
   }
-  restore(_state: unknown, channels: readonly Channel[]): readonly ChannelHandler[] {
-    this.#channel = channels[0];
-    this.#state = "open";
-    return channels.map(() => this);
+  restore(): never {
+    throw new Error("invariant broken: transient offers are not restored");
   }
 }

@@ -1,14 +1,18 @@
 /** All Hyper-V sockets of a machine: connections to ports that the guest listens on, and listeners for those that it makes. */
 import type { Clock, Deadlines } from "../../machine/device.js";
 import type { Offer, VmbusDevice } from "../../vmbus/device.js";
+import type { OfferOptions } from "../../vmbus/server.js";
 import { HvSocket, type SocketEvents } from "./hv-socket.js";
 
 /** Last twelve bytes of a service id (Linux: "the well-known GUID template"). */
 const TEMPLATE = "-facb-11e6-bd58-64006a7986d3";
 /** STATUS_CONNECTION_REFUSED. */
 const REFUSED = 0xc0000236;
-/** Connections at once: each takes a relid. */
+/** Connections at once, those that the guest has not let go of included: each takes a relid. */
 const MAX_SOCKETS = 1024;
+/** The guest shows the first word of an instance as the peer's port: of connections that we make, in this range. */
+const FIRST_PORT = 0x40000000;
+const PORTS = 0x3fffffff;
 
 export const servicePort = (guid: string): number | undefined =>
   guid.endsWith(TEMPLATE) ? Number.parseInt(guid.slice(0, 8), 16) : undefined;
@@ -16,7 +20,10 @@ export const serviceGuid = (port: number): string => (port >>> 0).toString(16).p
 
 /** What of the bus it needs. */
 export interface SocketBus {
-  offer(device: VmbusDevice): Offer;
+  /** How many channels more there may be; at 0 `offer` throws. */
+  readonly freeRelids: number;
+  /** Throws for a class and instance that is offered already. */
+  offer(device: VmbusDevice, options: OfferOptions): Offer;
   sendTlConnectResult(endpoint: string, service: string, status: number): void;
 }
 
@@ -24,27 +31,35 @@ export class SocketService {
   readonly #bus: SocketBus;
   readonly #clock: Clock;
   readonly #deadlines: Deadlines;
+  /** All that the guest has not let go of. */
   readonly #sockets = new Set<HvSocket>();
+  /** The newest of each pair of service and endpoint. */
+  readonly #byPair = new Map<string, HvSocket>();
+  readonly #byDeadline = new Map<string, HvSocket>();
   readonly #listeners = new Map<number, (socket: () => HvSocket, peerPort: number) => SocketEvents>();
   readonly #freeDeadlines: string[] = [];
   #deadlineCount = 0;
   #serial = 0;
-  /** Offers that wait until an older one of the same name is gone are the bus's business. */
 
   constructor(o: { readonly bus: SocketBus; readonly clock: Clock; readonly deadlines: Deadlines }) {
     this.#bus = o.bus;
     this.#clock = o.clock;
     this.#deadlines = o.deadlines;
   }
+  /** Connections, those included that have ended and that the guest has not let go of. */
   get count(): number {
     return this.#sockets.size;
   }
-  /** To a port that the guest listens on. It takes the connection, or (there is nobody) it says nothing and we give up. */
+  /**
+   * To a port that the guest listens on. It takes the connection, or (there is nobody) it says nothing and we give up.
+   * @returns undefined when there are too many connections
+   */
   connect(port: number, events: SocketEvents): HvSocket | undefined {
-    // the guest shows the first word as the peer's port; the rest makes it unique
-    const serial = ++this.#serial;
-    const instanceId = `${(0x40000000 + (serial % 0x3fffffff)).toString(16).padStart(8, "0")}${TEMPLATE}`;
-    return this.#make(serviceGuid(port), instanceId, true, () => events);
+    const service = serviceGuid(port);
+    let endpoint: string;
+    do endpoint = serviceGuid(FIRST_PORT + (++this.#serial % PORTS));
+    while (this.#byPair.has(service + endpoint));
+    return this.#make(service, endpoint, true, () => events);
   }
   /** @param accept gets the new socket and gives what it does with it */
   listen(port: number, accept: (socket: () => HvSocket, peerPort: number) => SocketEvents): void {
@@ -58,8 +73,14 @@ export class SocketService {
     const port = servicePort(service);
     const accept = port === undefined ? undefined : this.#listeners.get(port);
     const peerPort = Number.parseInt(endpoint.slice(0, 8), 16);
+    // a guest that asks anew has given up an offer that it did not open, and a connection that it has closed
+    const earlier = this.#byPair.get(service + endpoint);
+    earlier?.giveUp();
+    const isTaken = earlier !== undefined && earlier.state !== "closed";
     const socket =
-      accept === undefined ? undefined : this.#make(service, endpoint, false, (get) => accept(get, peerPort));
+      accept === undefined || isTaken
+        ? undefined
+        : this.#make(service, endpoint, false, (get) => accept(get, peerPort));
     this.#bus.sendTlConnectResult(endpoint, service, socket === undefined ? REFUSED : 0);
   }
   #make(
@@ -68,7 +89,7 @@ export class SocketService {
     guestAccepts: boolean,
     eventsOf: (socket: () => HvSocket) => SocketEvents,
   ): HvSocket | undefined {
-    if (this.#sockets.size >= MAX_SOCKETS) return undefined;
+    if (this.#sockets.size >= MAX_SOCKETS || this.#bus.freeRelids === 0) return undefined;
     let socket: HvSocket;
     const events = eventsOf(() => socket);
     const deadline = this.#freeDeadlines.pop() ?? this.#newDeadline();
@@ -80,18 +101,24 @@ export class SocketService {
       now: () => this.#clock.now(),
       deadlines: this.#deadlines,
       deadline,
-      onReleased: (s) => {
-        this.#sockets.delete(s);
-        this.#byDeadline.delete(s.deadline);
-        this.#freeDeadlines.push(s.deadline);
-      },
     });
     this.#sockets.add(socket);
+    this.#byPair.set(classId + instanceId, socket);
     this.#byDeadline.set(deadline, socket);
-    socket.offered(this.#bus.offer(socket));
+    const released = (): void => {
+      socket.released();
+      this.#forget(socket);
+    };
+    socket.offered(this.#bus.offer(socket, { transient: true, released }));
     return socket;
   }
-  readonly #byDeadline = new Map<string, HvSocket>();
+  #forget(socket: HvSocket): void {
+    const pair = socket.offer.classId + socket.offer.instanceId;
+    this.#sockets.delete(socket);
+    if (this.#byPair.get(pair) === socket) this.#byPair.delete(pair);
+    this.#byDeadline.delete(socket.deadline);
+    this.#freeDeadlines.push(socket.deadline);
+  }
   #newDeadline(): string {
     const id = `socket${this.#deadlineCount++}`;
     this.#deadlines.register(id, () => this.#byDeadline.get(id)?.onDeadline());
@@ -99,10 +126,6 @@ export class SocketService {
   }
   /** After each turn of the bus: connections that only wait for the guest to have read everything. */
   check(): void {
-    for (const socket of this.#sockets) if (socket.waitsForReader) socket.checkReader();
-  }
-  /** The machine went on from a saved state, or the bus was reset. */
-  destroyAll(): void {
-    for (const socket of [...this.#sockets]) socket.destroy();
+    for (const socket of this.#sockets) socket.checkReader();
   }
 }
