@@ -242,6 +242,8 @@ function flow(stream: NodeJS.WritableStream, data: string | Uint8Array): void | 
   return stream.write(data, () => settle()) ? undefined : taken;
 }
 
+/** The line that says what lit up waits this long for the agent. */
+const AGENT_MS = 700;
 /** "debian:12 up in 2.4 s · VMBus 5.3 · storage heartbeat": what lit up. */
 function summary(machine: Vm): string {
   const { vmbusVersion, services } = machine.integration.lights;
@@ -259,7 +261,13 @@ function announce(machine: Vm, progress: ProgressLine): void {
     progress.clear();
     stop();
   });
-  machine.waitForPrompt().then(
+  const lit = async (): Promise<void> => {
+    await machine.waitForPrompt();
+    // the agent comes up beside the shell
+    if (machine.integration.lights.vmbusVersion !== undefined)
+      await machine.integration.waitForLights(["sockets"], { timeoutMs: AGENT_MS }).catch(() => {});
+  };
+  lit().then(
     () => {
       if (machine.guest.prompt !== undefined) process.stderr.write(`\r\x1b[K\r\n${summary(machine)}\r\n`);
       // the shell has drawn its prompt already: an empty line makes it draw another

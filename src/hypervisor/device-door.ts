@@ -135,7 +135,7 @@ export class DeviceDoor {
       this.#ask(0, Attention.hostWrites);
       for (;;) {
         const done = Atomics.load(p, PartitionArea.writesDone >> 2);
-        if (done === (asked | 0)) return;
+        if (done === (asked | 0) || Atomics.load(p, PartitionArea.stopped >> 2) !== 0) return;
         Atomics.wait(p, PartitionArea.writesDone >> 2, done, 100);
       }
     };

@@ -113,6 +113,13 @@ export class Hypervisor {
     if (p.buffer instanceof SharedArrayBuffer) Atomics.notify(p, PartitionArea.writesDone >> 2);
   }
 
+  /** The processor has run for the last time. */
+  stop(): void {
+    const p = this.#partition;
+    Atomics.store(p, PartitionArea.stopped >> 2, 1);
+    if (p.buffer instanceof SharedArrayBuffer) Atomics.notify(p, PartitionArea.writesDone >> 2);
+  }
+
   // ---- hypercalls -------------------------------------------------------------------------------------------------------
   get hypercallsEnabled(): boolean {
     return (this.#partition[PartitionArea.hypercall >> 2]! & ENABLE) !== 0;

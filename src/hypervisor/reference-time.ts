@@ -33,7 +33,8 @@ export function referenceTscPage(tscOffset: { readonly low: number; readonly hig
   // The guest's TSC is virtual time plus its own offset: that is taken off again, to the nearest tick below. A guest that moves
   // its TSC by no whole number of ticks reads a time that is one tick ahead at most.
   const ticks = (BigInt(tscOffset.high | 0) << 32n) + BigInt(tscOffset.low >>> 0);
-  view.setBigInt64(16, -((ticks - BigInt.asUintN(64, ((ticks % 100n) + 100n) % 100n)) / 100n), true);
+  const rest = ((ticks % 100n) + 100n) % 100n;
+  view.setBigInt64(16, -((ticks - rest) / 100n), true);
   view.setUint32(0, SEQUENCE, true);
   return page;
 }

@@ -68,6 +68,8 @@ export const PartitionArea = {
   writesAsked: 0x64,
   writesDone: 0x68,
   writesCount: 0x6c,
+  /** Atomic: 1 = the processor will not run any more; nobody waits for it. */
+  stopped: 0x70,
   /** Atomic, by relid: event connections that exist, and those that have been signalled. */
   connections: 0x100,
   signals: 0x200,

@@ -257,6 +257,7 @@ export class ProcessorThread {
   end(how: EndKind, detail: string): void {
     if (this.ended) return;
     this.ended = true;
+    this.partition.hypervisor?.stop();
     this.#flushTrace();
     if (this.#sendsTrace) this.#sendRecords();
     if (how === "triple-fault" || how === "deadlock") this.postLastRecords();

@@ -398,6 +398,11 @@ export class Vm implements AsyncDisposable {
     const old = this.#processor;
     this.#processor = undefined;
     await old?.terminate();
+    if (this.#options.deterministic !== undefined) {
+      // its device side is this machine's alone
+      await this.#devices?.terminate();
+      this.#devices = undefined;
+    }
     if (this.#end !== undefined) return;
     this.#reboots++;
     this.#serial.setReady(false);

@@ -19,6 +19,9 @@ export function readEngine(): Promise<EngineBytes> {
   return engine;
 }
 
+/** A disk that does not take what it was given for so long never will. */
+const CLOSE_MS = 30_000;
+
 export const nodePlatform: Platform = {
   startProcessor(start, events, transfer) {
     const worker = new Worker(ENGINE_FILES.processorWorker, { name: "processor-0" });
@@ -43,6 +46,7 @@ export const nodePlatform: Platform = {
         });
         worker.on("error", () => done());
         worker.on("exit", () => done());
+        setTimeout(done, CLOSE_MS).unref();
         worker.postMessage({ type: "close" });
       });
       await worker.terminate();

@@ -41,6 +41,7 @@ port.once("message", (start: ProcessorStart) => {
       runProcessor(thread, control);
     } catch (error) {
       thread.postLastRecords();
+      thread.partition.hypervisor?.stop();
       throw error;
     }
     port.close();

@@ -3,6 +3,7 @@
  * a length of 0 ends a direction. The last close in a Linux guest waits until the host rescinds the channel, so that it always must.
  */
 import type { Deadlines } from "../../machine/device.js";
+import { GuestViolation, invariant } from "../../machine/guest-violation.js";
 import {
   type Channel,
   type ChannelHandler,
@@ -173,10 +174,10 @@ export class HvSocket implements VmbusDevice, ChannelHandler {
     const view = new DataView(payload.buffer, payload.byteOffset, payloadLength);
     const size = payloadLength >= PIPE_HEADER ? view.getUint32(4, true) : -1;
     const isData = packet.type === PacketType.inBand && size >= 0 && view.getUint32(0, true) === PIPE_DATA;
-    if (!isData || size > payloadLength - PIPE_HEADER || size > MAX_PACKET_DATA) {
-      this.#close("reset");
-      return;
-    }
+    // recorded, and the bus then closes the channel
+    if (!isData) throw new GuestViolation("socket", "no packet of data (Hyper-V sockets, pipe header)", packet.type);
+    if (size > payloadLength - PIPE_HEADER || size > MAX_PACKET_DATA)
+      throw new GuestViolation("socket", "more data than the packet has (Hyper-V sockets, pipe header)", size);
     if (this.#guestEnded) return;
     if (size === 0) {
       this.#guestEnded = true;
@@ -281,6 +282,6 @@ export class HvSocket implements VmbusDevice, ChannelHandler {
     return undefined;
   }
   restore(): never {
-    throw new Error("invariant broken: transient offers are not restored");
+    invariant(false, "transient offers are not restored");
   }
 }
