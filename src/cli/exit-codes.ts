@@ -43,7 +43,8 @@ export function describeFailure(error: unknown): Failure {
   }
   if (error instanceof VmError) {
     return {
-      exitCode: error.code === "timeout" ? ExitCode.timeout : ExitCode.failed,
+      exitCode:
+        error.code === "timeout" ? ExitCode.timeout : NOT_FOUND.has(error.code) ? ExitCode.notFound : ExitCode.failed,
       code: error.code,
       message: error.message,
       hint: error.hint,

@@ -265,6 +265,7 @@ export class Integration {
   }
 }
 
-/** What another thread could not do: about a disk, unless it is our own mistake. */
-export const fromPlain = (e: PlainError): VmError =>
-  new VmError(e.code === "invariant" ? "failed" : "disk", e.message, e.hint);
+/** What the device side could not do: about a disk, unless it is our own mistake. */
+export function fromPlain({ code, message, hint }: PlainError): VmError {
+  return new VmError(code === "invariant" ? "failed" : code === "missing" ? "not-found" : "disk", message, hint);
+}

@@ -19,7 +19,8 @@ export type VmErrorCode =
   | "reset"
   | "closed"
   /** Of disks, with the reason in the message. */
-  | "disk";
+  | "disk"
+  | "not-found";
 
 export class VmError extends Error {
   override readonly name = "VmError";

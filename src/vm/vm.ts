@@ -14,6 +14,7 @@ import {
   type DeviceSpec,
   type DiskSpec,
   type FromDevices,
+  type PlainError,
   SERVICE_NAMES,
   type ServiceName,
 } from "./device-messages.js";
@@ -222,9 +223,11 @@ export class Vm implements AsyncDisposable {
     if (common.hypervisor && seed === undefined && this.#devices === undefined) await this.#startDevices();
     const disks =
       common.hypervisor && seed !== undefined
-        ? await this.#platform.openDisks(this.#deviceSpec().disks, (text) =>
-            this.integration.receive({ type: "problem", text }),
-          )
+        ? await this.#platform
+            .openDisks(this.#deviceSpec().disks, (text) => this.integration.receive({ type: "problem", text }))
+            .catch((error: PlainError) => {
+              throw typeof error.code === "string" && typeof error.hint === "string" ? fromPlain(error) : error;
+            })
         : undefined;
     if (this.#end !== undefined) return;
     this.#control = new Int32Array(new SharedArrayBuffer(Control.words * 4));
