@@ -114,4 +114,6 @@ export interface DeviceStatus {
     readonly counters: Readonly<Record<string, number>>;
   }[];
   readonly sockets: number;
+  /** ms that the device side's thread has worked since it started; undefined where it has none of its own. */
+  readonly busyMs: number | undefined;
 }

@@ -41,6 +41,8 @@ export interface DeviceSideOptions {
   /** The machine's disks; undefined when storage is not offered. */
   readonly disks?: MachineDisks;
   readonly saved?: DeviceSideState;
+  /** ms that this thread has worked. */
+  readonly busyMs?: () => number;
 }
 
 export class DeviceSide {
@@ -233,6 +235,7 @@ export class DeviceSide {
       timeSync: this.#timeSync === undefined ? undefined : { messages: this.#timeSync.messages },
       disks: this.#o.disks?.status() ?? [],
       sockets: this.#sockets?.count ?? 0,
+      busyMs: this.#o.busyMs?.(),
     };
   }
 }

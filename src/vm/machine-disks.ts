@@ -9,6 +9,8 @@ export interface MachineDisks {
   controller(memory: GuestMemory, trace: Trace): VmbusDevice;
   readonly device: VmbusDevice | undefined;
   offered(offer: Offer): void;
+  /** Whether something will complete later. */
+  readonly isBusy: boolean;
   /** Calls when nothing is in flight. */
   quiesce(done: () => void): void;
   status(): DeviceStatus["disks"];

@@ -87,6 +87,9 @@ class NodeDisks implements MachineDisks {
   offered(offer: Offer): void {
     this.#controller?.attach(offer);
   }
+  get isBusy(): boolean {
+    return this.#controller?.isBusy === true;
+  }
   quiesce(done: () => void): void {
     if (this.#controller === undefined) done();
     else this.#controller.quiesce(done);

@@ -2,9 +2,11 @@
 import { randomBytes } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { Worker } from "node:worker_threads";
+import { FIRST_BLOCK, Vp } from "../../cpu/layout.js";
+import { PartitionArea } from "../../hypervisor/shared-areas.js";
 import type { FromDevices } from "../../vm/device-messages.js";
 import type { EngineBytes, FromProcessor } from "../../vm/messages.js";
-import type { Platform } from "../../vm/platform.js";
+import type { DeviceHandle, Platform } from "../../vm/platform.js";
 import { ENGINE_FILES } from "./engine-files.js";
 import { openMachineDisks } from "./machine-disks.js";
 import { trim } from "./trim.js";
@@ -19,6 +21,8 @@ export function readEngine(): Promise<EngineBytes> {
   return engine;
 }
 
+/** Of any machine: the first processor's block is always at the same place. */
+const DOORBELL = (FIRST_BLOCK + Vp.partition + PartitionArea.doorbell) >> 2;
 /** A disk that does not take what it was given for so long never will. */
 const CLOSE_MS = 30_000;
 
@@ -47,14 +51,23 @@ export const nodePlatform: Platform = {
         worker.on("error", () => done());
         worker.on("exit", () => done());
         setTimeout(done, CLOSE_MS).unref();
-        worker.postMessage({ type: "close" });
+        handle.post({ type: "close" });
       });
       await worker.terminate();
     };
-    return {
-      post: (m, transfer = []) => worker.postMessage(m, [...transfer]),
+    let words: Int32Array | undefined;
+    const handle: DeviceHandle = {
+      post: (m, transfer = []) => {
+        worker.postMessage(m, [...transfer]);
+        if (m.type === "machine") words = new Int32Array(m.memory);
+        if (words === undefined) return;
+        // it may be blocked on this word, away from its messages
+        Atomics.add(words, DOORBELL, 1);
+        Atomics.notify(words, DOORBELL);
+      },
       terminate: () => (terminated ??= terminate()),
     };
+    return handle;
   },
   openDisks: (disks, onProblem) => openMachineDisks(disks, { inline: true, onProblem }),
   timeBase: (timeNs) => ({ timeNs, origin: process.hrtime() }),

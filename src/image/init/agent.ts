@@ -21,7 +21,8 @@ socket(LISTENER, 40, 1, 0) or die "no vsock: $!\n";
 bind(LISTENER, address($PORT, $ANY)) or die "bind: $!\n";
 listen(LISTENER, 128) or die "listen: $!\n";
 unblock(LISTENER);
-if (socket(my $hello, 40, 1, 0)) { if (connect($hello, address($PORT, $HOST))) { syswrite($hello, "ready\n") } }
+# closed by hand: a variable of an if's condition lives on to the end of the file
+if (socket(HELLO, 40, 1, 0)) { if (connect(HELLO, address($PORT, $HOST))) { syswrite(HELLO, "ready\n") } close HELLO }
 
 # A session: sock, in (bytes not yet a frame), out (bytes to the host), pid, stdin, stdin_data, stdin_end, stdout, stderr, taken, status.
 %sessions = (); $next = 1;
@@ -69,7 +70,8 @@ sub run {
   my $pid = fork;
   return refuse($s, "fork: $!") unless defined $pid;
   if ($pid == 0) {
-    $SIG{$_} = 'DEFAULT' for qw(PIPE CHLD);
+    # what a shell starts in the background ignores INT and QUIT, and would pass that on
+    $SIG{$_} = 'DEFAULT' for qw(PIPE CHLD INT QUIT);
     syscall(112); # setsid
     if (defined $slave) {
       open(my $tty, '+<', $slave) or do { syswrite($fail_w, "$slave: $!"); syscall(231, 126) };

@@ -146,6 +146,10 @@ export class StorageController implements VmbusDevice {
   get isReady(): boolean {
     return this.#phase === "ready";
   }
+  /** Whether a request waits for its disk. */
+  get isBusy(): boolean {
+    return this.#inFlight > 0;
+  }
   /** Calls back when no request is under way: at once, or later. The guest must be kept from sending more. */
   quiesce(done: () => void): void {
     if (this.#inFlight === 0) done();

@@ -1,0 +1,76 @@
+/** Drivers that are unloaded and loaded again, many times: channels close and open, and nothing is left over on either side. */
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { after, before, describe, it } from "node:test";
+import type { Vm } from "../../src/vm/index.js";
+import { startDebian } from "./guests.js";
+import { assertQuiet, BOOT_MS, eventually, sh, testFolder } from "./hyperv-guest.js";
+
+const TIMES = process.env.ENLIGHTEN_LONG ? 200 : 20;
+const SERVICES = ["storage", "heartbeat", "shutdown", "timesync"] as const;
+
+describe(`drivers that are loaded ${TIMES} times`, () => {
+  let vm: Vm;
+  /** Channels and connections at rest: nothing but the devices, all open. */
+  const atRest = (): Promise<string> =>
+    eventually("the devices alone, open", async () => {
+      const { channels, sockets } = await vm.integration.status();
+      const isGood = sockets === 0 && channels.length === SERVICES.length && channels.every((c) => c.state === "open");
+      return isGood ? JSON.stringify(channels) : undefined;
+    });
+  before(async () => {
+    const folder = await testFolder("modules");
+    vm = await startDebian({ disks: [{ file: join(folder, "disk"), readOnly: false, createBytes: 16 << 20 }] });
+    await vm.integration.waitForLights(SERVICES, { timeoutMs: BOOT_MS });
+    await sh(vm, "until [ -b /dev/sda ]; do sleep 0.1; done", BOOT_MS);
+  });
+  after(() => vm?.kill());
+
+  it("hv_storvsc finds its disk every time, with its data", async () => {
+    const before = await atRest();
+    await sh(
+      vm,
+      `i=0; while [ $i -lt ${TIMES} ]; do
+  echo "round $i" | dd of=/dev/sda bs=512 conv=sync,fsync 2>/dev/null
+  modprobe -r hv_storvsc || exit 1
+  [ -b /dev/sda ] && exit 2
+  modprobe -a hv_storvsc sd_mod || exit 3
+  until [ -b /dev/sda ]; do sleep 0.05; done
+  read -r line </dev/sda; [ "$line" = "round $i" ] || exit 4
+  i=$((i+1))
+done`,
+      600_000,
+    );
+    assert.equal(await atRest(), before);
+    await assertQuiet(vm);
+  });
+
+  it("hv_utils is bound every time, and answers", async () => {
+    const before = await atRest();
+    const { replies } = await vm.integration.heartbeat();
+    await sh(
+      vm,
+      `i=0; while [ $i -lt ${TIMES} ]; do
+  modprobe -r hv_utils || exit 1
+  modprobe hv_utils || exit 2
+  set -- /sys/bus/vmbus/drivers/hv_utils/*-*-*; [ $# -eq 3 ] || exit 3
+  i=$((i+1))
+done`,
+      600_000,
+    );
+    assert.equal(await atRest(), before);
+    const messages = (await sh(vm, "dmesg")).match(/Heartbeat IC version 3\.0/g) ?? [];
+    assert.ok(messages.length > TIMES / 2, `negotiated ${messages.length} times`);
+    await eventually("more replies", async () => {
+      const now = await vm.integration.heartbeat();
+      return now.health === "ok" && now.replies > replies ? true : undefined;
+    });
+    await assertQuiet(vm);
+  });
+
+  it("hv_utils gives the services to the host again: it powers the guest off", async () => {
+    const end = vm.waitForEnd({ timeoutMs: 60_000 });
+    await vm.integration.shutdown({ timeoutMs: 60_000 });
+    assert.equal((await end).how, "power-off");
+  });
+});
