@@ -283,8 +283,9 @@ else {
       const worker = new Worker(new URL(import.meta.url), { workerData: shared });
       const ended = new Promise((resolve, reject) => worker.on("exit", resolve).on("error", reject));
       await new Promise((resolve) => worker.on("online", resolve));
-      while (seen < WRITES) {
+      for (;;) {
         hypervisor.poll();
+        if (seen === WRITES) break;
         if (Atomics.load(areas.synic, SynicArea.attention >> 2) !== 0) continue;
         if (Atomics.wait(areas.synic, SynicArea.attention >> 2, 0, PATIENCE_MS) === "timed-out") break;
       }

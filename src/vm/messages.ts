@@ -12,6 +12,7 @@ export interface TimeBase {
 export type ToProcessor =
   | { readonly type: "input"; readonly serial: SerialNumber; readonly bytes: Uint8Array }
   | { readonly type: "power-button" }
+  | { readonly type: "nmi" }
   | { readonly type: "stats" }
   | { readonly type: "save" }
   /** Stand still and say at what time. */

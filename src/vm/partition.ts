@@ -21,6 +21,7 @@ import { readHvLeaf } from "../hypervisor/cpuid.js";
 import { type GuestCrash, Hypervisor } from "../hypervisor/hypervisor.js";
 import { TSC_HZ } from "../hypervisor/reference-time.js";
 import { AREA_BYTES, type HvAreas, hvAreas, POSTED_BYTES } from "../hypervisor/shared-areas.js";
+import { RequestFlag, requestEvent } from "../machine/apic-page.js";
 import { MmioBus, PortBus } from "../machine/bus.js";
 import { DeadlineQueue, type DeadlineQueueState } from "../machine/deadlines.js";
 import type { AccessWidth, Clock, Entropy } from "../machine/device.js";
@@ -91,6 +92,7 @@ const DIGEST_RANGES = [
   [Vp.seg, Vp.features],
   [Vp.cpl, Vp.cpl + 4],
 ] as const;
+const NMI = 2;
 const IF = 0x200;
 const TF = 0x100;
 /** Vp.shadow after MOV SS and POP SS. */
@@ -495,15 +497,22 @@ export class Partition {
     const { vp, apic } = this;
     const now = this.clock.now();
     if (this.deadlines.earliest() <= now) this.deadlines.runDue(now);
-    const flags = vp.view.getUint32(vp.base + Vp.rflags, true);
     const shadow = vp.view.getUint32(vp.base + Vp.shadow, true) !== 0;
     vp.view.setUint32(vp.base + Vp.shadow, 0, true);
     Atomics.store(vp.words, vp.pendingWord, 0);
     this.hypervisor?.poll();
+    if (apic.hasNmi() && !shadow && vp.view.getUint32(vp.base + Vp.nmiBlocked, true) === 0) {
+      // before any interrupt, and whatever IF says; until IRET there is no other (SDM vol. 3, "Nonmaskable Interrupt")
+      apic.takeNmi();
+      vp.view.setUint32(vp.base + Vp.nmiBlocked, 1, true);
+      this.#halted = this.#idle = false;
+      this.#trace.record(TraceKind.interrupt, NMI);
+      if (vp.runtime.interrupt(NMI) !== 0) return "triple-fault";
+    }
     const vector = apic.pendingVector();
     if (vector >= 0) {
       this.#idle = false;
-      if ((flags & IF) !== 0 && !shadow) {
+      if ((vp.view.getUint32(vp.base + Vp.rflags, true) & IF) !== 0 && !shadow) {
         this.#halted = false;
         const taken = apic.acknowledge();
         if (this.hypervisor?.synic.isAutoEoi(taken) === true) apic.eoi();
@@ -527,6 +536,10 @@ export class Partition {
       return apic.pendingVector() >= 0 || this.deadlines.earliest() <= this.clock.now() ? "running" : "halted";
     }
     return "running";
+  }
+  /** From any thread: a non-maskable interrupt. */
+  injectNmi(): void {
+    requestEvent(this.apic, RequestFlag.Nmi);
   }
   /** Bytes at RIP as far as their page goes, and the code size: what a trace shows. Undefined where the fetch would fault. */
   codeAtRip(): { readonly bytes: Uint8Array; readonly code: 16 | 32 | 64 } | undefined {

@@ -199,6 +199,9 @@ export class ProcessorThread {
         case "power-button":
           this.partition.chipset.pm.pressPowerButton();
           break;
+        case "nmi":
+          this.partition.injectNmi();
+          break;
         case "stats":
           this.#port.post({ type: "stats", stats: this.stats() }, []);
           break;

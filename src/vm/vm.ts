@@ -21,7 +21,9 @@ import {
 import { type Command, type ExecOptions, type ExecResult, GuestAgent, type SpawnListeners } from "./guest-agent.js";
 import type { GuestProcess, SpawnOptions } from "./guest-process.js";
 import { fromPlain, Integration } from "./integration.js";
+import { LastRecords } from "./last-records.js";
 import type { SerialNumber } from "./machine-spec.js";
+import { MainCommand } from "./main-command.js";
 import {
   Control,
   type EndKind,
@@ -80,10 +82,6 @@ type Listener<T> = (value: T) => void;
 export type OutputListener = (bytes: Uint8Array) => void | Promise<void>;
 /** What a repeatable guest takes for the present: the first second of 2026. */
 const DETERMINISTIC_DATE = 1_767_225_600;
-/** Trace records of a report. */
-const LAST_RECORDS = 1000;
-/** A report waits this long for them. */
-const RECORDS_MS = 500;
 /** A guest that was asked to go down gets this long. */
 const SHUTDOWN_MS = 15_000;
 
@@ -121,10 +119,7 @@ export class Vm implements AsyncDisposable {
   /** Commands by serial ports, and by the agent. */
   readonly #serial: SerialCommands;
   readonly #agent: GuestAgent;
-  /** The command of `exec`, run by the agent. */
-  #main: GuestProcess | undefined;
-  /** What `writeStdin` got before the command ran. */
-  #stdin: (Uint8Array | string | undefined)[] = [];
+  readonly #main: MainCommand;
   #startedAt = 0;
   #reboots = 0;
 
@@ -150,6 +145,7 @@ export class Vm implements AsyncDisposable {
     });
     this.#serial = new SerialCommands(this.#waits, this, this.#serves ? "serving" : "ready");
     this.#agent = new GuestAgent(this.#waits, this.integration);
+    this.#main = new MainCommand(this.#agent, options.stdin === true);
     this.#agent.onReady(() => this.#runMain());
     const before = options.saved?.guest;
     if (before !== undefined) {
@@ -316,17 +312,19 @@ export class Vm implements AsyncDisposable {
         break;
       case "records":
         if (m.last) {
-          this.#lastRecords.push(...m.records);
-          this.#recordsCame?.();
+          this.#lastRecords.push(m.records);
         } else this.#options.trace?.(m.records);
         break;
-      case "crash":
+      case "crash": {
+        // a console may print later than the kernel's own log says it
+        const panic = findPanic(this.#log.recent) ?? findPanic(m.text) ?? m.text;
         void this.#stop({
           how: "crashed",
-          detail: findPanic(this.#log.recent) ?? (m.text || `crash parameters ${m.parameters.join(" ")}`),
+          detail: panic === "" ? `crash parameters ${m.parameters.join(" ")}` : panic,
           exitCode: undefined,
         });
         break;
+      }
       case "paused":
         this.#paused?.(m.timeNs);
         this.#paused = undefined;
@@ -380,7 +378,7 @@ export class Vm implements AsyncDisposable {
         else void this.#reboot();
         return;
       case "power-off":
-        return void this.#stop({ how: "power-off", detail, exitCode: this.#mainExit ?? this.#serial.exitCode });
+        return void this.#stop({ how: "power-off", detail, exitCode: this.#main.exitCode ?? this.#serial.exitCode });
       case "debug-exit":
         return void this.#stop({ how: "debug-exit", detail, exitCode: Number(detail) });
       case "stopped":
@@ -410,7 +408,7 @@ export class Vm implements AsyncDisposable {
     this.#reboots++;
     this.#serial.setReady(false);
     this.#agent.setReady(false);
-    this.#main = undefined;
+    this.#main.forget();
     for (const f of this.#rebootListeners) f();
     try {
       await this.#boot();
@@ -424,35 +422,19 @@ export class Vm implements AsyncDisposable {
   }
   /** What the machine's threads had recorded when it crashed or failed, by time. */
   get lastRecords(): readonly TraceRecord[] {
-    return [...this.#lastRecords].sort((a, b) => a.timeNs - b.timeNs).slice(-LAST_RECORDS);
+    return this.#lastRecords.sorted;
   }
-  readonly #lastRecords: TraceRecord[] = [];
-  #recordsCame: (() => void) | undefined;
-  #collected: Promise<void> | undefined;
-  /** Asks both threads for their last records; a thread that is dead or busy does not hold the end up. */
-  async #collectRecords(): Promise<void> {
-    const processor = new Promise<void>((resolve) => {
-      this.#recordsCame = resolve;
-      if (this.#lastRecords.length > 0) resolve();
-      else {
-        this.#processor?.post({ type: "trace" });
-        Atomics.add(this.#control, Control.mail, 1);
-        this.#wake();
-      }
-    });
-    const devices = this.integration.traceRecords({ timeoutMs: RECORDS_MS }).then(
-      (records) => void this.#lastRecords.push(...records),
-      () => {},
-    );
-    const late = new Promise<void>((resolve) => void this.#platform.setTimer(RECORDS_MS, resolve));
-    await Promise.race([Promise.all([processor, devices]), late]);
-  }
+  readonly #lastRecords = new LastRecords();
   async #stop(end: VmEnd): Promise<void> {
     const processor = this.#processor;
     const devices = this.#devices;
     const isReport = end.how === "crashed" || end.how === "failed";
     if (isReport && devices !== undefined && this.#end === undefined)
-      await (this.#collected ??= this.#collectRecords());
+      await this.#lastRecords.collect(this.#platform, this.integration, () => {
+        processor?.post({ type: "trace" });
+        Atomics.add(this.#control, Control.mail, 1);
+        this.#wake();
+      });
     this.#finish(end);
     await processor?.terminate();
     await devices?.terminate();
@@ -540,6 +522,11 @@ export class Vm implements AsyncDisposable {
   }
   pressPowerButton(): void {
     this.#post({ type: "power-button" });
+  }
+
+  /** A non-maskable interrupt: what a guest does with it is its own setting (Linux: kernel.unknown_nmi_panic). */
+  injectNmi(): void {
+    this.#post({ type: "nmi" });
   }
 
   #endError(): VmError {
@@ -669,33 +656,22 @@ export class Vm implements AsyncDisposable {
     return this.#agent.spawn(command, o);
   }
   /** Standard input of the command of `exec`; undefined ends it. Needs `stdin: true`. */
-  async writeStdin(data: Uint8Array | string | undefined): Promise<void> {
-    const main = this.#main;
-    if (main === undefined) this.#stdin.push(data);
-    else if (data === undefined) main.closeStdin();
-    else await main.write(data);
+  writeStdin(data: Uint8Array | string | undefined): Promise<void> {
+    return this.#main.write(data);
   }
-  #mainExit: number | undefined;
   /** The agent is up: it gets the command that the machine was made for. */
   #runMain(): void {
-    if (this.#options.exec === undefined || this.#main !== undefined || this.#mainExit !== undefined) return;
+    const main = this.#main;
+    if (this.#options.exec === undefined || main.hasStarted || main.exitCode !== undefined) return;
     const run = async (): Promise<void> => {
-      const main = await this.#agent.spawn(["sh", "-c", ". /etc/enlighten/env; exec sh /etc/enlighten/exec"], {
-        onStdout: (data) => this.#deliver(1, data),
-        onStderr: (data) => this.#deliver(2, data),
-      });
-      this.#main = main;
-      if (this.#options.stdin === true) for (const data of this.#stdin.splice(0)) await this.writeStdin(data);
-      else main.closeStdin();
-      const { exitCode } = await main.exited;
-      this.#mainExit = exitCode;
+      await main.run({ onStdout: (data) => this.#deliver(1, data), onStderr: (data) => this.#deliver(2, data) });
       await this.integration.shutdown({ force: true, timeoutMs: SHUTDOWN_MS });
       await this.waitForEnd({ timeoutMs: SHUTDOWN_MS });
     };
     run().catch((error: unknown) => {
       if (this.#end !== undefined) return;
       // it has run, or never will: what is left is to end the machine
-      if (this.#mainExit !== undefined) void this.#stop({ how: "power-off", detail: "", exitCode: this.#mainExit });
+      if (main.exitCode !== undefined) void this.#stop({ how: "power-off", detail: "", exitCode: main.exitCode });
       else void this.#stop({ how: "failed", detail: String((error as Error).message ?? error), exitCode: undefined });
     });
   }
