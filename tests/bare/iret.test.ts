@@ -53,6 +53,32 @@ test("to level 3, 64-bit and 32-bit; segments of the inner level become null", (
   );
 });
 
+test("outwards, a null selector loses its RPL, and FS keeps its base", () => {
+  const m = new SystemMachine();
+  m.load("ud2", TARGET);
+  m.load(`mov eax, 3
+    mov ds, eax
+    mov es, eax
+    mov fs, eax
+    mov gs, eax
+    mov rax, cr4
+    or rax, 0x10000
+    mov cr4, rax
+    mov eax, 0x123000
+    wrfsbase rax
+    push ${Selector.datau}
+    push 0x27ff0
+    push 0x202
+    push ${Selector.codeu}
+    push ${TARGET}
+    iretq`);
+  m.level(0);
+  const o = m.run();
+  assert.deepEqual([o.vector, o.rip], [6, TARGET]);
+  for (const s of [SegIndex.ds, SegIndex.es, SegIndex.fs, SegIndex.gs]) assert.equal(m.segment(s).selector, 0);
+  assert.equal(Number(m.segment(SegIndex.fs).base), 0x123000);
+});
+
 test("which flags a level may change", () => {
   const m = new SystemMachine();
   m.load("hlt", TARGET);

@@ -137,12 +137,16 @@ export function setFlat(cs: u32, ss: u32, level: i32, long: bool): void {
   setCpl(level);
   updateMode();
 }
-/** After a return to an outer level: data segments that it may not use become null. */
+/** After a return to an outer level: data segments that it may not use become null (SDM vol. 2, IRET and RET). */
 export function dropInnerSegments(level: i32): void {
   for (let seg = 0; seg < 6; seg++) {
     if (seg == L.SegIndex_cs || seg == L.SegIndex_ss) continue;
     const attr = attributes(seg);
-    if ((attr & L.SegAttr_unusable) != 0) continue;
+    if ((attr & L.SegAttr_unusable) != 0) {
+      // a null selector loses its RPL; a base that was written by MSR stays
+      set16(L.Vp_seg + seg * L.SEG_BYTES, 0);
+      continue;
+    }
     // non-conforming code and data
     if ((attr & 0x1c) != 0x1c && i32((attr >> 5) & 3) < level) set(seg, 0, L.SegAttr_unusable, 0, 0);
   }
