@@ -49,7 +49,7 @@ const p = new Partition({
   countForms: process.env.COUNT === "1",
   ...(process.env.HYPERV === "1" ? { hypervisor: { onCrash: (crash) => console.log("crash", crash) } } : {}),
 });
-p.loadLinux(boot);
+p.load(boot);
 const limit = Number(process.env.LIMIT ?? 60) * 1e9;
 let result = "running";
 let lastIdle = 0;

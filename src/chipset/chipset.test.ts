@@ -23,6 +23,8 @@ function machine() {
     },
   });
   const chipset = createChipset({
+    ramBytes: 1 << 24,
+    processors: 1,
     ports,
     mmio,
     clock,

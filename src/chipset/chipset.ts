@@ -8,6 +8,7 @@ import type { MmioBus, PortBus } from "../machine/bus.js";
 import type { Checkpointed, Clock, Deadlines } from "../machine/device.js";
 import type { InterruptRouter } from "../machine/interrupt-router.js";
 import { DebugExit } from "./debug-exit.js";
+import { FwCfg, type FwCfgState } from "./fw-cfg.js";
 import { IoApic, type IoApicState } from "./io-apic.js";
 import { type PmState, PowerManagement, SCI_IRQ } from "./pm.js";
 import { ResetPorts } from "./reset.js";
@@ -43,6 +44,8 @@ export interface ChipsetOptions {
   readonly onReset: () => void;
   /** Present with `--debug-exit`. */
   readonly onDebugExit?: (code: number) => void;
+  readonly ramBytes: number;
+  readonly processors: number;
 }
 
 export interface ChipsetState {
@@ -51,6 +54,7 @@ export interface ChipsetState {
   readonly serial: readonly UartState[];
   readonly rtc: RtcState;
   readonly pm: PmState;
+  readonly fwCfg?: FwCfgState;
 }
 
 export interface Chipset extends Checkpointed<ChipsetState> {
@@ -75,6 +79,8 @@ export function createChipset(o: ChipsetOptions): Chipset {
   ports.attach(rtc);
   ports.attach(pm);
   ports.attach(new ResetPorts(o.onReset));
+  const fwCfg = o.onDebugExit === undefined ? undefined : new FwCfg(o);
+  if (fwCfg !== undefined) ports.attach(fwCfg);
   if (o.onDebugExit !== undefined) ports.attach(new DebugExit(o.onDebugExit));
 
   return {
@@ -94,6 +100,7 @@ export function createChipset(o: ChipsetOptions): Chipset {
       serial: serial.map((uart) => uart.save()),
       rtc: rtc.save(),
       pm: pm.save(),
+      ...(fwCfg === undefined ? {} : { fwCfg: fwCfg.save() }),
     }),
     restore(state) {
       ioApic.restore(state.ioApic); // first: it holds the levels of the lines that the others drive
@@ -102,6 +109,7 @@ export function createChipset(o: ChipsetOptions): Chipset {
       });
       rtc.restore(state.rtc);
       pm.restore(state.pm);
+      if (state.fwCfg !== undefined) fwCfg?.restore(state.fwCfg);
     },
   };
 }

@@ -30,8 +30,9 @@ export interface LinuxBootOptions {
   readonly acpi: { readonly rsdp: number; readonly writes: readonly GuestWrite[] };
 }
 
-/** Processor state at entry; what is not named is at its reset value. Interrupts are off. */
+/** Processor state at a 64-bit entry; what is not named is at its reset value. Interrupts are off. */
 export interface LinuxBootEntry {
+  readonly mode: "long";
   readonly rip: number;
   /** The zero page. */
   readonly rsi: number;
@@ -47,12 +48,25 @@ export interface LinuxBootEntry {
   readonly ds: number;
 }
 
-export interface LinuxBoot {
+/** Processor state at a 32-bit entry: protected mode without paging, flat segments; the rest as above. */
+export interface ProtectedEntry {
+  readonly mode: "protected";
+  readonly rip: number;
+  readonly eax: number;
+  readonly ebx: number;
+}
+
+export interface LinuxBoot extends BootImage {
+  readonly entry: LinuxBootEntry;
+}
+
+/** A kernel made ready: what memory must hold, and where the processor starts. */
+export interface BootImage {
   /** In order; nothing overlaps. */
   readonly writes: readonly GuestWrite[];
   /** Must be zero: fresh memory is, that of a machine that was reset is not. */
   readonly zeroes: readonly { readonly gpa: number; readonly lengthBytes: number }[];
-  readonly entry: LinuxBootEntry;
+  readonly entry: LinuxBootEntry | ProtectedEntry;
 }
 
 export type BootErrorCode =
@@ -149,6 +163,7 @@ export function prepareLinuxBoot(o: LinuxBootOptions): LinuxBoot {
       .map((s) => ({ gpa: s.gpa + s.bytes.length, lengthBytes: s.memoryBytes - s.bytes.length }))
       .concat(initrd.zeroes),
     entry: {
+      mode: "long",
       rip: kernel.entry,
       rsi: ZERO_PAGE,
       rsp: STACK_TOP,
@@ -163,7 +178,7 @@ export function prepareLinuxBoot(o: LinuxBootOptions): LinuxBoot {
   };
 }
 
-function checkMemorySize(bytes: number): void {
+export function checkMemorySize(bytes: number): void {
   if (bytes >= MIN_RAM_BYTES && bytes <= MAX_RAM_BYTES && bytes % MIB === 0) return;
   throw new BootError(
     "bad-memory-size",

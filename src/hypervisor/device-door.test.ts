@@ -88,7 +88,13 @@ else {
     it("wake it each time, and take only the bytes that are the message's", () => {
       const p = new ScriptedProcessor();
       p.enableSynic();
-      p.door.post(0, 2, 1, Uint8Array.from({ length: 300 }, (_, i) => i), 7);
+      p.door.post(
+        0,
+        2,
+        1,
+        Uint8Array.from({ length: 300 }, (_, i) => i),
+        7,
+      );
       p.door.signal(0, 2, 9);
       assert.equal(p.wakes, 2);
       p.hypervisor.poll();
@@ -215,11 +221,14 @@ else {
       return { p, watcher };
     };
     it("tell the processor which pages, once each, and wait for it", () => {
-      const { p, watcher } = settled((w) => {
-        assert.equal(w.written(0x3000, 4096), true);
-        assert.equal(w.written(0x3ff8, 16), true);
-        assert.equal(w.written(0x4ff8, 8), true);
-      }, [3, 4, 9]);
+      const { p, watcher } = settled(
+        (w) => {
+          assert.equal(w.written(0x3000, 4096), true);
+          assert.equal(w.written(0x3ff8, 16), true);
+          assert.equal(w.written(0x4ff8, 8), true);
+        },
+        [3, 4, 9],
+      );
       assert.deepEqual(p.hostWrites, []);
       watcher.settle();
       assert.deepEqual(p.hostWrites, [[3, 4]]);
@@ -230,10 +239,13 @@ else {
       assert.deepEqual(p.hostWrites, [[3, 4], [9]]);
     });
     it("do not stop anybody where nothing was decoded", () => {
-      const { p, watcher } = settled((w) => {
-        assert.equal(w.written(0x5000, 0x4000), false);
-        assert.equal(w.written(0x2fff, 1), false);
-      }, [3, 4, 9]);
+      const { p, watcher } = settled(
+        (w) => {
+          assert.equal(w.written(0x5000, 0x4000), false);
+          assert.equal(w.written(0x2fff, 1), false);
+        },
+        [3, 4, 9],
+      );
       watcher.settle();
       assert.deepEqual([p.hostWrites, p.areas.partition[PartitionArea.writesAsked >> 2]], [[], 0]);
     });
@@ -247,6 +259,14 @@ else {
       );
       assert.deepEqual(p.hostWrites.flat(), pages);
       p.checkCanaries();
+    });
+    it("wait for no processor that has run for the last time", () => {
+      const p = new ScriptedProcessor();
+      const watcher = new DeviceDoor([p.areas], () => {}).codeWatcher(new Int32Array(8).fill(1));
+      p.hypervisor.stop();
+      assert.equal(watcher.written(0x1000, 8), true);
+      watcher.settle();
+      assert.deepEqual(p.hostWrites, []);
     });
     it("are seen by a processor on another thread, and nobody waits for ever", async () => {
       const shared = new SharedArrayBuffer(BYTES);

@@ -206,7 +206,13 @@ describe("crash registers", () => {
 
   it("report five parameters, and text where the guest says so", () => {
     const parameters = [1n, 0xfedc_ba98_7654_3210n, 3n, 0x5000n, 5n];
-    const expected = ["0000000000000001", "fedcba9876543210", "0000000000000003", "0000000000005000", "0000000000000005"];
+    const expected = [
+      "0000000000000001",
+      "fedcba9876543210",
+      "0000000000000003",
+      "0000000000005000",
+      "0000000000000005",
+    ];
     assert.deepEqual(crash(parameters, 1n << 63n, text(0x5000, "hello")), [{ parameters: expected, text: "" }]);
     assert.deepEqual(crash(parameters, 3n << 62n, text(0x5000, "hello")), [{ parameters: expected, text: "hello" }]);
   });

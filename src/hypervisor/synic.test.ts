@@ -123,8 +123,14 @@ describe("the message page", () => {
     p.post(2, 5);
     p.post(3, 15);
     assert.deepEqual(deliver(p), [VECTOR, 0x51]);
-    assert.deepEqual([2, 5, 15].map((s) => p.slot(s).payload[0]), [1, 2, 3]);
-    assert.deepEqual([2, 5, 15].map((s) => p.slot(s).flags), [1, 1, 0]);
+    assert.deepEqual(
+      [2, 5, 15].map((s) => p.slot(s).payload[0]),
+      [1, 2, 3],
+    );
+    assert.deepEqual(
+      [2, 5, 15].map((s) => p.slot(s).flags),
+      [1, 1, 0],
+    );
   });
   it("is filled without an interrupt where the SINT is masked or polled", () => {
     for (const bit of [1 << 16, 1 << 18]) {

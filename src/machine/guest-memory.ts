@@ -22,7 +22,7 @@ export class GuestMemory {
 
   constructor(ram: Uint8Array, watcher: WriteWatcher) {
     this.ram = ram;
-    this.words = new Int32Array(ram.buffer, ram.byteOffset, ram.byteLength >> 2);
+    this.words = new Int32Array(ram.buffer, ram.byteOffset, ram.byteLength >>> 2);
     this.#view = new DataView(ram.buffer, ram.byteOffset, ram.byteLength);
     this.#watcher = watcher;
   }

@@ -1,5 +1,5 @@
 /** What one machine is made of, as plain data: it crosses to the processor's thread and into checkpoints. */
-import type { LinuxBoot } from "../firmware/linux-boot.js";
+import type { BootImage } from "../firmware/linux-boot.js";
 import type { SavedPartition } from "./partition.js";
 
 export type SerialNumber = 0 | 1 | 2 | 3;
@@ -9,7 +9,7 @@ export interface MachineSpec {
   /** Names of CPUID features. */
   readonly features: readonly string[];
   /** A kernel, ready to be put into memory; absent when `saved` is given. */
-  readonly boot?: LinuxBoot;
+  readonly boot?: BootImage;
   /** A machine saved before, to go on with. */
   readonly saved?: SavedPartition;
   readonly debugExit: boolean;

@@ -11,12 +11,13 @@ import { Msr, MsrFile, type MsrState } from "../cpu/vp/msr.js";
 import {
   createEngineMemory,
   type EngineModules,
+  FLAT_CODE32,
   FLAT_CODE64,
   FLAT_DATA,
   type ProcessorHost,
   VirtualProcessor,
 } from "../cpu/vp/virtual-processor.js";
-import type { LinuxBoot } from "../firmware/linux-boot.js";
+import type { BootImage } from "../firmware/linux-boot.js";
 import { readHvLeaf } from "../hypervisor/cpuid.js";
 import { type GuestCrash, Hypervisor } from "../hypervisor/hypervisor.js";
 import { TSC_HZ } from "../hypervisor/reference-time.js";
@@ -92,6 +93,8 @@ const DIGEST_RANGES = [
   [Vp.seg, Vp.features],
   [Vp.cpl, Vp.cpl + 4],
 ] as const;
+/** CR0: PE and ET. */
+const PROTECTED_MODE = 0x11;
 const NMI = 2;
 const IF = 0x200;
 const TF = 0x100;
@@ -199,6 +202,7 @@ export class Partition {
       () => o.clock.now(),
       (offset) => {
         this.apic.tscOffset = offset;
+        this.hypervisor?.publishReferenceTsc();
       },
     );
     this.hypervisor =
@@ -228,6 +232,8 @@ export class Partition {
       deadlines: this.deadlines,
       router,
       wallClockSeconds: o.wallClockSeconds,
+      ramBytes: o.ramBytes,
+      processors: 1,
       serial: o.serial,
       onPowerOff: () => this.#endWith("power-off"),
       onReset: () => this.#endWith("reset"),
@@ -319,11 +325,21 @@ export class Partition {
   }
 
   /** Puts a prepared kernel into fresh memory and the processor at its entry. */
-  loadLinux(boot: LinuxBoot): void {
+  load(boot: BootImage): void {
     const { vp } = this;
     for (const { gpa, lengthBytes } of boot.zeroes) vp.ram.fill(0, gpa, gpa + lengthBytes);
     for (const { gpa, bytes } of boot.writes) vp.ram.set(bytes, gpa);
     const e = boot.entry;
+    if (e.mode === "protected") {
+      vp.setRegister(Vp.cr0, PROTECTED_MODE);
+      vp.setSegment(SegIndex.cs, FLAT_CODE32);
+      for (const s of [SegIndex.es, SegIndex.ss, SegIndex.ds, SegIndex.fs, SegIndex.gs]) vp.setSegment(s, FLAT_DATA);
+      vp.setRegister(Vp.gpr, e.eax);
+      vp.setRegister(Vp.gpr + 3 * 8, e.ebx);
+      vp.setRegister(Vp.rip, e.rip);
+      this.#entered();
+      return;
+    }
     vp.setRegister(Vp.cr3, e.cr3);
     vp.setRegister(Vp.cr4, e.cr4);
     vp.setRegister(Vp.efer, e.efer);
@@ -335,9 +351,13 @@ export class Partition {
     vp.setRegister(Vp.gpr + 4 * 8, e.rsp);
     vp.setRegister(Vp.gpr + 6 * 8, e.rsi);
     vp.setRegister(Vp.rip, e.rip);
-    vp.runtime.setCpl(0);
-    vp.runtime.updateMode();
-    vp.runtime.resetTlb();
+    this.#entered();
+  }
+  #entered(): void {
+    const { runtime } = this.vp;
+    runtime.setCpl(0);
+    runtime.updateMode();
+    runtime.resetTlb();
   }
 
   /** All state, between two steps. The TLB is emptied, so that a machine restored from it goes on in the same way. */

@@ -30,11 +30,13 @@ export interface DeviceEvents {
 export interface GuestFiles {
   /** Reads them anew at each boot, so that nothing of some 60 MB is kept while the guest runs. */
   load(): Promise<{
-    /** A bzImage. */
+    /** A bzImage, or what `method` says. */
     readonly kernel: Uint8Array;
     readonly initrds: readonly Uint8Array[];
   }>;
   readonly commandLine: string;
+  /** How it boots (default: as Linux). */
+  readonly method?: "linux-boot" | "multiboot";
   /** Whether its init runs what `execCpio` carries. */
   readonly takesExec: boolean;
   /** Whether it has the agent (image/init/agent.ts). */

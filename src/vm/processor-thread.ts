@@ -140,7 +140,7 @@ export class ProcessorThread {
         : {}),
     });
     if (spec.saved !== undefined) this.partition.restore(spec.saved);
-    else if (spec.boot !== undefined) this.partition.loadLinux(spec.boot);
+    else if (spec.boot !== undefined) this.partition.load(spec.boot);
     const { words, pendingWord } = this.partition.vp;
     port.post({ type: "started", memory: words.buffer as SharedArrayBuffer, pendingWord }, []);
   }

@@ -1,12 +1,7 @@
 /** The public API: one virtual machine, from its files to its end. Every wait has a time-out and an AbortSignal. */
-import { SERIAL_PORTS } from "../chipset/chipset.js";
 import { parseCpuModel } from "../cpu/vp/cpuid.js";
-import { buildAcpiTables } from "../firmware/acpi/tables.js";
-import { prepareLinuxBoot } from "../firmware/linux-boot.js";
-import { COMMAND_SERVER } from "../image/init/command-server.js";
-import { execCpio } from "../image/init/exec-cpio.js";
-import { readKernelImage } from "../image/kernel-image.js";
 import type { TraceRecord } from "../trace/trace.js";
+import { bootImage } from "./boot-image.js";
 import { ConsoleLog, findPanic, PANIC_IS_COMPLETE } from "./console-log.js";
 import { startDeterministic } from "./deterministic.js";
 import {
@@ -194,22 +189,15 @@ export class Vm implements AsyncDisposable {
     const transfer = new Set<ArrayBuffer>();
     if (saved !== undefined) spec = { ...common, saved };
     else {
-      const files = await guest.load();
-      const kernel = await readKernelImage(files.kernel);
-      const command = exec ?? (this.#serves ? COMMAND_SERVER : undefined);
-      const agent = this.#byAgent ? (exec === undefined ? "shell" : "exec") : undefined;
-      const initrds =
-        command === undefined && agent === undefined
-          ? files.initrds
-          : [...files.initrds, execCpio(command, env, agent)];
-      const commandLine = [guest.commandLine, append].filter((s) => s !== "").join(" ");
-      const boot = prepareLinuxBoot({
-        setupHeader: kernel.setupHeader,
-        elf: kernel.elf,
-        initrds,
-        commandLine,
+      const boot = await bootImage({
+        guest,
         memoryBytes: common.ramBytes,
-        acpi: buildAcpiTables({ processors: 1, serial: SERIAL_PORTS, vmbus: common.hypervisor }),
+        append,
+        exec,
+        env,
+        serves: this.#serves,
+        agent: this.#byAgent ? (exec === undefined ? "shell" : "exec") : undefined,
+        vmbus: common.hypervisor,
       });
       for (const { bytes } of boot.writes) if (bytes.buffer instanceof ArrayBuffer) transfer.add(bytes.buffer);
       spec = { ...common, boot };

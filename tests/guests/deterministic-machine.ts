@@ -1,11 +1,14 @@
-/** A deterministic boot of debian:12, stepped by instruction counts. */
+/** A deterministic boot of debian:12, stepped by instruction counts; with synthetic devices if need be. */
 import { SERIAL_PORTS } from "../../src/chipset/chipset.js";
 import { parseCpuModel } from "../../src/cpu/vp/cpuid.js";
 import { buildAcpiTables } from "../../src/firmware/acpi/tables.js";
 import { prepareLinuxBoot } from "../../src/firmware/linux-boot.js";
+import { openMachineDisks } from "../../src/host/node/machine-disks.js";
 import { readEngine } from "../../src/host/node/platform.js";
+import { execCpio } from "../../src/image/init/exec-cpio.js";
 import { readKernelImage } from "../../src/image/kernel-image.js";
-import { DeterministicMachine } from "../../src/vm/deterministic.js";
+import { DeterministicMachine, type LocalDevices } from "../../src/vm/deterministic.js";
+import type { DeviceSideState, DeviceSpec } from "../../src/vm/device-messages.js";
 import { Control, type FromProcessor, type ProcessorStart } from "../../src/vm/messages.js";
 import type { PartitionState } from "../../src/vm/partition.js";
 import { debian } from "./guests.js";
@@ -18,17 +21,27 @@ export interface SteppedMachine {
   save(): PartitionState;
   console(): string;
   readonly machine: DeterministicMachine;
+  /** Lets go of the disks. */
+  close(): Promise<void>;
+}
+export interface SteppedOptions {
+  readonly seed?: number;
+  readonly saved?: PartitionState;
+  readonly console?: string;
+  /** Synthetic devices; without them the guest sees no hypervisor. */
+  readonly devices?: Pick<DeviceSpec, "services" | "disks"> & { readonly saved?: DeviceSideState };
+  /** A script that the guest runs instead of its shell. */
+  readonly exec?: string;
 }
 
-export async function bootDeterministic(
-  o: { seed?: number; saved?: PartitionState; console?: string } = {},
-): Promise<SteppedMachine> {
+export async function bootDeterministic(o: SteppedOptions = {}): Promise<SteppedMachine> {
+  const hypervisor = o.devices !== undefined;
   const common = {
     ramBytes: RAM,
     features: [...parseCpuModel("default")],
     debugExit: false,
     traceCpu: false,
-    hypervisor: false,
+    hypervisor,
     trace: false,
   };
   let spec: ProcessorStart["spec"];
@@ -42,13 +55,24 @@ export async function bootDeterministic(
       boot: prepareLinuxBoot({
         setupHeader: kernel.setupHeader,
         elf: kernel.elf,
-        initrds: files.initrds,
+        initrds: o.exec === undefined ? files.initrds : [...files.initrds, execCpio(o.exec)],
         commandLine: guest.commandLine.replace(" quiet loglevel=3", ""),
         memoryBytes: RAM,
-        acpi: buildAcpiTables({ processors: 1, serial: SERIAL_PORTS }),
+        acpi: buildAcpiTables({ processors: 1, serial: SERIAL_PORTS, vmbus: hypervisor }),
       }),
     };
   }
+  const problems = (problem: string): void => {
+    throw new Error(problem);
+  };
+  const disks =
+    o.devices === undefined
+      ? undefined
+      : await openMachineDisks(o.devices.disks, { inline: true, onProblem: problems });
+  const side: LocalDevices | undefined =
+    o.devices === undefined
+      ? undefined
+      : { spec: { ...o.devices, trace: false }, disks, saved: o.devices.saved, post: () => {} };
   let text = o.console ?? "";
   const control = new Int32Array(new SharedArrayBuffer(Control.words * 4));
   const machine = new DeterministicMachine(
@@ -60,6 +84,7 @@ export async function bootDeterministic(
       if (m.serial === 0) text += Buffer.from(m.bytes).toString("latin1");
     },
     () => undefined,
+    side,
   );
   const { partition } = machine.thread;
   return {
@@ -74,6 +99,7 @@ export async function bootDeterministic(
     digest: () => partition.digest(),
     save: () => partition.save(),
     console: () => text,
+    close: async () => void (await disks?.close()),
   };
 }
 export function goOn(m: SteppedMachine, instructions: number): void {

@@ -9,8 +9,8 @@ import { assertQuiet, BOOT_MS, CLASSES, eventually, isSocket, OFFERED, sh, testF
 describe("a guest with every service", () => {
   let vm: Vm;
   let dmesg: string;
+  const folder = testFolder("detection");
   before(async () => {
-    const folder = await testFolder("detection");
     vm = await startDebian({ disks: [{ file: join(folder, "disk"), readOnly: false, createBytes: 16 << 20 }] });
     await vm.integration.waitForLights(["storage", "heartbeat", "shutdown", "timesync"], { timeoutMs: BOOT_MS });
     dmesg = await sh(vm, "dmesg", BOOT_MS);
@@ -111,7 +111,7 @@ const OLDER = [
 ] as const;
 for (const [name, number, hasSockets] of OLDER) {
   it(`a guest that knows VMBus ${name} at most has storage and services all the same`, async () => {
-    const folder = await testFolder("older-bus");
+    const folder = testFolder("older-bus");
     await using vm = await startDebian({
       append: `hv_vmbus.max_version=${number}`,
       disks: [{ file: join(folder, "disk"), readOnly: false, createBytes: 16 << 20 }],

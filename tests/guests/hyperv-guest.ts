@@ -1,15 +1,15 @@
 /** What the tests of the Hyper-V drivers share: commands that must work, conditions to wait for, what a guest must not say. */
 import assert from "node:assert/strict";
 import { createHash, type Hash } from "node:crypto";
-import { closeSync, openSync, readSync, statSync } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
+import { closeSync, mkdtempSync, openSync, readSync, statSync } from "node:fs";
+import { rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after } from "node:test";
 import type { Vm } from "../../src/vm/index.js";
 
 export const BOOT_MS = 120_000;
-export const COMMAND_MS = 120_000;
+export const COMMAND_MS = 60_000;
 export const PERL = "/usr/lib/enlighten/perl";
 
 /** Runs a shell script that must succeed. @returns its output, without white space around */
@@ -34,9 +34,9 @@ export async function eventually<T>(
   }
 }
 
-/** A folder that goes when the file's tests have ended. */
-export async function testFolder(name: string): Promise<string> {
-  const folder = await mkdtemp(join(tmpdir(), `enlighten-${name}-`));
+/** A folder that goes when the suite or the test that asks for it has ended; not for hooks, whose end would be that of the folder. */
+export function testFolder(name: string): string {
+  const folder = mkdtempSync(join(tmpdir(), `enlighten-${name}-`));
   after(() => rm(folder, { recursive: true, force: true }));
   return folder;
 }

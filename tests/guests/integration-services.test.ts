@@ -13,9 +13,8 @@ const PAUSE_MS = process.env.ENLIGHTEN_LONG ? 30_000 : 5000;
 
 describe("integration services", () => {
   let vm: Vm;
-  let file: string;
+  const file = join(testFolder("services"), "disk");
   before(async () => {
-    file = join(await testFolder("services"), "disk");
     vm = await createVm({ memoryMiB: 256, disks: [{ file, readOnly: false, createBytes: 16 << 20 }] });
   });
   after(() => vm?.kill());
@@ -82,7 +81,7 @@ describe("integration services", () => {
   });
 
   it("refuse a shutdown when the driver has gone, and take it when it is back", async () => {
-    await sh(vm, "modprobe -r hv_utils");
+    await sh(vm, "rmmod hv_utils");
     await assert.rejects(vm.integration.shutdown({ timeoutMs: 10_000 }), { code: "not-ready" });
     await sh(vm, "modprobe hv_utils");
     await vm.integration.waitForLights(SERVICES, { timeoutMs: 60_000 });

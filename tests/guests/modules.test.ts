@@ -18,8 +18,8 @@ describe(`drivers that are loaded ${TIMES} times`, () => {
       const isGood = sockets === 0 && channels.length === SERVICES.length && channels.every((c) => c.state === "open");
       return isGood ? JSON.stringify(channels) : undefined;
     });
+  const folder = testFolder("modules");
   before(async () => {
-    const folder = await testFolder("modules");
     vm = await startDebian({ disks: [{ file: join(folder, "disk"), readOnly: false, createBytes: 16 << 20 }] });
     await vm.integration.waitForLights(SERVICES, { timeoutMs: BOOT_MS });
     await sh(vm, "until [ -b /dev/sda ]; do sleep 0.1; done", BOOT_MS);
@@ -32,7 +32,7 @@ describe(`drivers that are loaded ${TIMES} times`, () => {
       vm,
       `i=0; while [ $i -lt ${TIMES} ]; do
   echo "round $i" | dd of=/dev/sda bs=512 conv=sync,fsync 2>/dev/null
-  modprobe -r hv_storvsc || exit 1
+  rmmod hv_storvsc || exit 1
   [ -b /dev/sda ] && exit 2
   modprobe -a hv_storvsc sd_mod || exit 3
   until [ -b /dev/sda ]; do sleep 0.05; done
@@ -51,7 +51,7 @@ done`,
     await sh(
       vm,
       `i=0; while [ $i -lt ${TIMES} ]; do
-  modprobe -r hv_utils || exit 1
+  rmmod hv_utils || exit 1
   modprobe hv_utils || exit 2
   set -- /sys/bus/vmbus/drivers/hv_utils/*-*-*; [ $# -eq 3 ] || exit 3
   i=$((i+1))

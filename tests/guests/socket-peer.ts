@@ -66,13 +66,19 @@ export function sourceBytes(blocks: number): Buffer {
   for (let b = 0; b < blocks; b++) all.writeUInt32BE(b, b * 65536);
   return all;
 }
-/** Waits until connections have left nothing in the guest or here, but the one that asks. */
-export async function nothingLeft(vm: Vm): Promise<void> {
-  await eventually("the connections to be gone on the host", async () =>
-    (await vm.integration.status()).sockets === 0 ? true : undefined,
-  );
+/**
+ * Waits until connections have left nothing in the guest or here.
+ * @param programs those that the agent runs meanwhile: each has one
+ */
+export async function nothingLeft(vm: Vm, programs: number): Promise<void> {
+  await eventually("the connections to be gone on the host", async () => {
+    const { sockets, channels } = await vm.integration.status();
+    return sockets === programs && channels.filter((c) => c.name === "socket").length === programs ? true : undefined;
+  });
+  // and the one that asks
+  const left = String(programs + 1);
   await eventually("the connections to be gone in the guest", async () =>
-    (await sh(vm, "cat /sys/bus/vmbus/devices/*/class_id | grep -c facb-11e6")) === "1" ? true : undefined,
+    (await sh(vm, "cat /sys/bus/vmbus/devices/*/class_id | grep -c facb-11e6")) === left ? true : undefined,
   );
 }
 export async function send(socket: GuestSocket, bytes: Uint8Array): Promise<void> {

@@ -50,6 +50,35 @@ function needsHoles(t: TestContext, file: NodeDiskFile): boolean {
 }
 
 describe("disk file in Node", () => {
+  it("says when something has ended later than the call that began it, after its answer", async (t) => {
+    const said: string[] = [];
+    const onCompleted = (): void => void said.push("completed");
+    const file = openDiskFile(newPath(), { createBytes: MIB, onCompleted });
+    await ends((done) =>
+      file.sync((s) => {
+        said.push("synced");
+        done(s);
+      }),
+    );
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.deepEqual(said.splice(0), ["synced", "completed"]);
+    if (needsHoles(t, file)) {
+      await ends((done) =>
+        file.punch(0, 65536, (s) => {
+          said.push("punched");
+          done(s);
+        }),
+      );
+      await new Promise((resolve) => setImmediate(resolve));
+      assert.deepEqual(said.splice(0), ["punched", "completed"]);
+    }
+    file.close();
+    const inline = openDiskFile(newPath(), { createBytes: MIB, inline: true, onCompleted });
+    inline.sync(() => said.push("synced"));
+    assert.deepEqual(said, ["synced"]);
+    inline.close();
+  });
+
   it("is made sparse, and reads and writes shared memory", () => {
     const path = newPath();
     const file = openDiskFile(path, { createBytes: 64 * MIB });

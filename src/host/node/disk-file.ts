@@ -30,6 +30,8 @@ export interface DiskFileOptions {
   readonly inline?: boolean;
   /** False: others may have it open for writing too. */
   readonly exclusive?: boolean;
+  /** After each `done` that comes later than the call it answers: whoever sleeps meanwhile has to look. */
+  readonly onCompleted?: () => void;
 }
 
 const SECTOR = 512;
@@ -54,7 +56,7 @@ export function openDiskFile(path: string, options: DiskFileOptions = {}): NodeD
   try {
     const { size } = checkedStat(fd, path, options);
     if (!readOnly && options.exclusive !== false) lock = lockDiskFile(path);
-    return new NodeDiskFile(fd, size, readOnly, options.inline ?? false, lock);
+    return new NodeDiskFile(fd, size, readOnly, options.inline ?? false, lock, options.onCompleted);
   } catch (error) {
     lock?.release();
     closeSync(fd);
@@ -164,6 +166,7 @@ export class NodeDiskFile implements DiskFile {
   readonly #fd: number;
   readonly #inline: boolean;
   readonly #lock: DiskLock | undefined;
+  readonly #onCompleted: (() => void) | undefined;
   #bytes: number;
   /** By offset, apart from each other; none of them has been begun. */
   #punches: Punch[] = [];
@@ -173,12 +176,20 @@ export class NodeDiskFile implements DiskFile {
   #closing = false;
 
   /** @param fd open file, ours from now on */
-  constructor(fd: number, bytes: number, readOnly: boolean, inline: boolean, lock: DiskLock | undefined) {
+  constructor(
+    fd: number,
+    bytes: number,
+    readOnly: boolean,
+    inline: boolean,
+    lock: DiskLock | undefined,
+    onCompleted: (() => void) | undefined,
+  ) {
     this.#fd = fd;
     this.#bytes = bytes;
     this.readOnly = readOnly;
     this.#inline = inline;
     this.#lock = lock;
+    this.#onCompleted = onCompleted;
     // Behind the end there is nothing to punch: this only asks whether program and file system can.
     this.canPunch = !readOnly && punchNow(fd, bytes, SECTOR) === DiskStatus.ok;
   }
@@ -223,6 +234,7 @@ export class NodeDiskFile implements DiskFile {
     fsync(this.#fd, (error) => {
       this.#ended();
       done(error === null ? DiskStatus.ok : statusOf(error));
+      this.#onCompleted?.();
     });
   }
   punch(offset: number, length: number, done: DiskDone): void {
@@ -279,6 +291,7 @@ export class NodeDiskFile implements DiskFile {
       this.#startPunching();
       this.#ended();
       for (const punch of batch) for (const done of punch.waiting) done(status);
+      this.#onCompleted?.();
     };
     const ranges = batch.flatMap((p) => [String(p.offset), String(p.end - p.offset)]);
     try {

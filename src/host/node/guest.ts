@@ -115,16 +115,19 @@ export async function kernelGuest(kernel: string, initrds: readonly string[]): P
       identity.bootable.hint,
     );
   }
-  if (identity.bootable.method !== "linux-boot") {
+  const { method } = identity.bootable;
+  if (method !== "linux-boot" && method !== "multiboot") {
     throw new ImageError(
       "cannot-run",
-      `${kernel} is ${identity.description}: this boot method (${identity.bootable.method}) is not there yet`,
-      "give a Linux bzImage (vmlinuz)",
+      `${kernel} is ${identity.description}: this boot method (${method}) is not there yet`,
+      "give a Linux bzImage (vmlinuz) or a multiboot kernel",
     );
   }
   return {
     load: async () => ({ kernel: await wholeFile(kernel), initrds: await Promise.all(initrds.map(wholeFile)) }),
-    commandLine: COMMAND_LINE,
+    // a multiboot kernel finds its own name first, as GRUB and QEMU give it
+    commandLine: method === "linux-boot" ? COMMAND_LINE : kernel,
+    method,
     takesExec: false,
     description: identity.description,
   };

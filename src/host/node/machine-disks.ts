@@ -33,15 +33,20 @@ const PROBLEMS: Readonly<Record<StorageProblem["kind"], string>> = {
   "read-only": "the guest tried to write, but it is read-only",
 };
 
+export interface MachineDisksOptions {
+  readonly inline: boolean;
+  readonly onProblem: (text: string) => void;
+  /** A flush or a discard ended outside a turn of the device side: it has to have one, or the guest hears of it much later. */
+  readonly onCompleted?: () => void;
+}
+
 class NodeDisks implements MachineDisks {
-  readonly #inline: boolean;
-  readonly #onProblem: (text: string) => void;
+  readonly #o: MachineDisksOptions;
   readonly #disks = new Map<number, OpenDisk>();
   #controller: StorageController | undefined;
 
-  constructor(inline: boolean, onProblem: (text: string) => void) {
-    this.#inline = inline;
-    this.#onProblem = onProblem;
+  constructor(o: MachineDisksOptions) {
+    this.#o = o;
   }
   get device(): StorageController | undefined {
     return this.#controller;
@@ -55,7 +60,8 @@ class NodeDisks implements MachineDisks {
     const file = openDiskFile(path, {
       readOnly: spec.readOnly || spec.kind === "dvd",
       anySize: spec.kind === "dvd",
-      inline: this.#inline,
+      inline: this.#o.inline,
+      ...(this.#o.onCompleted === undefined ? {} : { onCompleted: this.#o.onCompleted }),
       ...(spec.createBytes === undefined ? {} : { createBytes: spec.createBytes }),
     });
     const digest = createHash("sha256").update(realpathSync(path)).digest();
@@ -73,7 +79,7 @@ class NodeDisks implements MachineDisks {
       memory,
       trace,
       onProblem: ({ lun, kind, command }) =>
-        this.#onProblem(`disk ${this.#disks.get(lun)?.spec.file ?? lun} (${command}): ${PROBLEMS[kind]}`),
+        this.#o.onProblem(`disk ${this.#disks.get(lun)?.spec.file ?? lun} (${command}): ${PROBLEMS[kind]}`),
     });
     this.#controller = controller;
     for (const lun of this.#disks.keys()) this.#show(lun);
@@ -129,11 +135,8 @@ class NodeDisks implements MachineDisks {
 }
 
 /** @throws DiskFileError for the first that cannot be opened; none stays open then */
-export async function openMachineDisks(
-  specs: readonly DiskSpec[],
-  o: { readonly inline: boolean; readonly onProblem: (text: string) => void },
-): Promise<MachineDisks> {
-  const disks = new NodeDisks(o.inline, o.onProblem);
+export async function openMachineDisks(specs: readonly DiskSpec[], o: MachineDisksOptions): Promise<MachineDisks> {
+  const disks = new NodeDisks(o);
   try {
     for (const spec of specs) disks.open(spec);
   } catch (error) {
