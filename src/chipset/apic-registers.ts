@@ -101,9 +101,9 @@ export function setIdentity(registers: Int32Array, id: number): void {
 }
 
 const X2APIC = ApicBase.EN | ApicBase.EXTD;
-/** Bits 7:0 and 9 of IA32_APIC_BASE, and what is above 52 address bits in its high half. */
+/** Bits 7:0 and 9 of IA32_APIC_BASE, and what is above 40 address bits (CPUID 80000008) in its high half. */
 const BASE_RESERVED = 0x2ff;
-const BASE_HIGH_RESERVED = 0xfff0_0000;
+const BASE_HIGH_RESERVED = 0xffff_ff00;
 
 /** Whether IA32_APIC_BASE may be written so (SDM, "x2APIC States"): x2APIC is entered from xAPIC and left by disabling. */
 export function isLegalBase(fromLow: number, low: number, high: number): boolean {

@@ -70,6 +70,8 @@ export class ApicTimer {
   setMode(mode: number): void {
     if (mode === this.#mode) return;
     const now = this.#clock.now();
+    // it has expired, and nobody has looked yet: a new mode does not start it again
+    if (this.#running && this.#mode === TimerMode.OneShot && this.currentCount() === 0) this.#due(now);
     if (mode === TimerMode.TscDeadline || this.#mode === TimerMode.TscDeadline) {
       this.#running = false;
       this.#initialCount = 0;

@@ -13,6 +13,7 @@ import { IoApic, type IoApicState } from "./io-apic.js";
 import { type PmState, PowerManagement, SCI_IRQ } from "./pm.js";
 import { ResetPorts } from "./reset.js";
 import { Rtc, type RtcState } from "./rtc.js";
+import { TestDevice, type TestDeviceState } from "./test-device.js";
 import { Uart, type UartState } from "./uart.js";
 
 /** COM1..COM4. On a PC 3 and 4 share the lines of 1 and 2; the DSDT gives them lines of their own. */
@@ -54,7 +55,9 @@ export interface ChipsetState {
   readonly serial: readonly UartState[];
   readonly rtc: RtcState;
   readonly pm: PmState;
+  /** Of a machine for tests. */
   readonly fwCfg?: FwCfgState;
+  readonly testDevice?: TestDeviceState;
 }
 
 export interface Chipset extends Checkpointed<ChipsetState> {
@@ -81,6 +84,11 @@ export function createChipset(o: ChipsetOptions): Chipset {
   ports.attach(new ResetPorts(o.onReset));
   const fwCfg = o.onDebugExit === undefined ? undefined : new FwCfg(o);
   if (fwCfg !== undefined) ports.attach(fwCfg);
+  const testDevice = o.onDebugExit === undefined ? undefined : new TestDevice((gsi) => ioApic.line(gsi));
+  if (testDevice !== undefined) {
+    ports.attach(testDevice);
+    o.mmio.attach(testDevice.memory);
+  }
   if (o.onDebugExit !== undefined) ports.attach(new DebugExit(o.onDebugExit));
 
   return {
@@ -101,6 +109,7 @@ export function createChipset(o: ChipsetOptions): Chipset {
       rtc: rtc.save(),
       pm: pm.save(),
       ...(fwCfg === undefined ? {} : { fwCfg: fwCfg.save() }),
+      ...(testDevice === undefined ? {} : { testDevice: testDevice.save() }),
     }),
     restore(state) {
       ioApic.restore(state.ioApic); // first: it holds the levels of the lines that the others drive
@@ -110,6 +119,7 @@ export function createChipset(o: ChipsetOptions): Chipset {
       rtc.restore(state.rtc);
       pm.restore(state.pm);
       if (state.fwCfg !== undefined) fwCfg?.restore(state.fwCfg);
+      if (state.testDevice !== undefined) testDevice?.restore(state.testDevice);
     },
   };
 }

@@ -190,6 +190,11 @@ export class LocalApic implements ApicDoor, Checkpointed<LocalApicState> {
   get hardwareEnabled(): boolean {
     return (this.registers[R.HOST_BASE >> 2]! & ApicBase.EN) !== 0;
   }
+  /** Where its page is, when it has one: 2^52 = nowhere (disabled, or in x2APIC mode). */
+  get pageBase(): number {
+    if (!this.hardwareEnabled || this.x2apic) return 2 ** 52;
+    return this.#baseHigh * 2 ** 32 + ((this.registers[R.HOST_BASE >> 2]! & ~0xfff) >>> 0);
+  }
   get x2apic(): boolean {
     return (this.registers[R.HOST_BASE >> 2]! & ApicBase.EXTD) !== 0;
   }

@@ -106,6 +106,8 @@ export const Vp = {
   rmwSecond: 0x698,
   /** u16: handler number of the redispatch micro-operation. */
   redispatch: 0x6a0,
+  /** u16: handler number of the micro-operation that does the same and looks at the pending word. */
+  attend: 0x6a2,
   /** 1: a single-step #DB is due when the running instruction is over (partition.ts); a delivered event takes it back. */
   debugTrap: 0x6a8,
   /** Next free byte of the record arena; end of the arena. */
@@ -147,6 +149,9 @@ export const Vp = {
   blockHash: 0x70000,
   arena: 0xb0000,
 } as const;
+
+/** Bits of Vp.features. */
+export const CpuFeature = { smap: 1 } as const;
 
 export const TLB_ENTRIES = 4096;
 /** A TLB entry: u64 tag, u32 addend, u32 flags (TlbFlag). Read entries first, the write entries of the same set follow. */

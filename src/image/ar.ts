@@ -28,3 +28,14 @@ export function readAr(bytes: Uint8Array): ArMember[] {
   }
   return members;
 }
+
+/** An archive as `dpkg-deb` writes it: times, owners and groups 0, mode 100644. Names have at most 15 bytes. */
+export function writeAr(members: readonly ArMember[]): Uint8Array<ArrayBuffer> {
+  const parts: Uint8Array[] = [encodeUtf8(MAGIC)];
+  for (const { name, data } of members) {
+    const fields = [name.padEnd(16), "0".padEnd(12), "0".padEnd(6), "0".padEnd(6), "100644".padEnd(8)];
+    parts.push(encodeUtf8(`${fields.join("")}${String(data.length).padEnd(10)}\`\n`), data);
+    if (data.length % 2 === 1) parts.push(encodeUtf8("\n"));
+  }
+  return concatBytes(parts);
+}

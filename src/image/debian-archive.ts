@@ -4,6 +4,7 @@ import {
   type FoundPackage,
   newestPackage,
   PackageIndex,
+  type PackageSummary,
   parseRelease,
   type Release,
   verifyClearsigned,
@@ -97,6 +98,11 @@ export class DebianArchive {
 
   find(name: string): FoundPackage<Archive> | undefined {
     return newestPackage(this.#suites, name);
+  }
+
+  /** What all packages of all suites say of themselves in brief; a name may come more than once. */
+  *summaries(): Generator<PackageSummary> {
+    for (const { index } of this.#suites) yield* index.summaries();
   }
 
   need(name: string): FoundPackage<Archive> {

@@ -103,6 +103,14 @@ export function parseRelease(text: string, name: string): Release {
   };
 }
 
+export interface PackageSummary {
+  readonly name: string;
+  readonly isEssential: boolean;
+  readonly priority: string;
+  /** As the field has it. */
+  readonly provides: string;
+}
+
 /** One Packages file. Paragraphs are found quickly and read only when asked for: there are tens of thousands. */
 export class PackageIndex {
   readonly #text: string;
@@ -128,6 +136,26 @@ export class PackageIndex {
 
   get size(): number {
     return this.#starts.size;
+  }
+
+  /** Names and the fields by which packages are looked for otherwise, in one pass over the text. */
+  *summaries(): Generator<PackageSummary> {
+    let name: string | undefined;
+    let fields: Record<string, string> = {};
+    const summary = (): PackageSummary => ({
+      name: name!,
+      isEssential: fields.Essential === "yes",
+      priority: fields.Priority ?? "",
+      provides: fields.Provides ?? "",
+    });
+    for (const [, field, value] of this.#text.matchAll(/^(Package|Essential|Priority|Provides): (.*)$/gm)) {
+      if (field === "Package") {
+        if (name !== undefined) yield summary();
+        name = value!;
+        fields = {};
+      } else fields[field!] = value!;
+    }
+    if (name !== undefined) yield summary();
   }
 
   /** All versions of the package that this index has. */

@@ -214,7 +214,8 @@ export class DeviceSide {
         post({ type: "trace-answer", id: m.id, records: this.trace.last() });
         break;
       case "freeze":
-        this.#freezing = true;
+        if (this.#frozen) post({ type: "frozen", state: this.save() });
+        else this.#freezing = true;
         break;
       case "thaw":
         this.#frozen = false;

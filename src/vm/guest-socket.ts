@@ -15,6 +15,7 @@ export class GuestSocket implements AsyncIterable<Uint8Array>, AsyncDisposable {
   readonly #forget: () => void;
   readonly #received: Uint8Array[] = [];
   #guestEnded = false;
+  #isOpen = false;
   #isClosed = false;
   #failure: VmError | undefined;
   #inFlight = 0;
@@ -22,6 +23,7 @@ export class GuestSocket implements AsyncIterable<Uint8Array>, AsyncDisposable {
   readonly #writers: (() => void)[] = [];
   readonly #closeListeners: (() => void)[] = [];
   onOpen: (() => void) | undefined;
+  /** It was closed before it was open. */
   onRefused: (() => void) | undefined;
   /** Gets data instead of a reader. What it gets counts as taken when its promise is settled. */
   onData: ((data: Uint8Array) => void | Promise<void>) | undefined;
@@ -87,7 +89,8 @@ export class GuestSocket implements AsyncIterable<Uint8Array>, AsyncDisposable {
       if (this.#isClosed)
         throw this.#failure ?? new VmError("closed", "the guest has closed the connection", "connect again");
       this.#inFlight++;
-      const piece = bytes.slice(at, at + PIECE);
+      // a copy of its own: a Buffer's slice is none
+      const piece = new Uint8Array(bytes.subarray(at, at + PIECE));
       this.#send({ type: "socket-data", socket: this.#id, bytes: piece }, [piece.buffer]);
     }
   }
@@ -110,6 +113,7 @@ export class GuestSocket implements AsyncIterable<Uint8Array>, AsyncDisposable {
 
   // ---- from the device side ---------------------------------------------------------------------------------------------
   opened(): void {
+    this.#isOpen = true;
     this.onOpen?.();
   }
   received(bytes: Uint8Array): void {
@@ -136,7 +140,7 @@ export class GuestSocket implements AsyncIterable<Uint8Array>, AsyncDisposable {
     if (failure !== undefined && !this.#guestEnded)
       this.#failure = new VmError(failure, "the connection to the guest broke", "is the program in the guest alive?");
     this.#forget();
-    if (failure === "refused") this.onRefused?.();
+    if (!this.#isOpen) this.onRefused?.();
     for (const f of this.#writers.splice(0)) f();
     for (const f of this.#closeListeners.splice(0)) f();
     this.#wake();

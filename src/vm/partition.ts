@@ -5,7 +5,7 @@
 
 import { type Chipset, type ChipsetState, createChipset, type SerialSink } from "../chipset/chipset.js";
 import { LocalApic, type LocalApicState } from "../chipset/local-apic.js";
-import { Exit, ModeKey, Pending, SegIndex, Vp } from "../cpu/layout.js";
+import { CpuFeature, Exit, ModeKey, Pending, SegIndex, Vp } from "../cpu/layout.js";
 import { Cpuid } from "../cpu/vp/cpuid.js";
 import { Msr, MsrFile, type MsrState } from "../cpu/vp/msr.js";
 import {
@@ -29,7 +29,6 @@ import type { AccessWidth, Clock, Entropy } from "../machine/device.js";
 import { GuestMemory } from "../machine/guest-memory.js";
 import { invariant } from "../machine/guest-violation.js";
 import { InterruptRouter } from "../machine/interrupt-router.js";
-import { LOCAL_APIC_BASE } from "../machine/memory-map.js";
 import { NO_TRACE, type Trace, TraceKind } from "../trace/trace.js";
 import type { DeviceSideState } from "./device-messages.js";
 import { connectHypervisor, hypercall } from "./partition-hypervisor.js";
@@ -95,6 +94,8 @@ const DIGEST_RANGES = [
 ] as const;
 /** CR0: PE and ET. */
 const PROTECTED_MODE = 0x11;
+/** CPUID leaf 1, EDX: the local APIC is on. */
+const CPUID_APIC = 1 << 9;
 const NMI = 2;
 const IF = 0x200;
 const TF = 0x100;
@@ -150,6 +151,7 @@ export class Partition {
           v.getUint32(this.vp.base + Vp.xcr0, true),
           out,
         );
+        if (leaf === 1 && !this.apic.hardwareEnabled) out[3] = out[3]! & ~CPUID_APIC;
       },
       readMsr: (index, out) => this.msrs.read(index, out),
       writeMsr: (index, low, high) => {
@@ -169,6 +171,7 @@ export class Partition {
     this.#trace = o.trace ?? NO_TRACE;
     this.vp = new VirtualProcessor(engine, 0, host, o.modules, o.countForms);
     const { base, words } = this.vp;
+    if (o.features.has("smap")) this.vp.view.setUint32(base + Vp.features, CpuFeature.smap, true);
     this.memory = new GuestMemory(this.vp.ram, {
       written: (gpa, lengthBytes) => {
         this.vp.runtime.ramWritten(gpa, lengthBytes);
@@ -273,7 +276,7 @@ export class Partition {
     for (let at = 0; at < to.length; ) {
       const width = (to.length - at >= 4 ? 4 : to.length - at >= 2 ? 2 : 1) as AccessWidth;
       const value = this.#inApic(gpa + at)
-        ? this.apic.mmioRead(gpa + at - LOCAL_APIC_BASE)
+        ? this.apic.mmioRead(gpa + at - this.apic.pageBase)
         : this.mmio.read(gpa + at, width);
       for (let i = 0; i < width; i++) to[at + i] = value >>> (i * 8);
       at += width;
@@ -285,14 +288,15 @@ export class Partition {
       let value = 0;
       for (let i = 0; i < width; i++) value |= from[at + i]! << (i * 8);
       if (this.#inApic(gpa + at)) {
-        this.apic.mmioWrite(gpa + at - LOCAL_APIC_BASE, value);
+        this.apic.mmioWrite(gpa + at - this.apic.pageBase, value);
         this.#attend();
       } else this.mmio.write(gpa + at, width, value >>> 0);
       at += width;
     }
   }
   #inApic(gpa: number): boolean {
-    return gpa >= LOCAL_APIC_BASE && gpa < LOCAL_APIC_BASE + 4096;
+    const { pageBase } = this.apic;
+    return gpa >= pageBase && gpa < pageBase + 4096;
   }
   #readApicMsr(index: number, out: Uint32Array): boolean {
     if (index === Msr.APIC_BASE) {
@@ -318,6 +322,8 @@ export class Partition {
     if (index === Msr.APIC_BASE) return this.apic.writeBase(low, high);
     if (index === Msr.TSC_DEADLINE) {
       this.apic.writeTscDeadline(low, high);
+      // a time that has passed interrupts before the next instruction
+      if (this.deadlines.earliest() <= this.clock.now()) this.deadlines.runDue(this.clock.now());
       return true;
     }
     if (index >= Msr.X2APIC && index < Msr.X2APIC + 0x100) return this.apic.writeMsr(index - Msr.X2APIC, low, high);

@@ -24,6 +24,7 @@ class Script {
     startProcessor: (start, events) => {
       this.starts.push(start);
       this.#events = events;
+      queueMicrotask(() => events.onMessage({ type: "started", memory: new SharedArrayBuffer(64), pendingWord: 0 }));
       return {
         post: (m) => void this.posted.push(m),
         terminate: async () => {

@@ -162,7 +162,14 @@ export class Vm implements AsyncDisposable {
     if (this.#started) throw new VmError("already-started", "the machine has been started before");
     this.#started = true;
     await this.#boot();
+    // the device side knows its machine: what is asked of it from now on is not lost
+    await this.#wait<void>("the machine to be made", {}, true, (done) => {
+      this.#made = done;
+      if (this.#memory !== undefined) done();
+      return () => {};
+    });
   }
+  #made: (() => void) | undefined;
 
   async #boot(): Promise<void> {
     const { guest, cpu = "default", append = "", exec, env } = this.#options;
@@ -290,6 +297,7 @@ export class Vm implements AsyncDisposable {
       case "started":
         this.#memory = { words: new Int32Array(m.memory), pendingWord: m.pendingWord };
         this.#startMachine(m.memory);
+        this.#made?.();
         this.#platform.trim();
         break;
       case "output":
@@ -685,7 +693,7 @@ export class Vm implements AsyncDisposable {
       });
       return devices === undefined ? state : { ...state, devices };
     } finally {
-      this.#devices?.post({ type: "thaw" });
+      if (!this.paused) this.#devices?.post({ type: "thaw" });
     }
   }
   /** The device side finishes what is in flight and stands still. @returns its state */

@@ -13,7 +13,7 @@ import { assertQuiet, BOOT_MS, eventually, hashOfFile, sh, testFolder } from "./
 import { type SavedMachine, steppedFrom } from "./stepped-storage.js";
 
 /** Instructions after the save at which the machines are compared; the last is behind the last write. */
-const POINTS = [1e6, 5e6, 20e6, 60e6, 300e6];
+const POINTS = [1e6, 5e6, 20e6, 60e6, 200e6];
 const MIB = 1 << 20;
 
 it("a deterministic machine saved in the middle of its writes goes on equal in another process", async () => {

@@ -21,7 +21,7 @@ i=0; while [ $i -lt 30 ]; do
   i=$((i+1))
 done
 echo all written
-sleep 1000
+sleep 100000000
 `;
 
 /**

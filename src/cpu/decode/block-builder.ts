@@ -48,6 +48,7 @@ export class BlockBuilder {
   /** CALL E outside 64-bit mode. */
   readonly #callIndirect: Row;
   readonly redispatchHandler: number;
+  readonly attendHandler: number;
   #first = 0;
   #at = 0;
   #count = 0;
@@ -69,6 +70,7 @@ export class BlockBuilder {
     this.#jmp = lookupForm(rows.find((r) => r.mnemonic === "jmp" && r.opcode === 0xeb)!, 64, "r");
     this.#callIndirect = rows.find((r) => r.options.selector === System.callNearIndirect)!;
     this.redispatchHandler = specialForm("enlighten.redispatch").id;
+    this.attendHandler = specialForm("enlighten.attend").id;
   }
 
   /**

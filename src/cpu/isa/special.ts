@@ -16,6 +16,8 @@ const x: FormOperand = { kind: "x", width: 64 };
 export const special: readonly Special[] = [
   // the block was thrown away under us, or goes on elsewhere: look RIP up again
   { name: "enlighten.redispatch", width: 64, operands: [], define: (s) => s.jumpTo(s.slotRip()) },
+  // the same, but by the loop's cold way, which looks whether something wants the processor's attention
+  { name: "enlighten.attend", width: 64, operands: [], define: (s) => s.jumpTo(s.slotRip()) },
   // tempAddress = segment base (src) + effective address
   {
     name: "enlighten.address",

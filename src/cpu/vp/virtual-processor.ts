@@ -107,6 +107,7 @@ export class VirtualProcessor {
   readonly #answer = new Uint32Array(4);
   retired = 0;
   readonly #redispatch: number;
+  readonly #attend: number;
 
   constructor(engine: EngineMemory, index: number, host: ProcessorHost, modules: EngineModules, countForms = false) {
     const { memory, layout, shared } = engine;
@@ -186,6 +187,7 @@ export class VirtualProcessor {
       throw new Error("invariant broken: the interpreter was built from other forms than the decoder's (build again)");
     this.#run = run as (budget: number) => number;
     this.#redispatch = blocks.redispatchHandler;
+    this.#attend = blocks.attendHandler;
     this.reset();
   }
 
@@ -194,6 +196,7 @@ export class VirtualProcessor {
     const v = this.view;
     this.bytes.fill(0, this.base, this.base + Vp.apic);
     v.setUint16(this.base + Vp.redispatch, this.#redispatch, true);
+    v.setUint16(this.base + Vp.attend, this.#attend, true);
     v.setUint32(this.base + Vp.arenaNext, this.base + Vp.arena, true);
     this.bytes.fill(0xff, this.base + Vp.jumpCache, this.base + Vp.jumpCache + 0x10000);
     this.setRegister(Vp.cr0, 0x60000010);
@@ -243,6 +246,7 @@ export class VirtualProcessor {
   restoreRegisters(saved: Uint8Array): void {
     this.bytes.set(saved, this.base);
     this.view.setUint16(this.base + Vp.redispatch, this.#redispatch, true);
+    this.view.setUint16(this.base + Vp.attend, this.#attend, true);
     this.view.setUint32(this.base + Vp.jumpGeneration, 0, true);
     this.bytes.fill(0xff, this.base + Vp.jumpCache, this.base + Vp.jumpCache + 0x10000);
     this.runtime.flushArena();

@@ -133,7 +133,12 @@ port.on("message", (m: ToDevices) => {
   take(m);
   ring();
 });
-openMachineDisks(spec.disks, { inline: false, onProblem: (text) => post({ type: "problem", text }) }).then((opened) => {
+openMachineDisks(spec.disks, {
+  inline: false,
+  onProblem: (text) => post({ type: "problem", text }),
+  // its completion is in the ring, and the guest must be told
+  onCompleted: ring,
+}).then((opened) => {
   disks = opened;
   post({ type: "started" });
 }, fail);

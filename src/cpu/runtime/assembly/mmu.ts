@@ -317,7 +317,17 @@ function writePhysical(physical: u64, size: i32, from: i32): void {
   } else {
     count(L.Stat_mmio);
     hostMmioWrite(f64(physical), size, from);
+    // it may have interrupted this very processor (an IPI to itself): that shows before the next instruction
+    wroteMmio = get32(L.Vp_pending) != 0;
   }
+}
+
+let wroteMmio: bool = false;
+/** Behind an instruction that wrote to a device: its successor looks at the pending word first. */
+function attendAfter(pc: i32): void {
+  if (!wroteMmio) return;
+  wroteMmio = false;
+  if (pc != 0) store<u16>(pc + L.REC_BYTES, load<u16>(VP + L.Vp_attend));
 }
 
 export function readSlow(va: u64, size: i32, pc: i32): i32 {
@@ -356,13 +366,17 @@ function writeFrom(va: u64, size: i32, from: i32): i32 {
 export function writeSlow(va: u64, size: i32, value: u64, pc: i32): i32 {
   if (pc != 0) noteStack(pc);
   store<u64>(VP + L.Vp_bounce2, value);
-  return writeFrom(va, size, VP + L.Vp_bounce2);
+  const done = writeFrom(va, size, VP + L.Vp_bounce2);
+  attendAfter(pc);
+  return done;
 }
 export function writeSlowV(va: u64, low: u64, high: u64, pc: i32): i32 {
   noteStack(pc);
   store<u64>(VP + L.Vp_bounce2, low);
   store<u64>(VP + L.Vp_bounce2, high, 8);
-  return writeFrom(va, 16, VP + L.Vp_bounce2);
+  const done = writeFrom(va, 16, VP + L.Vp_bounce2);
+  attendAfter(pc);
+  return done;
 }
 /** Memory that is read and then written: an address in RAM, or the bounce buffer that rmwDone writes back. */
 export function rmwSlow(va: u64, size: i32, pc: i32): i32 {
@@ -388,6 +402,7 @@ export function rmwDone(pc: i32): void {
   const here = min(4096 - i32(a & 0xfff), size);
   writePhysical(a, here, VP + L.Vp_bounce);
   if (here < size) writePhysical(get64(L.Vp_rmwSecond), size - here, VP + L.Vp_bounce + here);
+  attendAfter(pc);
 }
 
 /** Accesses of procedures, at the current privilege level. Address in the memory of `size` readable bytes, 0 = fault. */

@@ -291,8 +291,7 @@ export function system(r: i32): i32 {
       return redispatchNext(r);
     case L.System_clac:
     case L.System_stac:
-      if ((get64(L.Vp_cr4) & (1 << 21)) == 0) return failed(ud());
-      if (cpl() != 0) return failed(ud());
+      if ((get32(L.Vp_features) & L.CpuFeature_smap) == 0 || cpl() != 0) return failed(ud());
       if (i32(load<u8>(r, L.Rec_src2)) == L.System_stac) set32(L.Vp_rflags, get32(L.Vp_rflags) | AC);
       else {
         set32(L.Vp_rflags, get32(L.Vp_rflags) & ~AC);
