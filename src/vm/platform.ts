@@ -44,6 +44,8 @@ export interface GuestFiles {
   /** What its console shows when it takes commands. */
   readonly prompt?: RegExp;
   readonly description: string;
+  /** Disks that it needs, before all others on the controller. */
+  readonly disks?: readonly DiskSpec[];
 }
 
 export interface Platform {

@@ -257,7 +257,7 @@ export class Vm implements AsyncDisposable {
   #deviceSpec(): DeviceSpec {
     return {
       services: this.#services,
-      disks: (this.#options.disks ?? []).map((d) => ({ kind: "disk", ...d })),
+      disks: [...(this.#options.guest.disks ?? []), ...(this.#options.disks ?? [])].map((d) => ({ kind: "disk", ...d })),
       trace: this.#options.trace !== undefined,
     };
   }
@@ -684,7 +684,7 @@ export class Vm implements AsyncDisposable {
   }
   /** The machine's whole state at the end of its current slice; it runs on. */
   async save(o: WaitOptions = {}): Promise<PartitionState> {
-    const devices = await this.#freeze(o);
+    const devices = this.#devices === undefined ? undefined : await this.#freeze(o);
     try {
       const state = await this.#wait<PartitionState>("the saved state", o, true, (done, fail) => {
         this.#answers.saved.push(done);
@@ -700,10 +700,10 @@ export class Vm implements AsyncDisposable {
   async #freeze(o: WaitOptions): Promise<DeviceSideState | undefined> {
     const devices = this.#devices;
     if (devices === undefined) return undefined;
-    return this.#wait<DeviceSideState>("the devices to stand still", o, true, (done) => {
+    return this.#wait<DeviceSideState>("the devices to stand still", o, true, (done, fail) => {
       this.#frozen = done;
       devices.post({ type: "freeze" });
-      return () => {};
+      return this.#untilReboot(fail, () => {});
     });
   }
   /** Stops virtual time and everything in it. The guest's clock is set right when it goes on. */

@@ -104,7 +104,7 @@ describe("commands by the agent", () => {
       await child.write("line\n");
       return /50 120\r\n/.test(out) ? true : undefined;
     });
-    assert.match(out, /<line>\r\n/);
+    await eventually("the line", () => (/<line>\r\n/.test(out) ? true : undefined));
     child.closeStdin();
     assert.equal((await child.exited).exitCode, 4);
   });
