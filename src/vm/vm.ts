@@ -257,7 +257,10 @@ export class Vm implements AsyncDisposable {
   #deviceSpec(): DeviceSpec {
     return {
       services: this.#services,
-      disks: [...(this.#options.guest.disks ?? []), ...(this.#options.disks ?? [])].map((d) => ({ kind: "disk", ...d })),
+      disks: [...(this.#options.guest.disks ?? []), ...(this.#options.disks ?? [])].map((d) => ({
+        kind: "disk",
+        ...d,
+      })),
       trace: this.#options.trace !== undefined,
     };
   }

@@ -88,7 +88,8 @@ describe("commands by the agent", () => {
   it("gives a terminal of the size that was asked for, and another size later", async () => {
     let out = "";
     const child = await vm.spawn(
-      "tty; stty size; trap 'stty size' WINCH; while read -r x; do echo \"<$x>\"; done; exit 4",
+      // a trapped signal ends a read
+      "tty; stty size; trap 'stty size' WINCH; while :; do read -r x && echo \"<$x>\" && [ $x = end ] && exit 4; done",
       {
         pty: { rows: 31, columns: 99 },
         onStdout: (b) => {
@@ -104,8 +105,8 @@ describe("commands by the agent", () => {
       await child.write("line\n");
       return /50 120\r\n/.test(out) ? true : undefined;
     });
-    await eventually("the line", () => (/<line>\r\n/.test(out) ? true : undefined));
-    child.closeStdin();
+    await child.write("end\n");
+    await eventually("the line", () => (/<end>\r\n/.test(out) ? true : undefined));
     assert.equal((await child.exited).exitCode, 4);
   });
 

@@ -124,6 +124,8 @@ export interface TestPackage {
   readonly name: string;
   readonly version: string;
   readonly depends?: string;
+  /** More fields of its control file: "Essential: yes\n". */
+  readonly fields?: string;
   readonly files?: readonly TestFile[];
 }
 
@@ -179,14 +181,17 @@ export class SyntheticMirror implements PackageSource {
   isDown = false;
   #publicKey = "";
 
-  static async create(validUntil?: string): Promise<SyntheticMirror> {
+  static async create(
+    validUntil?: string,
+    packages: Readonly<Record<Archive, readonly TestPackage[]>> = PACKAGES,
+  ): Promise<SyntheticMirror> {
     const mirror = new SyntheticMirror();
     const pair = await generateKey({ userIDs: [{ name: "test archive" }], format: "armored" });
     mirror.#publicKey = pair.publicKey;
     const signingKeys = await readPrivateKey({ armoredKey: pair.privateKey });
     for (const archive of ["main", "security"] as const) {
-      const paragraphs = PACKAGES[archive].map(({ name, version, depends, files }) => {
-        const control = `Package: ${name}\nVersion: ${version}\nArchitecture: amd64\n${depends === undefined ? "" : `Depends: ${depends}\n`}`;
+      const paragraphs = packages[archive].map(({ name, version, depends, fields, files }) => {
+        const control = `Package: ${name}\nVersion: ${version}\nArchitecture: amd64\n${depends === undefined ? "" : `Depends: ${depends}\n`}${fields ?? ""}`;
         const deb = debOf(control, files ?? []);
         const path = `pool/${name}_${version.replace(/^\d+:/, "")}_amd64.deb`;
         mirror.files.set(`${archive}/${path}`, deb);
