@@ -527,7 +527,10 @@ export class Partition {
     vp.view.setUint32(vp.base + Vp.shadow, 0, true);
     Atomics.store(vp.words, vp.pendingWord, 0);
     this.hypervisor?.poll();
-    if (apic.hasNmi() && !shadow && vp.view.getUint32(vp.base + Vp.nmiBlocked, true) === 0) {
+    if (apic.hasNmi() && (shadow || vp.view.getUint32(vp.base + Vp.nmiBlocked, true) !== 0)) {
+      // looked at again behind the next instruction that may end the blocking
+      Atomics.or(vp.words, vp.pendingWord, Pending.nmi);
+    } else if (apic.hasNmi()) {
       // before any interrupt, and whatever IF says; until IRET there is no other (SDM vol. 3, "Nonmaskable Interrupt")
       apic.takeNmi();
       vp.view.setUint32(vp.base + Vp.nmiBlocked, 1, true);

@@ -207,22 +207,28 @@ export const call: Definition = (s) => {
   push64(s, s.nextRip());
   s.jump();
 };
+/** A target that is no canonical address faults at the transfer itself, as on Intel's processors (SDM vol. 2, CALL, JMP, RET). */
+function canonical(s: Sem, target: Value): Value {
+  const extended = s.bin("shr_s", s.bin("shl", target, s.const64(16)), s.const64(16));
+  s.if(s.cmp("ne", extended, target), () => s.raise(13, 0));
+  return target;
+}
 export const callIndirect: Definition = (s) => {
-  const target = s.read(0);
+  const target = canonical(s, s.read(0));
   push64(s, s.nextRip());
   s.jumpTo(target);
 };
 export const jmp: Definition = (s) => s.jump();
-export const jmpIndirect: Definition = (s) => s.jumpTo(s.read(0));
+export const jmpIndirect: Definition = (s) => s.jumpTo(canonical(s, s.read(0)));
 export const ret: Definition = (s) => {
   const sp = s.slot(RSP, 64);
-  const target = s.load(sp, 64);
+  const target = canonical(s, s.load(sp, 64));
   s.setSlot(RSP, 64, s.bin("add", sp, s.const64(8)));
   s.jumpTo(target);
 };
 export const retImmediate: Definition = (s) => {
   const sp = s.slot(RSP, 64);
-  const target = s.load(sp, 64);
+  const target = canonical(s, s.load(sp, 64));
   s.setSlot(RSP, 64, s.bin("add", s.bin("add", sp, s.const64(8)), s.immediate()));
   s.jumpTo(target);
 };

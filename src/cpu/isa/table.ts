@@ -100,6 +100,8 @@ export function row(
   });
   if (!(opcode >= 0 && opcode <= 0xff)) throw new Error(`${mnemonic}: no opcode in "${encoding}"`);
   const list = operands === "" ? [] : operands.split(",");
+  // a memory operand has no register form: there it is #UD
+  if (mod === undefined && list.some((o) => o.startsWith("M"))) mod = 0;
   const modrm =
     reg !== undefined ||
     mod !== undefined ||

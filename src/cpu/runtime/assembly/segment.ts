@@ -148,7 +148,7 @@ export function dropInnerSegments(level: i32): void {
       continue;
     }
     // non-conforming code and data
-    if ((attr & 0x1c) != 0x1c && i32((attr >> 5) & 3) < level) set(seg, 0, L.SegAttr_unusable, 0, 0);
+    if ((attr & 0x1c) != 0x1c && i32((attr >> 5) & 3) < level) set(seg, 0, L.SegAttr_unusable, 0, base(seg));
   }
 }
 /** Privilege level after CS was set by hand. */

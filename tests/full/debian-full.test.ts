@@ -1,0 +1,104 @@
+/**
+ * The whole of debian:12-full with the real archive: the first run makes its disk, which takes minutes.
+ *
+ *   ENLIGHTEN_LONG=1 node --test dist/tests/full/debian-full.test.js
+ */
+import assert from "node:assert/strict";
+import { existsSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, it } from "node:test";
+import { createVm, type ExecResult, type Vm } from "../../src/host/node/index.js";
+import { cacheFolder } from "../../src/host/node/package-cache.js";
+
+const skip = process.env.ENLIGHTEN_LONG === "1" ? false : "takes minutes: set ENLIGHTEN_LONG=1";
+const COMMAND_MS = 120_000;
+const BOOT_MS = 300_000;
+const HELLO = `#include <stdio.h>
+int main(void) { puts("hello from gcc"); return 7; }
+`;
+
+describe("debian:12-full", { skip, timeout: 3_600_000 }, () => {
+  let vm: Vm;
+  let folder: string;
+  const machines = join(cacheFolder(process.env), "machines");
+  const copies = (): string[] => (existsSync(machines) ? readdirSync(machines) : []);
+  const run = (command: string, stdin?: string): Promise<ExecResult> =>
+    vm.exec(command, { timeoutMs: COMMAND_MS, ...(stdin === undefined ? {} : { stdin }) });
+  const output = async (command: string, stdin?: string): Promise<string> => {
+    const { stdout, stderr, exitCode } = await run(command, stdin);
+    assert.equal(exitCode, 0, `${command}: ${stdout}${stderr}`);
+    return stdout.trim();
+  };
+
+  before(async () => {
+    folder = mkdtempSync(join(tmpdir(), "enlighten-full-"));
+    vm = await createVm({ image: "debian:12-full", memoryMiB: 1024 });
+    await vm.start();
+  });
+  after(async () => {
+    await vm?.kill();
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  it("comes to a login on its console, with nothing failed", async () => {
+    await vm.waitForPrompt({ timeoutMs: BOOT_MS });
+    assert.equal(await output("systemctl is-system-running --wait"), "running");
+    assert.equal(await output("systemctl --failed --no-legend --plain"), "");
+    assert.match(await output("journalctl -b -p err --no-pager -q || true"), /^$/);
+  });
+
+  it("is what dpkg and apt call whole", async () => {
+    assert.equal(await output("dpkg --audit"), "");
+    // policies of ours and of packages' scripts touch configuration files, never programs
+    assert.deepEqual((await run("dpkg --verify")).stdout.split("\n").filter((l) => l !== "" && !/^\S+ c /.test(l)), []);
+    assert.match(await output("apt-get check -qq && apt-get --version"), /^apt 2\./);
+    assert.match(await output("apt-get -s install linux-image-cloud-amd64 2>&1 || true"), /Reading package lists/);
+  });
+
+  it("has its programs: python, gcc, make, perl, ssh, sqlite", async () => {
+    assert.equal(await output("python3 -c 'print(sum(range(10)))'"), "45");
+    await output("cat >/root/hello.c", HELLO);
+    const hello = await run("cd /root && gcc -O2 -o hello hello.c && ./hello");
+    assert.deepEqual([hello.stdout, hello.exitCode], ["hello from gcc\n", 7]);
+    assert.match(await output("ssh -V 2>&1"), /^OpenSSH_/);
+    assert.equal(await output("sqlite3 :memory: 'select 6*7'"), "42");
+    assert.match(await output("perl -e 'print $^V'; make --version"), /^v5\.\d+.*GNU Make/s);
+    assert.equal(await output("systemctl is-active ssh"), "active");
+  });
+
+  it("has Hyper-V's drivers from its own disk, and an untainted kernel", async () => {
+    assert.equal(await output("systemd-detect-virt"), "microsoft");
+    assert.equal(await output("cat /proc/sys/kernel/tainted"), "0");
+    const modules = await output("lsmod");
+    for (const name of ["hv_vmbus", "hv_storvsc", "hv_utils", "hv_sock"]) assert.match(modules, new RegExp(`^${name} `, "m"));
+    assert.equal(await output("modprobe overlay && findmnt -no FSTYPE /"), "ext4");
+  });
+
+  it("powers off when the host asks, and its disk goes with it", async () => {
+    assert.equal(copies().filter((name) => name.startsWith(`${process.pid}-`)).length, 1);
+    await vm.integration.shutdown({ timeoutMs: 30_000 });
+    const { how } = await vm.waitForEnd({ timeoutMs: BOOT_MS });
+    assert.equal(how, "power-off");
+    assert.deepEqual(copies().filter((name) => name.startsWith(`${process.pid}-`)), []);
+  });
+
+  it("keeps its disk in a file, and grows it", async () => {
+    const rootFile = join(folder, "root.raw");
+    const options = { image: "debian:12-full", memoryMiB: 1024, offline: true, rootFile } as const;
+    await using first = await createVm({ ...options, rootBytes: 9 * 2 ** 30 });
+    await first.start();
+    const { stdout } = await first.exec("df -B1G --output=size / | tail -1; echo kept >/root/kept; sync", { timeoutMs: BOOT_MS });
+    assert.ok(Number(stdout) >= 8, stdout);
+    await first.integration.shutdown({ timeoutMs: 30_000 });
+    await first.waitForEnd({ timeoutMs: BOOT_MS });
+    assert.equal(statSync(rootFile).size, 9 * 2 ** 30);
+    await using second = await createVm({ ...options, exec: "cat /root/kept; exit 5" });
+    const seen: Uint8Array[] = [];
+    second.onOutput(1, (bytes) => void seen.push(bytes));
+    await second.start();
+    const end = await second.waitForEnd({ timeoutMs: BOOT_MS });
+    assert.equal(Buffer.concat(seen).toString(), "kept\n");
+    assert.deepEqual([end.how, end.exitCode], ["power-off", 5]);
+  });
+});
