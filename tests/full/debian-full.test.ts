@@ -51,7 +51,10 @@ describe("debian:12-full", { skip, timeout: 3_600_000 }, () => {
   it("is what dpkg and apt call whole", async () => {
     assert.equal(await output("dpkg --audit"), "");
     // policies of ours and of packages' scripts touch configuration files, never programs
-    assert.deepEqual((await run("dpkg --verify")).stdout.split("\n").filter((l) => l !== "" && !/^\S+ c /.test(l)), []);
+    assert.deepEqual(
+      (await run("dpkg --verify")).stdout.split("\n").filter((l) => l !== "" && !/^\S+ c /.test(l)),
+      [],
+    );
     assert.match(await output("apt-get check -qq && apt-get --version"), /^apt 2\./);
     assert.match(await output("apt-get -s install linux-image-cloud-amd64 2>&1 || true"), /Reading package lists/);
   });
@@ -71,7 +74,8 @@ describe("debian:12-full", { skip, timeout: 3_600_000 }, () => {
     assert.equal(await output("systemd-detect-virt"), "microsoft");
     assert.equal(await output("cat /proc/sys/kernel/tainted"), "0");
     const modules = await output("lsmod");
-    for (const name of ["hv_vmbus", "hv_storvsc", "hv_utils", "hv_sock"]) assert.match(modules, new RegExp(`^${name} `, "m"));
+    for (const name of ["hv_vmbus", "hv_storvsc", "hv_utils", "hv_sock"])
+      assert.match(modules, new RegExp(`^${name} `, "m"));
     assert.equal(await output("modprobe overlay && findmnt -no FSTYPE /"), "ext4");
   });
 
@@ -80,7 +84,10 @@ describe("debian:12-full", { skip, timeout: 3_600_000 }, () => {
     await vm.integration.shutdown({ timeoutMs: 30_000 });
     const { how } = await vm.waitForEnd({ timeoutMs: BOOT_MS });
     assert.equal(how, "power-off");
-    assert.deepEqual(copies().filter((name) => name.startsWith(`${process.pid}-`)), []);
+    assert.deepEqual(
+      copies().filter((name) => name.startsWith(`${process.pid}-`)),
+      [],
+    );
   });
 
   it("keeps its disk in a file, and grows it", async () => {
@@ -88,7 +95,9 @@ describe("debian:12-full", { skip, timeout: 3_600_000 }, () => {
     const options = { image: "debian:12-full", memoryMiB: 1024, offline: true, rootFile } as const;
     await using first = await createVm({ ...options, rootBytes: 9 * 2 ** 30 });
     await first.start();
-    const { stdout } = await first.exec("df -B1G --output=size / | tail -1; echo kept >/root/kept; sync", { timeoutMs: BOOT_MS });
+    const { stdout } = await first.exec("df -B1G --output=size / | tail -1; echo kept >/root/kept; sync", {
+      timeoutMs: BOOT_MS,
+    });
     assert.ok(Number(stdout) >= 8, stdout);
     await first.integration.shutdown({ timeoutMs: 30_000 });
     await first.waitForEnd({ timeoutMs: BOOT_MS });

@@ -17,14 +17,20 @@ const LIBRARIES = ["libc6", "libext2fs2", "libcom-err2", "libblkid1", "libuuid1"
 function archive(dpkgVersion = "1.0"): Record<Archive, TestPackage[]> {
   const plain = [...WANTED_PACKAGES, ...LIBRARIES, "perl-base", "systemd", "cron", "usr-is-merged", "usrmerge"]
     .filter((name) => name !== "hyperv-daemons")
-    .map((name): TestPackage => ({ name, version: "1", ...(name === "cron" ? { fields: "Priority: important\n" } : {}) }));
+    .map(
+      (name): TestPackage => ({ name, version: "1", ...(name === "cron" ? { fields: "Priority: important\n" } : {}) }),
+    );
   return {
     main: [
       ...PACKAGES.main.map((p) => (p.name === "base-files" ? { ...p, fields: ESSENTIAL } : p)),
       ...plain,
       { name: "dpkg", version: dpkgVersion, depends: "libc6", fields: ESSENTIAL },
       { name: "init-helpers", version: "1", depends: "usrmerge | usr-is-merged", fields: ESSENTIAL },
-      { name: "e2fsprogs", version: "1", files: [{ path: "sbin/mke2fs", data: "#!mke2fs" }, { path: "etc/mke2fs.conf" }] },
+      {
+        name: "e2fsprogs",
+        version: "1",
+        files: [{ path: "sbin/mke2fs", data: "#!mke2fs" }, { path: "etc/mke2fs.conf" }],
+      },
       { name: "extra", version: "1", depends: "extra-library" },
       { name: "extra-library", version: "1" },
     ],
@@ -46,17 +52,28 @@ describe("full guest", () => {
 
   const now = Date.now() + 60_000;
   const plan = (extra: readonly string[] = [], source = mirror, cache = "plan"): Promise<FullGuestPlan> =>
-    planFullGuest("debian:12-full", extra, { source, cache: new FolderCache(join(folder, cache)), sha256, now: () => now });
+    planFullGuest("debian:12-full", extra, {
+      source,
+      cache: new FolderCache(join(folder, cache)),
+      sha256,
+      now: () => now,
+    });
 
   it("is told from other references", () => {
-    assert.deepEqual(["debian:12-full", "debian:12", "debian:99-full", "x-full"].map(isFullReference), [true, false, false, false]);
+    assert.deepEqual(["debian:12-full", "debian:12", "debian:99-full", "x-full"].map(isFullReference), [
+      true,
+      false,
+      false,
+      false,
+    ]);
   });
 
   it("installs what is essential, important, wanted and asked for, the essential first, with the newest kernel", async () => {
     const p = await plan();
     const names = namesOf(p);
     assert.deepEqual([...p.essential].sort(), ["base-files", "dpkg", "init-helpers", "libc6", "usr-is-merged"]);
-    for (const name of [...WANTED_PACKAGES, "cron", "linux-image-6.1.0-7-cloud-amd64"]) assert.ok(names.includes(name), name);
+    for (const name of [...WANTED_PACKAGES, "cron", "linux-image-6.1.0-7-cloud-amd64"])
+      assert.ok(names.includes(name), name);
     assert.deepEqual([...p.essential, ...p.layers.flat()].sort(), [...names, "enlighten-guest"].sort());
     for (const name of ["usrmerge", "extra", "initramfs-tools"]) assert.ok(!names.includes(name), name);
     assert.equal(new Set(names).size, names.length);
@@ -83,7 +100,12 @@ describe("full guest", () => {
   it("puts every package on the payload", async () => {
     const seen: string[] = [];
     const p = await plan();
-    const size = await writePayload(p, "deb somewhere\n", async () => {}, (_n, name) => seen.push(name));
+    const size = await writePayload(
+      p,
+      "deb somewhere\n",
+      async () => {},
+      (_n, name) => seen.push(name),
+    );
     assert.deepEqual(seen, namesOf(p));
     assert.ok(size > 20 * 2048);
   });
@@ -110,7 +132,10 @@ describe("full guest", () => {
     });
     const cache = join(folder, "build/enlighten");
     assert.deepEqual(await readdir(join(cache, "disks")), []);
-    assert.deepEqual((await readdir(join(cache, "records"))).filter((name) => name.startsWith("root-")), []);
+    assert.deepEqual(
+      (await readdir(join(cache, "records"))).filter((name) => name.startsWith("root-")),
+      [],
+    );
     assert.ok(!(await readdir(cache)).includes("machines"));
   });
 });
