@@ -50,6 +50,9 @@ function disk(text: string, all: DiskArgument[]): DiskArgument[] {
   const dvd = flags.includes("dvd") || /\.iso$/i.test(file);
   return [...all, { file, readOnly: dvd || flags.includes("ro"), kind: dvd ? "dvd" : "disk" }];
 }
+function packages(text: string): string[] {
+  return text.split(",").filter((name) => name !== "");
+}
 function services(text: string): RunOptions["services"] {
   if (text === "none") return "none";
   const names = text.split(",");
@@ -84,7 +87,9 @@ program
     disk,
     [],
   )
-  .option("--size <size>", "make disks of this size where there are none", bytes)
+  .option("--size <size>", "make disks of this size where there are none (debian:12-full: its own disk too)", bytes)
+  .option("--packages <names>", "debian:12-full: install these Debian packages too (a,b,c)", packages)
+  .option("--root <file>", "debian:12-full: keep its disk in this file, made where there is none")
   .option(
     "--services <names>",
     `synthetic devices to offer (${SERVICE_NAMES.join(",")}), or none: a PC without a hypervisor`,

@@ -43,6 +43,9 @@ export class ProgressLine {
       case "assemble":
         this.show(`assembling ${p.name}`);
         break;
+      case "build":
+        this.show(`${p.name} (${p.done} of ${p.total})`);
+        break;
       case "warning":
         this.clear();
         this.#stream.write(`enlighten: warning: ${WARNINGS[p.code] ?? p.code} (${p.name})\n`);

@@ -30,6 +30,9 @@ export interface RunOptions {
   readonly disk: readonly DiskArgument[];
   /** Bytes of a disk that is to be made. */
   readonly size?: number;
+  /** Of a guest with a root disk: more packages, and where the disk is kept. */
+  readonly packages?: readonly string[];
+  readonly root?: string;
   readonly services?: "none" | readonly ServiceName[];
 }
 
@@ -101,6 +104,10 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
         ...(o.size === undefined || d.readOnly ? {} : { createBytes: o.size }),
       })),
       ...(o.services === undefined ? {} : { services: o.services }),
+      ...(o.packages === undefined ? {} : { packages: o.packages }),
+      ...(o.root === undefined ? {} : { rootFile: o.root }),
+      // with disks of its own the command line means those
+      ...(o.size === undefined || o.disk.length > 0 ? {} : { rootBytes: o.size }),
       ...(events === undefined
         ? {}
         : {

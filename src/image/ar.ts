@@ -1,5 +1,5 @@
 /** Unix `ar` archives, as far as Debian packages use them (deb(5)): no symbol table, GNU or BSD short names. */
-import { ByteReader, hasBytes } from "./byte-reader.js";
+import { ByteReader, concatBytes, encodeUtf8, hasBytes } from "./byte-reader.js";
 import { damaged, ImageError } from "./errors.js";
 
 export interface ArMember {

@@ -37,7 +37,7 @@ export interface AssembleOptions extends AssemblyHost {
   readonly signal?: AbortSignal;
 }
 
-const RELEASES: Record<string, string | undefined> = { "11": "bullseye", "12": "bookworm", "13": "trixie" };
+export const RELEASES: Record<string, string | undefined> = { "11": "bullseye", "12": "bookworm", "13": "trixie" };
 const KERNELS: Record<string, string | undefined> = {
   "": "linux-image-cloud-amd64",
   "-cloud": "linux-image-cloud-amd64",
@@ -45,7 +45,7 @@ const KERNELS: Record<string, string | undefined> = {
   "-rt": "linux-image-rt-amd64",
 };
 /** An index younger than this is used again without asking the mirror. */
-const INDEX_LIFE_MS = 24 * 60 * 60 * 1000;
+export const INDEX_LIFE_MS = 24 * 60 * 60 * 1000;
 /** Packages that a guest without Debian's init and package system can do without. */
 const NOT_NEEDED = new Set(["init-system-helpers", "perl-base", "debconf", "dpkg"]);
 
@@ -102,7 +102,7 @@ async function fromCache(options: AssembleOptions, recordName: string): Promise<
 }
 
 /** The image package that the meta package stands for at present. */
-function kernelImage(archive: DebianArchive, metaName: string): FoundPackage<Archive> {
+export function kernelImage(archive: DebianArchive, metaName: string): FoundPackage<Archive> {
   const meta = archive.need(metaName);
   const names = parseDepends(meta.record.control.get("depends"))
     .flat()

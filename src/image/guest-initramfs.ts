@@ -63,7 +63,7 @@ export interface GuestImage {
 }
 
 /** Collects entries and makes the directories above each, once. */
-class Tree {
+export class Tree {
   readonly entries: CpioEntry[] = [];
   readonly #directories = new Set<string>([""]);
 
@@ -112,7 +112,7 @@ function find(files: readonly TarEntry[], path: string, depth = 0): TarEntry | u
   return find(files, parts.join("/"), depth + 1);
 }
 
-function need(files: readonly TarEntry[], path: string, packageName: string): TarEntry {
+export function need(files: readonly TarEntry[], path: string, packageName: string): TarEntry {
   const entry = find(files, path);
   if (entry?.kind !== "file") throw damaged(`package ${packageName}`, `it has no /${path}`);
   return entry;
@@ -128,7 +128,12 @@ function moduleFiles(kernel: readonly TarEntry[], root: string): Map<string, Tar
   return files;
 }
 
-async function addModules(tree: Tree, parts: GuestParts, version: string): Promise<void> {
+export async function addModules(
+  tree: Tree,
+  parts: Pick<GuestParts, "kernel" | "keepModuleSignatures">,
+  version: string,
+  wanted: readonly string[],
+): Promise<void> {
   const root = `lib/modules/${version}/`;
   const files = moduleFiles(parts.kernel, root);
   const builtInFile = find(parts.kernel, `${root}modules.builtin`);
@@ -142,7 +147,7 @@ async function addModules(tree: Tree, parts: GuestParts, version: string): Promi
   // Unpack and read only what is wanted and what that leads to.
   const infos = new Map<string, ModuleInfo>();
   const dataOf = new Map<string, Uint8Array>();
-  const open = new Set(WANTED_MODULES.map(moduleName));
+  const open = new Set(wanted.map(moduleName));
   for (const name of open) {
     const file = files.get(name);
     if (file === undefined) continue;
@@ -152,7 +157,7 @@ async function addModules(tree: Tree, parts: GuestParts, version: string): Promi
     dataOf.set(name, parts.keepModuleSignatures ? data : withoutSignature(data));
     for (const other of [...info.depends, ...info.softBefore]) open.add(other);
   }
-  const order = loadOrder(WANTED_MODULES, infos, builtIn);
+  const order = loadOrder(wanted, infos, builtIn);
   const pathOf = ({ name }: ModuleInfo): string =>
     files
       .get(name)!
@@ -166,7 +171,7 @@ async function addModules(tree: Tree, parts: GuestParts, version: string): Promi
 }
 
 /** The files that `programs` need from `libraries`, and the names of those that are in none of them. */
-function libraryFiles(
+export function libraryFiles(
   programs: readonly TarEntry[],
   libraries: readonly TarEntry[],
 ): { files: Map<string, TarEntry>; missing: string[] } {
@@ -273,7 +278,7 @@ export async function assembleGuest(reference: string, parts: GuestParts): Promi
   }
   tree.add({ kind: "fifo", path: "etc/enlighten/pause", mode: 0o600 });
 
-  await addModules(tree, parts, version);
+  await addModules(tree, parts, version, WANTED_MODULES);
   if (parts.perl.some(isPerl)) tree.file("etc/enlighten/agent", AGENT);
   addPrograms(tree, [...parts.daemons, ...parts.perl], parts.libraries);
   return { kernel: vmlinuz.data, kernelVersion: version, initramfs: writeCpio(tree.entries) };

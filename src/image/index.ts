@@ -5,6 +5,7 @@
  *
  *   reference -> debian-guest -> debian-archive (index, signature) -> deb (ar, tar, compression)
  *             -> guest-initramfs (modules, init, cpio) -> kernel + initramfs
+ *   "-full"   -> full-guest -> install-set (which packages) -> iso-writer (for the guest that installs them) + initramfs
  *   file      -> identify -> kernel-image (bzImage -> vmlinux ELF)
  */
 export { type CpioEntry, readCpio, writeCpio } from "./cpio.js";

@@ -139,3 +139,44 @@ function inOrder(records: readonly PackageRecord[], chosen: Chosen): PackageReco
   for (const record of [...records].sort((a, b) => (a.name < b.name ? -1 : 1))) visit(record);
   return out;
 }
+
+/**
+ * Parts that are installed one after the other. dpkg unpacks all packages of a run and then configures them, but a Pre-Depends has
+ * to be configured before its package is unpacked: it goes into a part of its own run, with all that it depends on.
+ *
+ * @param records in order
+ * @param present what is configured before
+ */
+export function installLayers(records: readonly PackageRecord[], present: readonly PackageRecord[]): PackageRecord[][] {
+  const chosen = new Chosen();
+  for (const record of [...present, ...records]) chosen.add(record);
+  const layers = new Map<string, number>(records.map(({ name }) => [name, 0]));
+  const least = (record: PackageRecord, field: string, more: number): number =>
+    Math.max(
+      0,
+      ...relations(record, field).map((alternatives) => {
+        const met = alternatives.flatMap((a) => chosen.matching(a)).map(({ name }) => layers.get(name));
+        // one that is there before is enough
+        return met.length === 0 || met.includes(undefined) ? 0 : Math.min(...met.map((layer) => layer! + more));
+      }),
+    );
+  // Packages that depend on each other in a circle end up in one layer; Pre-Depends never form one.
+  for (let rounds = 0, changed = true; changed; rounds++) {
+    changed = false;
+    if (rounds > records.length)
+      throw new ImageError("package-circle", "packages pre-depend on each other", "use another mirror (--mirror)");
+    for (const record of records) {
+      const layer = Math.max(layers.get(record.name)!, least(record, "depends", 0), least(record, "pre-depends", 1));
+      if (layer === layers.get(record.name)) continue;
+      layers.set(record.name, layer);
+      changed = true;
+    }
+  }
+  const out: PackageRecord[][] = [];
+  for (const record of records) {
+    const layer = layers.get(record.name)!;
+    while (out.length <= layer) out.push([]);
+    out[layer]!.push(record);
+  }
+  return out.filter((part) => part.length > 0);
+}

@@ -33,6 +33,8 @@ export interface PackageCache {
 export type Progress =
   | { readonly step: "index" | "package"; readonly name: string; readonly bytes: number; readonly totalBytes: number }
   | { readonly step: "unpack" | "assemble"; readonly name: string }
+  /** One of so many parts of a long work. */
+  | { readonly step: "build"; readonly name: string; readonly done: number; readonly total: number }
   | { readonly step: "warning"; readonly code: string; readonly name: string };
 
 export interface AssemblyHost {

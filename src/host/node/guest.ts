@@ -15,7 +15,7 @@ import { cacheFolder, FolderCache, sha256 } from "./package-cache.js";
  * Console on the first serial port; no KASLR, since the kernel is loaded where it was linked; no mitigations, since there is
  * nothing to leak to; a panic ends the machine at once, and the host tells it.
  */
-const COMMAND_LINE = "console=ttyS0,115200 nokaslr mitigations=off panic=-1";
+export const COMMAND_LINE = "console=ttyS0,115200 nokaslr mitigations=off panic=-1";
 
 export interface GuestOptions {
   readonly mirror?: string | undefined;

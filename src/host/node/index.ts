@@ -1,6 +1,8 @@
 /** The package's entry in Node: `createVm` and what belongs to it. */
-import { type PartitionState, Vm, type VmOptions } from "../../vm/index.js";
-import { debianGuest, type GuestOptions, kernelGuest } from "./guest.js";
+import { SERVICE_NAMES } from "../../vm/device-messages.js";
+import { type PartitionState, Vm, VmError, type VmOptions } from "../../vm/index.js";
+import { type FullGuestOptions, fullGuest, isFullReference } from "./full-guest.js";
+import { debianGuest, kernelGuest } from "./guest.js";
 import { nodePlatform } from "./platform.js";
 
 export type { Identity } from "../../image/identify.js";
@@ -27,7 +29,7 @@ export {
 } from "../../vm/index.js";
 export { inspectFile } from "./guest.js";
 
-export interface CreateVmOptions extends Omit<VmOptions, "guest" | "saved">, GuestOptions {
+export interface CreateVmOptions extends Omit<VmOptions, "guest" | "saved">, FullGuestOptions {
   /** A guest by reference: "debian:12". */
   readonly image?: string;
   /** Or a kernel file with its initial file systems. */
@@ -39,9 +41,38 @@ export interface CreateVmOptions extends Omit<VmOptions, "guest" | "saved">, Gue
 /** Makes a machine; `start()` runs it. Fetches and assembles the guest if need be. */
 export async function createVm(options: CreateVmOptions): Promise<Vm> {
   const { image, kernel, initrd = [], ...rest } = options;
+  if (kernel === undefined && image !== undefined && isFullReference(image)) return createFullVm(image, options);
+  if (options.packages !== undefined || options.rootFile !== undefined)
+    throw new VmError(
+      "bad-option",
+      "only a guest with a root disk takes packages or a root file",
+      "take debian:12-full",
+    );
   const guest =
     kernel !== undefined
       ? await kernelGuest(kernel, typeof initrd === "string" ? [initrd] : initrd)
       : await debianGuest(image ?? "debian:12", options);
   return new Vm(nodePlatform, { ...rest, guest });
+}
+
+/** A machine with a root disk of its own, which goes with it. */
+async function createFullVm(image: string, options: CreateVmOptions): Promise<Vm> {
+  const { services = SERVICE_NAMES, deterministic, exec } = options;
+  if (services === "none" || !services.includes("storage"))
+    throw new VmError("bad-option", `${image} lives on a disk`, "add storage to --services");
+  if (exec !== undefined && (deterministic !== undefined || !services.includes("sockets")))
+    throw new VmError(
+      "no-exec",
+      `${image} takes commands through its agent alone`,
+      "add sockets to --services, and leave --deterministic out",
+    );
+  const { files, remove } = await fullGuest(image, options);
+  try {
+    const vm = new Vm(nodePlatform, { ...options, guest: files });
+    void vm.waitForEnd().then(remove);
+    return vm;
+  } catch (error) {
+    remove();
+    throw error;
+  }
 }

@@ -171,6 +171,11 @@ export class Mirror implements PackageSource {
     this.name = shown(new URL(this.#locations.main[0]!));
   }
 
+  /** Base URLs of an archive, without passwords, the preferred first. */
+  urls(archive: Archive): readonly string[] {
+    return this.#locations[archive].map((location) => shown(new URL(location)));
+  }
+
   /** From the archive's first location; the next is asked when one fails. */
   async fetch(archive: Archive, path: string, options: FetchOptions = {}): Promise<Uint8Array> {
     let failure: unknown;

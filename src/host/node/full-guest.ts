@@ -1,0 +1,266 @@
+/**
+ * "debian:12-full" on Node: the root disk is made once for a list of packages and kept in the cache folder; each machine gets a copy
+ * of its own, which goes when the machine ends.
+ */
+import { rmSync } from "node:fs";
+import { access, chmod, mkdir, readdir, rename, rm, stat, truncate } from "node:fs/promises";
+import { join } from "node:path";
+import { encodeUtf8 } from "../../image/byte-reader.js";
+import type { ArchiveOptions } from "../../image/debian-archive.js";
+import { INDEX_LIFE_MS } from "../../image/debian-guest.js";
+import { ImageError } from "../../image/errors.js";
+import {
+  type FullGuestPlan,
+  fullRecipe,
+  parseFullReference,
+  planFullGuest,
+  ROOT_BYTES,
+  rootBoot,
+} from "../../image/full-guest.js";
+import type { GuestFiles } from "../../vm/platform.js";
+import { readAptSettings } from "./apt-sources.js";
+import { COMMAND_LINE, debianGuest, type GuestOptions } from "./guest.js";
+import { readKeyring } from "./keyring.js";
+import { Mirror } from "./mirror.js";
+import { cacheFolder, FolderCache, sha256 } from "./package-cache.js";
+import { buildRootDisk } from "./root-disk-builder.js";
+import { copySparse } from "./sparse-copy.js";
+
+export interface FullGuestOptions extends GuestOptions {
+  /** Debian packages beside those that the guest has anyway. */
+  readonly packages?: readonly string[];
+  /** Size of the root disk; its file system grows to it. Default: 8 GiB, which is also the least. */
+  readonly rootBytes?: number;
+  /** Keep the root disk in this file, and go on with it where it is there already. */
+  readonly rootFile?: string;
+  /** Gets each line that the builder prints, for measurement. */
+  readonly onBuildLine?: (line: string) => void;
+}
+
+export const isFullReference = (reference: string): boolean => parseFullReference(reference) !== undefined;
+
+/** What the cache keeps about a root disk. */
+interface RootRecord {
+  readonly fetchedAt: number;
+  readonly key: string;
+  readonly kernelVersion: string;
+  readonly kernelSha256: string;
+  readonly initramfsSha256: string;
+}
+function isRootRecord(value: unknown): value is RootRecord {
+  if (typeof value !== "object" || value === null) return false;
+  const r = value as Record<string, unknown>;
+  return (
+    typeof r.fetchedAt === "number" &&
+    typeof r.key === "string" &&
+    /^[0-9a-f]{64}$/.test(r.key) &&
+    typeof r.kernelVersion === "string" &&
+    typeof r.kernelSha256 === "string" &&
+    typeof r.initramfsSha256 === "string"
+  );
+}
+
+const exists = (path: string): Promise<boolean> =>
+  access(path).then(
+    () => true,
+    () => false,
+  );
+
+/** Root disks in the cache folder, by key. */
+class RootDisks {
+  readonly folder: string;
+  constructor(cache: string) {
+    this.folder = join(cache, "disks");
+  }
+  path(key: string): string {
+    return join(this.folder, `${key}.raw`);
+  }
+  /** A half-made disk has another name, so one that is there is whole. */
+  async make(key: string, build: (file: string) => Promise<void>): Promise<void> {
+    await mkdir(this.folder, { recursive: true });
+    const partial = join(this.folder, `${key}.${process.pid}.part`);
+    try {
+      await rm(partial, { force: true });
+      await build(partial);
+      await chmod(partial, 0o444); // nothing boots from it: each machine has a copy
+      await rename(partial, this.path(key));
+    } catch (error) {
+      await rm(partial, { force: true });
+      throw error;
+    }
+  }
+}
+
+/** apt's lines for the mirror in use; a mirror in this host's files is of no use to a guest. */
+function aptSources(mirror: Mirror, codename: string): string {
+  const line = (url: string | undefined, suite: string): string =>
+    url === undefined || !/^https?:/.test(url) ? "" : `deb ${url} ${suite} main\n`;
+  return line(mirror.urls("main")[0], codename) + line(mirror.urls("security")[0], `${codename}-security`);
+}
+
+interface Prepared {
+  readonly record: RootRecord;
+  readonly disk: string;
+}
+
+async function prepare(reference: string, o: FullGuestOptions): Promise<Prepared> {
+  const environment = o.environment ?? process.env;
+  const apt = await readAptSettings();
+  const mirror = new Mirror({ mirror: o.mirror, environment, apt, keyring: () => readKeyring(o.keyring) });
+  const cache = new FolderCache(cacheFolder(environment));
+  const disks = new RootDisks(cache.folder);
+  const options: ArchiveOptions = {
+    source: mirror,
+    cache,
+    sha256,
+    now: () => Date.now(),
+    allowExpired: apt.configuration.get("acquire::check-valid-until") === "false",
+    ...(o.offline === undefined ? {} : { offline: o.offline }),
+    ...(o.progress === undefined ? {} : { progress: o.progress }),
+    ...(o.signal === undefined ? {} : { signal: o.signal }),
+  };
+  const extra = [...new Set(o.packages ?? [])].sort();
+  const recipe = (await sha256(encodeUtf8(JSON.stringify([fullRecipe(), extra])))).slice(0, 16);
+  const recordName = `root-${reference.replace(":", "-")}-${recipe}`;
+
+  const known = await cache.readRecord(recordName);
+  if (isRootRecord(known) && (await exists(disks.path(known.key)))) {
+    const age = options.now() - known.fetchedAt;
+    if (o.offline || (age >= 0 && age < INDEX_LIFE_MS)) return { record: known, disk: disks.path(known.key) };
+  }
+  const plan = await planFullGuest(reference, extra, options);
+  const { kernel, kernelVersion, initramfs } = await rootBoot(plan);
+  if (!(await exists(disks.path(plan.key)))) await build(reference, plan, disks, aptSources(mirror, plan.codename), o);
+  const record: RootRecord = {
+    fetchedAt: plan.archive.fetchedAt,
+    key: plan.key,
+    kernelVersion,
+    kernelSha256: await sha256(kernel),
+    initramfsSha256: await sha256(initramfs),
+  };
+  await cache.write(record.kernelSha256, kernel);
+  await cache.write(record.initramfsSha256, initramfs);
+  await cache.writeRecord(recordName, record);
+  // the mirror has newer packages: the disk of the older ones is a gigabyte that nothing leads to any more
+  if (isRootRecord(known) && known.key !== record.key) await rm(disks.path(known.key), { force: true });
+  return { record, disk: disks.path(record.key) };
+}
+
+async function build(
+  reference: string,
+  plan: FullGuestPlan,
+  disks: RootDisks,
+  sources: string,
+  o: FullGuestOptions,
+): Promise<void> {
+  const builder = await debianGuest(reference.replace(/-full$/, ""), o);
+  await disks.make(plan.key, (file) =>
+    buildRootDisk(file, {
+      plan,
+      builder,
+      aptSources: sources,
+      progress: o.progress ?? (() => {}),
+      signal: o.signal,
+      ...(o.onBuildLine === undefined ? {} : { onLine: o.onBuildLine }),
+    }),
+  );
+}
+
+/** Copies of machines whose process is gone, killed perhaps. */
+async function sweep(folder: string): Promise<void> {
+  for (const name of await readdir(folder).catch(() => [])) {
+    const pid = Number(/^(\d+)-/.exec(name)?.[1]);
+    try {
+      process.kill(pid, 0);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "ESRCH")
+        await rm(join(folder, name), { recursive: true, force: true });
+    }
+  }
+}
+
+let copies = 0;
+
+/** A machine's own copy of the root disk. */
+async function temporaryCopy(disk: string, cache: string): Promise<{ file: string; remove: () => void }> {
+  const machines = join(cache, "machines");
+  await sweep(machines);
+  const folder = join(machines, `${process.pid}-${++copies}`);
+  await mkdir(folder, { recursive: true });
+  const remove = (): void => {
+    process.off("exit", remove);
+    rmSync(folder, { recursive: true, force: true });
+  };
+  process.on("exit", remove);
+  try {
+    const file = join(folder, "root.raw");
+    await copySparse(disk, file);
+    await chmod(file, 0o600);
+    return { file, remove };
+  } catch (error) {
+    remove();
+    throw error;
+  }
+}
+
+async function grow(file: string, bytes: number): Promise<void> {
+  const { size } = await stat(file);
+  if (bytes < size) {
+    throw new ImageError(
+      "too-small",
+      `the root disk has ${size} bytes already and cannot be made smaller`,
+      `give a size of at least ${size / 2 ** 30}G`,
+    );
+  }
+  if (bytes > size) await truncate(file, bytes);
+}
+
+export interface FullGuest {
+  readonly files: GuestFiles;
+  /** Removes what is the machine's alone: call it when the machine has ended. */
+  readonly remove: () => void;
+}
+
+/** Prepares the root disk, which takes minutes the first time, and a copy of it. */
+export async function fullGuest(reference: string, o: FullGuestOptions = {}): Promise<FullGuest> {
+  const environment = o.environment ?? process.env;
+  const cache = new FolderCache(cacheFolder(environment));
+  if (o.rootBytes !== undefined && o.rootBytes < ROOT_BYTES) {
+    throw new ImageError("too-small", `the root disk of ${reference} has 8G at least`, "give a larger size");
+  }
+  const { record, disk } = await prepare(reference, o);
+  o.progress?.({ step: "assemble", name: `the disk of ${reference}` });
+  let file = o.rootFile;
+  let remove = (): void => {};
+  if (file === undefined) ({ file, remove } = await temporaryCopy(disk, cache.folder));
+  else if (!(await exists(file))) {
+    await copySparse(disk, file);
+    await chmod(file, 0o600);
+  }
+  try {
+    if (o.rootBytes !== undefined) await grow(file, o.rootBytes);
+  } catch (error) {
+    remove();
+    throw error;
+  }
+  const load = async (): Promise<{ kernel: Uint8Array; initrds: Uint8Array[] }> => {
+    const [kernel, initramfs] = await Promise.all([
+      cache.read(record.kernelSha256),
+      cache.read(record.initramfsSha256),
+    ]);
+    if (kernel === undefined || initramfs === undefined) {
+      throw new ImageError("not-cached", `the kernel of ${reference} has gone from the cache`, "start it again");
+    }
+    return { kernel, initrds: [initramfs] };
+  };
+  const files: GuestFiles = {
+    load,
+    commandLine: `${COMMAND_LINE} root=/dev/sda rw quiet loglevel=3`,
+    takesExec: true,
+    hasAgent: true,
+    prompt: /root@[\w-]+:~# /,
+    description: `${reference} · Linux ${record.kernelVersion}`,
+    disks: [{ file, readOnly: false, kind: "disk" }],
+  };
+  return { files, remove };
+}
