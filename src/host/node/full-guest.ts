@@ -42,6 +42,8 @@ export const isFullReference = (reference: string): boolean => parseFullReferenc
 /** What the cache keeps about a root disk. */
 interface RootRecord {
   readonly fetchedAt: number;
+  /** Of what the disk is made of beside the archive's packages. */
+  readonly recipe: string;
   readonly key: string;
   readonly kernelVersion: string;
   readonly kernelSha256: string;
@@ -52,6 +54,7 @@ function isRootRecord(value: unknown): value is RootRecord {
   const r = value as Record<string, unknown>;
   return (
     typeof r.fetchedAt === "number" &&
+    typeof r.recipe === "string" &&
     typeof r.key === "string" &&
     /^[0-9a-f]{64}$/.test(r.key) &&
     typeof r.kernelVersion === "string" &&
@@ -78,6 +81,7 @@ class RootDisks {
   /** A half-made disk has another name, so one that is there is whole. */
   async make(key: string, build: (file: string) => Promise<void>): Promise<void> {
     await mkdir(this.folder, { recursive: true });
+    await sweep(this.folder, /^[0-9a-f]{64}\.(\d+)\.part/);
     const partial = join(this.folder, `${key}.${process.pid}.part`);
     try {
       await rm(partial, { force: true });
@@ -120,11 +124,11 @@ async function prepare(reference: string, o: FullGuestOptions): Promise<Prepared
     ...(o.signal === undefined ? {} : { signal: o.signal }),
   };
   const extra = [...new Set(o.packages ?? [])].sort();
-  const recipe = (await sha256(encodeUtf8(JSON.stringify([fullRecipe(), extra])))).slice(0, 16);
-  const recordName = `root-${reference.replace(":", "-")}-${recipe}`;
-
+  const recipe = await sha256(encodeUtf8(fullRecipe()));
+  const list = (await sha256(encodeUtf8(extra.join(" ")))).slice(0, 12);
+  const recordName = `root-${reference.replace(":", "-")}${extra.length === 0 ? "" : `-${list}`}`;
   const known = await cache.readRecord(recordName);
-  if (isRootRecord(known) && (await exists(disks.path(known.key)))) {
+  if (isRootRecord(known) && known.recipe === recipe && (await exists(disks.path(known.key)))) {
     const age = options.now() - known.fetchedAt;
     if (o.offline || (age >= 0 && age < INDEX_LIFE_MS)) return { record: known, disk: disks.path(known.key) };
   }
@@ -133,6 +137,7 @@ async function prepare(reference: string, o: FullGuestOptions): Promise<Prepared
   if (!(await exists(disks.path(plan.key)))) await build(reference, plan, disks, aptSources(mirror, plan.codename), o);
   const record: RootRecord = {
     fetchedAt: plan.archive.fetchedAt,
+    recipe,
     key: plan.key,
     kernelVersion,
     kernelSha256: await sha256(kernel),
@@ -141,7 +146,7 @@ async function prepare(reference: string, o: FullGuestOptions): Promise<Prepared
   await cache.write(record.kernelSha256, kernel);
   await cache.write(record.initramfsSha256, initramfs);
   await cache.writeRecord(recordName, record);
-  // the mirror has newer packages: the disk of the older ones is a gigabyte that nothing leads to any more
+  // there are newer packages, or another recipe: the disk before is a gigabyte that nothing leads to any more
   if (isRootRecord(known) && known.key !== record.key) await rm(disks.path(known.key), { force: true });
   return { record, disk: disks.path(record.key) };
 }
@@ -166,10 +171,11 @@ async function build(
   );
 }
 
-/** Copies of machines whose process is gone, killed perhaps. */
-async function sweep(folder: string): Promise<void> {
+/** Removes what processes that are gone, killed perhaps, have left. @param pattern its first group is the process's number */
+async function sweep(folder: string, pattern: RegExp): Promise<void> {
   for (const name of await readdir(folder).catch(() => [])) {
-    const pid = Number(/^(\d+)-/.exec(name)?.[1]);
+    const pid = Number(pattern.exec(name)?.[1]);
+    if (!Number.isSafeInteger(pid)) continue;
     try {
       process.kill(pid, 0);
     } catch (error) {
@@ -184,7 +190,7 @@ let copies = 0;
 /** A machine's own copy of the root disk. */
 async function temporaryCopy(disk: string, cache: string): Promise<{ file: string; remove: () => void }> {
   const machines = join(cache, "machines");
-  await sweep(machines);
+  await sweep(machines, /^(\d+)-\d+$/);
   const folder = join(machines, `${process.pid}-${++copies}`);
   await mkdir(folder, { recursive: true });
   const remove = (): void => {

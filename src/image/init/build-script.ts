@@ -71,6 +71,9 @@ for file in passwd group; do [ -e $R/etc/$file ] || run cp $R/usr/share/base-pas
 printf '#!/bin/sh\\nexit 101\\n' >$R/usr/sbin/policy-rc.d
 chmod 755 $R/usr/sbin/policy-rc.d
 
+# no /vmlinuz and /initrd.img: no boot loader looks here
+echo 'do_symlinks = no' >$R/etc/kernel-img.conf
+
 export DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true LC_ALL=C LANGUAGE=C HOME=/root
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 dpkg() {
@@ -110,7 +113,6 @@ rm -rf $R/var/cache/apt/*.bin $R/var/log/dpkg.log $R/var/log/alternatives.log $R
 
 step "closing the file system"
 run umount $R/run/payload $R/run $R/tmp $R/dev/pts $R/dev $R/sys $R/proc
-run fstrim $R
 run umount $R
 sync
 echo "@done"

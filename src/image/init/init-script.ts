@@ -9,7 +9,7 @@
 import { AGENT_PERL } from "./agent.js";
 
 /** Counts up when the way a guest is put together changes; texts and lists count by themselves (`guestRecipe`). */
-export const RECIPE_VERSION = 3;
+export const RECIPE_VERSION = 4;
 
 /**
  * The first process is busybox's init: it starts SESSION, takes in orphans, and ends the system when it is told to.
@@ -58,7 +58,8 @@ vmbus() {
   # SCSI and IDE controllers want the drivers of what hangs on them, the mouse that of its reports.
   case $aliases in *:d96361ba* | *:32264132*) more="sd_mod sr_mod" ;; esac
   case $aliases in *:9eb6a8cf*) more="$more hid_generic evdev" ;; esac
-  # Disks are named in the order in which they are found if their driver is there before their controller's.
+  # Disks get their names in the order of their LUNs if each is added before the next is looked for, with its driver there.
+  [ -n "$more" ] && modprobe scsi_mod scan=sync 2>/dev/null
   modprobe -a $more $aliases hv_sock 2>/dev/null
   if [ -e /etc/enlighten/by-agent ] && [ -x ${PERL} ]; then
     read -r by_agent </etc/enlighten/by-agent
