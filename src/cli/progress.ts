@@ -44,7 +44,7 @@ export class ProgressLine {
         this.show(`assembling ${p.name}`);
         break;
       case "build":
-        this.show(`${p.name} (${p.done} of ${p.total})`);
+        this.show(`${p.name} ${p.done} of ${p.total}`);
         break;
       case "warning":
         this.clear();

@@ -3,7 +3,7 @@
  * of its own, which goes when the machine ends.
  */
 import { rmSync } from "node:fs";
-import { access, chmod, mkdir, readdir, rename, rm, stat, truncate } from "node:fs/promises";
+import { access, chmod, mkdir, readdir, readFile, rename, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { encodeUtf8 } from "../../image/byte-reader.js";
 import type { ArchiveOptions } from "../../image/debian-archive.js";
@@ -209,6 +209,19 @@ async function temporaryCopy(disk: string, cache: string): Promise<{ file: strin
   }
 }
 
+/** A kept disk has the modules of one kernel: which one stands beside it, since the archive goes on to others. */
+const besideRoot = (file: string): string => `${file}.boot.json`;
+async function keptRecord(file: string): Promise<Prepared | undefined> {
+  if (!(await exists(file))) return undefined;
+  const text = await readFile(besideRoot(file), "utf8").catch(() => "");
+  try {
+    const record: unknown = JSON.parse(text);
+    return isRootRecord(record) ? { record, disk: file } : undefined;
+  } catch {
+    return undefined; // it has gone or was damaged: the present kernel is the best guess
+  }
+}
+
 async function grow(file: string, bytes: number): Promise<void> {
   const { size } = await stat(file);
   if (bytes < size) {
@@ -234,7 +247,8 @@ export async function fullGuest(reference: string, o: FullGuestOptions = {}): Pr
   if (o.rootBytes !== undefined && o.rootBytes < ROOT_BYTES) {
     throw new ImageError("too-small", `the root disk of ${reference} has 8G at least`, "give a larger size");
   }
-  const { record, disk } = await prepare(reference, o);
+  const kept = o.rootFile === undefined ? undefined : await keptRecord(o.rootFile);
+  const { record, disk } = kept ?? (await prepare(reference, o));
   o.progress?.({ step: "assemble", name: `the disk of ${reference}` });
   let file = o.rootFile;
   let remove = (): void => {};
@@ -242,6 +256,7 @@ export async function fullGuest(reference: string, o: FullGuestOptions = {}): Pr
   else if (!(await exists(file))) {
     await copySparse(disk, file);
     await chmod(file, 0o600);
+    await writeFile(besideRoot(file), `${JSON.stringify({ ...record, reference }, null, 2)}\n`);
   }
   try {
     if (o.rootBytes !== undefined) await grow(file, o.rootBytes);
