@@ -156,9 +156,14 @@ for (;;) {
     }
     vec($w, fileno $s->{stdin}, 1) = 1 if $s->{stdin} && (length $s->{stdin_data} || $s->{stdin_end});
   }
-  select($r, $w, undef, undef) >= 0 or next;
-  if (vec($r, fileno CHILD_R, 1)) {
-    sysread(CHILD_R, my $dots, 4096);
+  # Perl runs a handler between two operations: a signal just before select is not seen until it returns. So nobody waits for it
+  # alone, and a command whose output has ended is looked after at once.
+  my $wait = %by_pid ? 0.5 : undef;
+  for my $s (values %sessions) { $wait = 0.02 if $s->{pid} && !defined $s->{status} && !$s->{stdout} && !$s->{stderr} }
+  my $ready = select($r, $w, undef, $wait);
+  ($r, $w) = ('', '') if $ready <= 0;
+  sysread(CHILD_R, my $dots, 4096);
+  if (%by_pid) {
     while ((my $pid = waitpid(-1, 1)) > 0) {
       my $s = delete $by_pid{$pid} or next;
       $s->{status} = $?;
