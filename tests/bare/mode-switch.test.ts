@@ -65,9 +65,9 @@ test("LMSW, SMSW, CLTS", () => {
 test("debug registers: aliases, fixed bits, CR4.DE", () => {
   const m = new SystemMachine();
   m.execute(
-    "mov rax, 0x123456789abc\nmov dr1, rax\nmov rbx, dr1\nmov rax, -1\nshr rax, 32\nmov dr6, rax\nmov rcx, dr4\nmov dr5, rax\nmov rdx, dr7\nhlt",
+    "mov rax, 0x123456789abc\nmov dr1, rax\nmov rbx, dr1\nmov rax, -1\nshr rax, 32\nmov dr6, rax\nmov rcx, dr4\nbtr rax, 13\nmov dr5, rax\nmov rdx, dr7\nhlt",
   );
-  assert.deepEqual([m.number("rbx"), m.number("rcx"), m.number("rdx")], [0x123456789abc, 0xffffefff - 0, 0xffff2fff]);
+  assert.deepEqual([m.number("rbx"), m.number("rcx"), m.number("rdx")], [0x123456789abc, 0xffffefff - 0, 0xffff0fff]);
   assert.deepEqual(
     [m.execute("mov rax, -1\nmov dr7, rax")].map((o) => [o.vector, o.error]),
     [[13, 0]],

@@ -11,7 +11,7 @@ import { Decoder, type Instruction } from "./decode.js";
 
 const MAX_INSTRUCTIONS = 48;
 /** Most arena bytes that one block can take: header, alias header, records with their address micro-operations. */
-export const MAX_BLOCK_BYTES = (MAX_INSTRUCTIONS * 3 + 8) * REC_BYTES;
+export const MAX_BLOCK_BYTES = (MAX_INSTRUCTIONS * 4 + 8) * REC_BYTES;
 
 /** Bits of Rec.link in a procedure's record, above the operand width. */
 export const ProcedureFlag = {
@@ -96,6 +96,7 @@ export class BlockBuilder {
     let ended = false;
     const limit = this.#single ? 1 : MAX_INSTRUCTIONS;
     while (!ended && this.#count < limit) {
+      if ((mode & ModeKey.debug) !== 0) this.#procedure(System.checkDebug, at, 0);
       let bytes = this.#bytes;
       let start = pageBase + at;
       let result = this.#decoder.decode(bytes, start, pageBase + 4096, code);

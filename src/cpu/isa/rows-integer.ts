@@ -116,8 +116,7 @@ export const System = {
   salc: 108,
   monitor: 109,
   icebp: 110,
-  pext: 111,
-  pdep: 112,
+  checkDebug: 111,
 } as const;
 /** Operations of string instructions. */
 export const StringOp = { movs: 0, cmps: 1, stos: 2, lods: 3, scas: 4, ins: 5, outs: 6 } as const;

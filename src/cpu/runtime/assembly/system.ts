@@ -2,6 +2,7 @@
 import {
   hostCpuid, hostPortIn, hostPortOut, hostRandom, hostRdmsr, hostReadCr8, hostTsc, hostVmcall, hostWriteCr8, hostWrmsr, VP,
 } from "./env";
+import { checkDebug, movFromDr, movToDr, touchPort } from "./debug";
 import { iret, softwareInterrupt } from "./interrupt";
 import * as L from "./layout";
 import { checkSecond, flushTlb, forgetUserPages, invalidatePage, pointersValid, readable, stackAccess, systemRead, write, writeBytes } from "./mmu";
@@ -93,34 +94,9 @@ export function system(r: i32): i32 {
     }
     case L.System_movFromCr: return movFromCr(r);
     case L.System_movToCr: return movToCr(r);
-    case L.System_movFromDr: {
-      if (!privileged()) return L.Status_fault;
-      let n = i32(load<u16>(r, L.Rec_src));
-      if ((n == 4 || n == 5)) {
-        if ((get64(L.Vp_cr4) & 8) != 0) return failed(ud());
-        n += 2;
-      }
-      if (n > 7) return failed(ud());
-      setRegister(load<u16>(r, L.Rec_dst), code64() ? 64 : 32, get64(L.Vp_dr + n * 8));
-      return L.Status_next;
-    }
-    case L.System_movToDr: {
-      if (!privileged()) return L.Status_fault;
-      let n = i32(load<u16>(r, L.Rec_dst));
-      if (n == 4 || n == 5) {
-        if ((get64(L.Vp_cr4) & 8) != 0) return failed(ud());
-        n += 2;
-      }
-      if (n > 7) return failed(ud());
-      let v = get64(load<u16>(r, L.Rec_src));
-      if (!code64()) v &= 0xffffffff;
-      if (n >= 6) {
-        if (v >> 32 != 0) return failed(gp(0));
-        v = n == 6 ? (v & 0xe00f) | 0xffff0ff0 : (v & 0xffff2fff) | 0x400;
-      }
-      set64(L.Vp_dr + n * 8, v);
-      return redispatchNext(r);
-    }
+    case L.System_movFromDr: return movFromDr(r);
+    case L.System_movToDr: return movToDr(r) ? redispatchNext(r) : L.Status_fault;
+    case L.System_checkDebug: return checkDebug(r);
     case L.System_lgdt:
     case L.System_lidt: {
       if (!privileged()) return L.Status_fault;
@@ -643,6 +619,7 @@ function portIo(r: i32): i32 {
   const size = bits == 8 ? 1 : bits == 16 ? 2 : 4;
   const port = (op & 8) != 0 ? i32(gpr(2) & 0xffff) : i32(load<u8>(r, L.Rec_imm));
   if (!portAllowed(port, size)) return L.Status_fault;
+  touchPort(port, size);
   if (i32(load<u8>(r, L.Rec_src2)) == L.System_in) setRegister(L.Vp_gpr, size * 8, u64(u32(hostPortIn(port, size))));
   else {
     hostPortOut(port, size, i32(gpr(0)) & (size == 4 ? -1 : (1 << (size * 8)) - 1));
