@@ -90,6 +90,14 @@ function undefinedFlags(row: Row, width: number, count: number): number {
     case "lzcnt":
     case "tzcnt":
       return OF | SF | AF | PF;
+    case "andn":
+    case "blsr":
+    case "blsmsk":
+    case "blsi":
+    case "bzhi":
+      return AF | PF;
+    case "bextr":
+      return AF | PF | SF;
     default:
       return 0;
   }

@@ -191,7 +191,7 @@ export class BlockBuilder {
     // an indirect jump where CS has a base: the runtime's near call knows it by its ModRM
     const row = o.row.form === "jmpIndirectLegacy" && (mode & ModeKey.flat) === 0 ? this.#callIndirect : o.row;
     const { options } = row;
-    if (options.sse || options.fpu) {
+    if (options.sse || options.fpu || row.map > 3) {
       const refusal = stateRefusal(row, mode);
       if (refusal !== 0) {
         this.#procedure(refusal, at, o.length);
@@ -281,6 +281,9 @@ export class BlockBuilder {
           break;
         case Place.g:
           place = this.#register(reg, width, o.rex);
+          break;
+        case Place.vvvv:
+          place = this.#register(o.vvvv, width, 1);
           break;
         case Place.opcode:
           place = this.#register(o.opcodeRegister, width, o.rex);
@@ -413,7 +416,9 @@ export class BlockBuilder {
 }
 
 /** Procedure instead of an instruction whose state CR0 or CR4 keeps away, 0 = it may run (Intel SDM vol. 3, "Control Registers"). */
-function stateRefusal({ options, form, mnemonic, operands }: Row, mode: number): number {
+function stateRefusal({ options, form, mnemonic, operands, map }: Row, mode: number): number {
+  // VEX is unknown in real mode
+  if (map > 3) return mode & ModeKey.real ? System.ud : 0;
   if (options.sse && mode & (ModeKey.noSse | ModeKey.emulate)) return System.ud;
   if (mode & ModeKey.emulate) {
     if (form === "x87" || mnemonic === "fxsave" || mnemonic === "fxrstor") return System.noFpu;
@@ -438,10 +443,12 @@ const Place = {
   p: 9,
   q: 10,
   jump: 11,
+  vvvv: 12,
 } as const;
 const PLACES: Readonly<Record<string, number>> = {
   E: Place.e,
   G: Place.g,
+  B: Place.vvvv,
   Z: Place.opcode,
   R: Place.rm,
   C: Place.number,

@@ -34,6 +34,8 @@ export interface Instruction {
   immHigh: number;
   /** Second immediate (ENTER) or selector of a far pointer. */
   imm2: number;
+  /** VEX.vvvv. */
+  vvvv: number;
   /** Register number in the opcode's low three bits (with REX.B). */
   opcodeRegister: number;
 }
@@ -81,6 +83,7 @@ export class Decoder {
     immLow: 0,
     immHigh: 0,
     imm2: 0,
+    vvvv: 0,
     opcodeRegister: 0,
   };
 
@@ -125,9 +128,33 @@ export class Decoder {
       } else break;
       o.rex = 0;
     }
-    const rex = o.rex;
     let map = 0;
-    if (b === 0x0f) {
+    // C4 and C5 are LES and LDS outside 64-bit code, with a memory operand
+    if ((b === 0xc4 || b === 0xc5) && (code === 64 || (at < limit && bytes[at]! >= 0xc0))) {
+      if (opsize || o.lock || o.repeat !== 0 || o.rex !== 0) {
+        o.length = at - start;
+        return "undefined";
+      }
+      // the fields R, X, B and vvvv are inverted (SDM vol. 2, "The VEX Prefix")
+      const three = b === 0xc4;
+      if (at + (three ? 3 : 2) > limit) return short();
+      const first = bytes[at++]!;
+      const last = three ? bytes[at++]! : first;
+      b = bytes[at++]!;
+      const select = three ? first & 31 : 1;
+      if (select < 1 || select > 3 || (last & 4) !== 0) {
+        o.length = at - start;
+        return "undefined";
+      }
+      map = select + 4;
+      o.vvvv = ~(last >> 3) & (code === 64 ? 15 : 7);
+      if (code === 64) o.rex = (three ? ((last >> 4) & 8) | (~(first >> 5) & 7) : ~(first >> 5) & 4) | 0x40;
+      const pp = last & 3;
+      opsize = pp === 1;
+      o.repeat = pp === 2 ? 0xf3 : pp === 3 ? 0xf2 : 0;
+    }
+    const { rex } = o;
+    if (map === 0 && b === 0x0f) {
       if (at >= limit) return short();
       b = bytes[at++]!;
       map = 1;
@@ -171,7 +198,8 @@ export class Decoder {
       row = r;
       break;
     }
-    if (row === undefined) {
+    // VEX.vvvv of an instruction that does not use it has all (inverted) bits clear
+    if (row === undefined || (map > 3 && o.vvvv !== 0 && !row.operands.some((x) => x[0] === "B"))) {
       o.length = at - start + (hasModrm ? 1 : 0);
       return "undefined";
     }
