@@ -40,6 +40,7 @@ export const Vp = {
   fop: 0x386,
   fip: 0x388,
   fdp: 0x390,
+  /** MXCSR in the low 16 bits; MXCSR_STRICT above them. */
   mxcsr: 0x398,
   /** 16 bytes: what the slow path of an SSE operation gives. */
   vectorResult: 0x3a0,
@@ -155,6 +156,11 @@ export const Vp = {
   blockHash: 0x70000,
   arena: 0xb0000,
 } as const;
+
+/**
+ * Beside MXCSR: no SSE arithmetic takes the host's short way, so that all flags are exact, DE too. Set when the machine is made.
+ */
+export const MXCSR_STRICT = 0x10000;
 
 /** Bits of Vp.features. */
 export const CpuFeature = { smap: 1 } as const;

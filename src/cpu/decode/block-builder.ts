@@ -197,6 +197,8 @@ export class BlockBuilder {
         this.#procedure(refusal, at, o.length);
         return;
       }
+      // an x87 exception that waits is raised by MMX instructions too
+      if (usesMmx(row, o.memory)) this.#procedure(System.fwait, at, o.length);
     }
     let base: number = o.base === 16 ? Vp.ripPage : o.base < 0 ? Vp.zero : Vp.gpr + o.base * 8;
     let index: number = o.index < 0 ? Vp.zero : Vp.gpr + o.index * 8;
@@ -269,7 +271,7 @@ export class BlockBuilder {
     const rm = (o.modrm & 7) | ((o.rex & 1) << 3);
     for (let i = 0; i < plan.length; i += 2) {
       const size = plan[i + 1]!;
-      const width = size === SIZE_V ? o.width : size === SIZE_Y ? (o.width === 64 ? 64 : 32) : size;
+      const width = widthOf(size, o.width);
       let place: number;
       switch (plan[i]) {
         case Place.accumulator:
@@ -427,6 +429,10 @@ function stateRefusal({ options, form, mnemonic, operands, map }: Row, mode: num
   return mode & ModeKey.noFpu ? System.noFpu : 0;
 }
 
+/** Whether the instruction reads or writes an MMX register. */
+const usesMmx = ({ mnemonic, operands }: Row, memory: boolean): boolean =>
+  mnemonic === "emms" || operands.some((x) => x[0] === "P" || (x[0] === "Q" && !memory));
+
 const STACK = new Set(["push", "pop", "pushImmediate", "leave", "call", "callIndirect", "ret", "retImmediate"]);
 const SHIFTS = new Set(["shl", "shr", "sar", "rol", "ror"]);
 /** Where an operand's place in the record comes from. */
@@ -460,10 +466,16 @@ const PLACES: Readonly<Record<string, number>> = {
   Q: Place.q,
   J: Place.jump,
 };
-const SIZES: Readonly<Record<string, number>> = { b: 8, w: 16, d: 32, q: 64 };
 /** Sizes that depend on the operation's width. */
 const SIZE_V = 0;
 const SIZE_Y = 1;
+const SIZE_Z = 2;
+const SIZES: Readonly<Record<string, number>> = { b: 8, w: 16, d: 32, q: 64, y: SIZE_Y, z: SIZE_Z };
+function widthOf(size: number, width: number): number {
+  if (size === SIZE_V) return width;
+  if (size === SIZE_Y) return width === 64 ? 64 : 32;
+  return size === SIZE_Z ? (width === 16 ? 16 : 32) : size;
+}
 const plans: (Uint8Array | undefined)[] = [];
 /** Pairs of Place and size, one for each operand of the row. */
 function planOf(row: Row): Uint8Array {
@@ -471,7 +483,7 @@ function planOf(row: Row): Uint8Array {
     row.operands.flatMap((operand) => {
       if (operand === "AL" || operand === "rAX") return [Place.accumulator, SIZE_V];
       if (operand === "DX" || operand === "CL" || operand === "Ap") return [Place.none, SIZE_V];
-      return [PLACES[operand[0]!] ?? Place.none, operand[1] === "y" ? SIZE_Y : (SIZES[operand[1]!] ?? SIZE_V)];
+      return [PLACES[operand[0]!] ?? Place.none, SIZES[operand[1]!] ?? SIZE_V];
     }),
   ));
 }

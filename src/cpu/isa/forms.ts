@@ -62,6 +62,8 @@ export const sizeBits = (letter: string, width: Width): number => {
       return 128;
     case "y":
       return width === 64 ? 64 : 32;
+    case "z":
+      return width === 16 ? 16 : 32;
     default:
       return width;
   }

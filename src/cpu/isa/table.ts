@@ -4,7 +4,7 @@
  * Operand letters are those of the opcode map (Intel SDM vol. 2, appendix A.2): E = ModRM r/m, G = ModRM reg, I = immediate,
  * B = VEX.vvvv, J = jump distance, M = memory only, O = absolute offset, S = segment register, C/D = control/debug register, Z = register in
  * the opcode, V = vector register in reg, W = vector register or memory. Sizes: b w d q; v = 16/32/64 by operand size;
- * z = the same with a 32-bit immediate at most; y = 32/64; x = 128.
+ * z = the same with 32 bits at most; y = 32/64; x = 128.
  */
 import type { Definition } from "./sem.js";
 

@@ -97,6 +97,10 @@ export function setRflags(f: u32): void {
   setArithmetic(f);
 }
 
+/** The guest's part of Vp.mxcsr. */
+@inline export function mxcsr(): u32 { return get32(L.Vp_mxcsr) & 0xffff; }
+export function setMxcsr(v: u32): void { set32(L.Vp_mxcsr, (get32(L.Vp_mxcsr) & L.MXCSR_STRICT) | v); }
+
 // ---- faults ---------------------------------------------------------------------------------------------------------------
 
 /**

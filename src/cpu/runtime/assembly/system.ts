@@ -9,7 +9,7 @@ import { checkSecond, flushTlb, forgetUserPages, invalidatePage, pointersValid, 
 import * as S from "./segment";
 import {
   AC, afterFlags, code64, cpl, fault, get16, get32, get64, gp, gpr, IF, longMode, NT, packedFlags, protectedMode, RF, rflags, set16, set32, set64,
-  setArithmetic, setGpr, setRflags, TF, ud, updateMode, VM, ZF, ID, flushJumps,
+  mxcsr, setArithmetic, setGpr, setMxcsr, setRflags, TF, ud, updateMode, VM, ZF, ID, flushJumps,
 } from "./state";
 import { fxrstor, fxsave, xrstor, xsave } from "./fpstate";
 import { far } from "./far";
@@ -202,10 +202,10 @@ export function system(r: i32): i32 {
       if (at == 0) return L.Status_fault;
       const v = load<u32>(at);
       if ((v & 0xffff0000) != 0) return failed(gp(0));
-      set32(L.Vp_mxcsr, v);
+      setMxcsr(v);
       return L.Status_next;
     }
-    case L.System_stmxcsr: return write(ea(r), 4, u64(get32(L.Vp_mxcsr))) ? L.Status_next : L.Status_fault;
+    case L.System_stmxcsr: return write(ea(r), 4, u64(mxcsr())) ? L.Status_next : L.Status_fault;
     case L.System_xgetbv:
       if ((get64(L.Vp_cr4) & 0x40000) == 0) return failed(ud());
       if (u32(gpr(1)) != 0) return failed(gp(0));
