@@ -163,7 +163,7 @@ export const Vp = {
 export const MXCSR_STRICT = 0x10000;
 
 /** Bits of Vp.features. */
-export const CpuFeature = { smap: 1 } as const;
+export const CpuFeature = { smap: 1, pcid: 2 } as const;
 
 export const TLB_ENTRIES = 4096;
 /** A TLB entry: u64 tag, u32 addend, u32 flags (TlbFlag). Read entries first, the write entries of the same set follow. */

@@ -5,7 +5,7 @@
 
 import { type Chipset, type ChipsetState, createChipset, type SerialSink } from "../chipset/chipset.js";
 import { LocalApic, type LocalApicState } from "../chipset/local-apic.js";
-import { CpuFeature, Exit, ModeKey, Pending, SegIndex, Vp } from "../cpu/layout.js";
+import { CpuFeature, Exit, ModeKey, MXCSR_STRICT, Pending, SegIndex, Vp } from "../cpu/layout.js";
 import { Cpuid } from "../cpu/vp/cpuid.js";
 import { Msr, MsrFile, type MsrState } from "../cpu/vp/msr.js";
 import {
@@ -50,6 +50,8 @@ export interface PartitionOptions {
     readonly onCrash: (crash: GuestCrash) => void;
   };
   readonly trace?: Trace;
+  /** MXCSR's flags are exact (cpu/layout.ts, MXCSR_STRICT). */
+  readonly strictFloat?: boolean;
 }
 
 /** A machine at rest, complete: plain data. RAM is kept by page, all-zero pages left out. */
@@ -172,7 +174,13 @@ export class Partition {
     this.#trace = o.trace ?? NO_TRACE;
     this.vp = new VirtualProcessor(engine, 0, host, o.modules, o.countForms);
     const { base, words } = this.vp;
-    if (o.features.has("smap")) this.vp.view.setUint32(base + Vp.features, CpuFeature.smap, true);
+    const features = (["smap", "pcid"] as const).filter((f) => o.features.has(f));
+    this.vp.view.setUint32(
+      base + Vp.features,
+      features.reduce((bits, f) => bits | CpuFeature[f], 0),
+      true,
+    );
+    if (o.strictFloat === true) this.vp.view.setUint32(base + Vp.mxcsr, MXCSR_STRICT | 0x1f80, true);
     this.memory = new GuestMemory(this.vp.ram, {
       written: (gpa, lengthBytes) => {
         this.vp.runtime.ramWritten(gpa, lengthBytes);

@@ -70,6 +70,7 @@ export const FEATURES: Readonly<Record<string, Place>> = {
 export const EXTRA_FEATURES: Readonly<Record<string, Place>> = {
   smap: [7, 0, 1, 20],
   umip: [7, 0, 2, 2],
+  pcid: [1, 0, 2, 17],
   invpcid: [7, 0, 1, 10],
   xsavec: [0xd, 1, 0, 1],
   xsaveopt: [0xd, 1, 0, 0],

@@ -162,8 +162,8 @@ export function system(r: i32): i32 {
       const at = readable(ea(r), 16);
       if (at == 0) return L.Status_fault;
       const type = code64() ? get64(load<u16>(r, L.Rec_dst)) : get64(load<u16>(r, L.Rec_dst)) & 0xffffffff;
-      // there are no process-context identifiers but 0
-      if (type > 3 || load<u64>(at) >> 12 != 0 || (type < 2 && load<u64>(at) != 0)) return failed(gp(0));
+      const id = load<u64>(at);
+      if (type > 3 || id >> 12 != 0 || (type < 2 && id != 0 && (get64(L.Vp_cr4) & PCIDE) == 0)) return failed(gp(0));
       if (type == 0 && !canonical(load<u64>(at, 8))) return failed(gp(0));
       if (type == 0) invalidatePage(load<u64>(at, 8));
       else flushTlb(type == 2);
@@ -477,6 +477,9 @@ function sysexit(r: i32): i32 {
   return L.Status_redispatch;
 }
 
+/** CR4.PCIDE. */
+const PCIDE: u64 = 0x20000;
+
 // ---- control registers -----------------------------------------------------------------------------------------------------------
 
 function movFromCr(r: i32): i32 {
@@ -505,7 +508,7 @@ export function setCr0(value: u64): i32 {
       efer |= 0x400;
     } else if ((get64(L.Vp_cr4) & 0x20) != 0 && !pointersValid(get64(L.Vp_cr3))) return gp(0);
   } else if ((v & 0x80000000) == 0 && (old & 0x80000000) != 0) {
-    if (code64()) return gp(0);
+    if (code64() || (get64(L.Vp_cr4) & PCIDE) != 0) return gp(0);
     efer &= ~u64(0x400);
   }
   set64(L.Vp_efer, efer);
@@ -527,6 +530,8 @@ function movToCr(r: i32): i32 {
       break;
     case 2: set64(L.Vp_cr2, v); break;
     case 3:
+      // the TLB keeps one address space: "no flush" is a hint that is not taken (SDM vol. 3, "Process-Context Identifiers")
+      if ((get64(L.Vp_cr4) & PCIDE) != 0) v &= 0x7fffffffffffffff;
       if (longMode() && (v & 0xffffff0000000000) != 0) return failed(gp(0));
       if (pagingPae(get64(L.Vp_cr4)) && !pointersValid(v)) return failed(gp(0));
       set64(L.Vp_cr3, v);
@@ -534,12 +539,14 @@ function movToCr(r: i32): i32 {
       break;
     case 4: {
       // VME PVI TSD DE PSE PAE MCE PGE PCE OSFXSR OSXMMEXCPT UMIP FSGSBASE OSXSAVE SMEP SMAP
-      if ((v & ~u64(0x350fff)) != 0) return failed(gp(0));
+      const known = (get32(L.Vp_features) & L.CpuFeature_pcid) != 0 ? 0x350fff | PCIDE : u64(0x350fff);
+      if ((v & ~known) != 0) return failed(gp(0));
       const old = get64(L.Vp_cr4);
+      if ((v & ~old & PCIDE) != 0 && (!longMode() || (get64(L.Vp_cr3) & 0xfff) != 0)) return failed(gp(0));
       if (longMode() && (v & 0x20) == 0) return failed(gp(0));
       if (((old ^ v) & 0xb0) != 0 && pagingPae(v) && !pointersValid(get64(L.Vp_cr3))) return failed(gp(0));
       set64(L.Vp_cr4, v);
-      if (((old ^ v) & 0x3100b0) != 0) flushTlb(true);
+      if (((old ^ v) & (0x3100b0 | PCIDE)) != 0) flushTlb(true);
       updateMode();
       break;
     }
