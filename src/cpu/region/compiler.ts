@@ -16,6 +16,8 @@ import { emitStructured } from "./structure.js";
 
 const ENTRY = 0;
 const BUDGET = 1;
+/** Up to so many targets an indirect jump is compared with, beyond it looks into a table. */
+const MAX_COMPARED = 4;
 /** What a region's module calls the function. */
 export const REGION_EXPORT = "region";
 
@@ -38,8 +40,15 @@ function deadFlags(block: BasicBlock): boolean[][] {
 /**
  * @param user whether the region runs at CPL 3
  * @param base of the processor's block
+ * @param keep puts bytes into the engine's memory for as long as the region lives and gives their address
  */
-export function compileRegion(region: Region, base: number, user: boolean, shared: boolean): Uint8Array<ArrayBuffer> {
+export function compileRegion(
+  region: Region,
+  base: number,
+  user: boolean,
+  shared: boolean,
+  keep: (bytes: Uint8Array) => number,
+): Uint8Array<ArrayBuffer> {
   const module = new ModuleBuilder({ minimum: 1, maximum: 65536, shared });
   const helpers = new Map<HelperName | RegionHelperName, number>();
   for (const [name, { params, result }] of Object.entries({ ...Helper, ...RegionHelper }))
@@ -87,8 +96,9 @@ export function compileRegion(region: Region, base: number, user: boolean, share
     if (b.fallsThrough) add(b.end);
     if (b.target !== undefined) add(b.target);
     const { form } = b.instructions.at(-1)!.decoded.row;
-    if (form === "ret" || form === "retImmediate")
-      for (const to of region.returns) if (!list.includes(to)) list.push(to);
+    const dynamic =
+      form === "ret" || form === "retImmediate" ? region.returns : form === "jmpIndirect" ? region.targets : [];
+    for (const to of dynamic) if (!list.includes(to)) list.push(to);
     return list;
   };
   const successors = blocks.map(successorsOf);
@@ -128,6 +138,45 @@ export function compileRegion(region: Region, base: number, user: boolean, share
     f.op("i32_sub");
     f.set(BUDGET);
   };
+  /** To the successor that `rip` is, by a table of the page's bytes. */
+  const dispatchByTable = (known: readonly number[], leadTo: (to: number) => void): void => {
+    const table = targetTable(region, blocks);
+    const miss = f.block();
+    const labels = known.map(() => f.block()).reverse();
+    f.get(rip);
+    f.get(c.ripPage);
+    f.op("i64_sub");
+    f.i64(4096);
+    f.op("i64_ge_u");
+    f.brIf(miss);
+    f.get(rip);
+    f.get(c.ripPage);
+    f.op("i64_sub");
+    f.op("i32_wrap_i64");
+    f.mem("i32_load8_u", table);
+    const byNumber: number[] = [miss];
+    [...region.returns, ...region.targets].forEach((to, i) => {
+      const k = known.indexOf(to);
+      byNumber[i + 1] = k < 0 ? miss : labels[k]!;
+    });
+    f.brTable(byNumber, miss);
+    known.forEach((to) => {
+      f.end();
+      leadTo(to);
+    });
+    f.end();
+    f.br(out);
+  };
+  let tableAt = -1;
+  const targetTable = (r: Region, all: readonly BasicBlock[]): number => {
+    if (tableAt >= 0) return tableAt;
+    const table = new Uint8Array(4096);
+    [...r.returns, ...r.targets].forEach((to, i) => {
+      table[all[to]!.offset] ||= i + 1;
+    });
+    tableAt = keep(table);
+    return tableAt;
+  };
   emitStructured(f, { successors, entries: region.entries }, ENTRY, {
     emit(node, leadTo) {
       const block = blocks[node]!;
@@ -162,7 +211,12 @@ export function compileRegion(region: Region, base: number, user: boolean, share
         const target: Local = ending.target;
         f.get(target.local);
         f.set(rip);
-        for (const to of successors[node]!) {
+        const known = successors[node]!;
+        if (known.length > MAX_COMPARED) {
+          dispatchByTable(known, leadTo);
+          return;
+        }
+        for (const to of known) {
           f.get(rip);
           f.get(c.ripPage);
           f.i64(blocks[to]!.offset);

@@ -8,6 +8,8 @@ import type { Row } from "../isa/table.js";
 /** Instructions of a region at most: TurboFan's time grows faster than their number. */
 const MAX_INSTRUCTIONS = 240;
 const MAX_ENTRIES = 12;
+/** Targets of indirect jumps at most: they are a byte in the region's table. */
+const MAX_TARGETS = 200;
 
 /** Code as the region compiler sees it, by distance from the page that the region begins in. */
 export interface CodeSource {
@@ -15,6 +17,8 @@ export interface CodeSource {
   instruction(offset: number): DecodedInstruction | undefined;
   /** Whether the interpreter has begun a block there: somebody has jumped to it. */
   wasEntered(offset: number): boolean;
+  /** All such addresses of the page that begins at `offset`. */
+  enteredIn(offset: number): readonly number[];
 }
 
 export interface RegionInstruction {
@@ -38,6 +42,8 @@ export interface Region {
   readonly entries: readonly number[];
   /** Places in `blocks` behind calls: where returns may lead. */
   readonly returns: readonly number[];
+  /** Places in `blocks` where an indirect jump may lead. */
+  readonly targets: readonly number[];
 }
 
 const isConditional = (row: Row): boolean => row.options.cc !== undefined;
@@ -63,6 +69,7 @@ export function discoverRegion(source: CodeSource, start: number): Region | unde
   const found = new Map<number, RegionInstruction>();
   const leaders = new Set<number>([start]);
   const afterCalls = new Set<number>();
+  const indirect = new Set<number>();
   const queue = [start];
   const isNear = (offset: number): boolean => Math.floor(offset / 4096) === Math.floor(start / 4096);
   const follow = (offset: number, always: boolean): void => {
@@ -91,6 +98,17 @@ export function discoverRegion(source: CodeSource, start: number): Region | unde
       }
       if (row.options.ends !== true) continue;
       if (target !== undefined) follow(target, row.form === "jmp");
+      if (row.form === "jmpIndirect" && indirect.size === 0) {
+        // nearest first: a jump table's targets are in the jump's own function
+        const from = offset;
+        const near = source
+          .enteredIn(Math.floor(start / 4096) * 4096)
+          .toSorted((a, b) => Math.abs(a - from) - Math.abs(b - from));
+        for (const to of near.slice(0, MAX_TARGETS)) {
+          indirect.add(to);
+          follow(to, true);
+        }
+      }
       if (isCall(row)) {
         afterCalls.add(offset);
         follow(offset, false);
@@ -126,5 +144,6 @@ export function discoverRegion(source: CodeSource, start: number): Region | unde
   const inRegion = (offset: number): number => byOffset.get(offset) ?? -1;
   const returns = [...afterCalls].map(inRegion).filter((b) => b >= 0);
   const entries = [...new Set([inRegion(start), ...returns])].slice(0, MAX_ENTRIES);
-  return { blocks, byOffset, entries, returns };
+  const targets = [...indirect].map(inRegion).filter((b) => b >= 0);
+  return { blocks, byOffset, entries, returns, targets };
 }

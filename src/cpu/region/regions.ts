@@ -11,6 +11,8 @@ import { discoverRegion } from "./region.js";
 export const MAX_REGIONS = 8192;
 /** Sampled this often, an address is compiled. */
 const HOT = 2;
+/** Bytes of the arena that a region may need. */
+const ROOM = 8192;
 /** Addresses counted at a time. */
 const MAX_COUNTED = 4096;
 
@@ -122,6 +124,11 @@ export class Regions {
       {
         instruction: (offset) => blocks.instruction(page + offset, mode),
         wasEntered: (offset) => runtime.findBlock(page + offset, mode) !== 0,
+        enteredIn: (offset) => {
+          const list: number[] = [];
+          for (let at = offset; at < offset + 4096; at++) if (runtime.findBlock(page + at, mode) !== 0) list.push(at);
+          return list;
+        },
       },
       physical & 0xfff,
     );
@@ -130,18 +137,26 @@ export class Regions {
       this.counters.refused++;
       return;
     }
-    const bytes = compileRegion(region, base, (mode & ModeKey.user) !== 0, shared);
+    const v = this.#view;
+    const arenaEnd = base + Vp.arena + ARENA_BYTES;
+    let next = this.#slot(Vp.arenaNext);
+    if (next + ROOM > arenaEnd) return; // the next block decoded empties the arena
+    const keep = (data: Uint8Array): number => {
+      const at = next;
+      new Uint8Array(memory.buffer, at, data.length).set(data);
+      next += data.length;
+      return at;
+    };
+    const bytes = compileRegion(region, base, (mode & ModeKey.user) !== 0, shared, keep);
     const module = new WebAssembly.Module(bytes);
     const instance = new WebAssembly.Instance(module, {
       env: { memory },
       runtime,
     });
     const entries = region.entries.map((b) => runtime.findBlock(page + region.blocks[b]!.offset, mode));
-    const header = this.#slot(Vp.arenaNext);
-    const size = REC_BYTES + Math.ceil((4 + entries.length * 4) / REC_BYTES) * REC_BYTES;
-    if (header + size > base + Vp.arena + ARENA_BYTES) return;
-    const v = this.#view;
-    v.setUint32(base + Vp.arenaNext, header + size, true);
+    const header = next;
+    next += REC_BYTES + Math.ceil((4 + entries.length * 4) / REC_BYTES) * REC_BYTES;
+    v.setUint32(base + Vp.arenaNext, next, true);
     const start = Math.min(...region.blocks.map((b) => b.offset));
     const end = Math.max(...region.blocks.map((b) => b.end));
     v.setUint32(header + Head.region, slot, true);
