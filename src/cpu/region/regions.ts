@@ -10,7 +10,7 @@ import { discoverRegion } from "./region.js";
 /** Slots of the regions' table: live regions at most. */
 export const MAX_REGIONS = 8192;
 /** Sampled this often, an address is compiled. */
-const HOT = 2;
+const HOT = 40;
 /** Bytes of the arena that a region may need. */
 const ROOM = 8192;
 /** Addresses counted at a time. */
