@@ -1,0 +1,86 @@
+/**
+ * What the random test does not hold against the engine, each rule with its reason and counted in the summary: instructions that
+ * would harm the sandbox or that the operating system carries out, and features of the host that our CPUID does not have.
+ */
+import { EXTRA_FEATURES, FEATURES } from "../../src/cpu/vp/cpuid.js";
+import { is0f, isMemory, type Parts, regOf } from "./instruction-bytes.js";
+
+export interface Rule {
+  readonly name: string;
+  readonly matches: (p: Parts) => boolean;
+}
+
+/** 0F 01 with a register form of ModRM. */
+const is0f01 = (p: Parts, ...modrm: readonly number[]): boolean => is0f(p, 0x01) && modrm.includes(p.modrm);
+
+/** Not run by the real processor; the engine runs them all the same, and must come back. */
+export const NOT_NATIVE: readonly Rule[] = [
+  {
+    name: "SGDT, SIDT, SMSW, SLDT, STR: Linux carries them out where UMIP forbids them, and one instruction more runs",
+    matches: (p) => (is0f(p, 0x01) && (isMemory(p) ? regOf(p) < 2 || regOf(p) === 4 : regOf(p) === 4)) || (is0f(p, 0x00) && regOf(p) < 2),
+  },
+  {
+    name: "MOV SS: holds the single-step trap off (tests/bare/single-step.test)",
+    matches: (p) => p.kind === "legacy" && p.map === 0 && p.opcode === 0x8e && regOf(p) === 2,
+  },
+  { name: "SYSENTER: loses RIP", matches: (p) => is0f(p, 0x34) },
+  {
+    name: "VMCALL, VMMCALL, VMFUNC, ENCLU: ask the hypervisor or an enclave",
+    matches: (p) => is0f01(p, 0xc0, 0xc1, 0xc2, 0xc3, 0xc4, 0xcf, 0xd4, 0xd7, 0xd9),
+  },
+  { name: "WRPKRU: may take away the handler's own memory", matches: (p) => is0f01(p, 0xef) },
+  {
+    name: "XSAVE, XRSTOR and their kin: depend on the host's XCR0 (x87-state.test)",
+    matches: (p) =>
+      (is0f(p, 0xae) && isMemory(p) && regOf(p) >= 4 && regOf(p) <= 6 && !p.opsize && p.repeat === 0) ||
+      (is0f(p, 0xc7) && isMemory(p) && regOf(p) >= 3 && regOf(p) <= 5),
+  },
+];
+
+/** #UD here; what the real processor does with them is not looked at. `feature`: names of /proc/cpuinfo, one of which says so. */
+export const NOT_ADVERTISED: readonly (Rule & { readonly features: readonly string[] })[] = [
+  { name: "VEX: AVX, BMI, AMX and others", features: ["avx", "bmi1"], matches: (p) => p.kind === "vex" },
+  { name: "EVEX: AVX-512", features: ["avx512f"], matches: (p) => p.kind === "evex" },
+  { name: "XOP", features: ["xop", "tbm"], matches: (p) => p.kind === "xop" },
+  { name: "REX2: APX", features: ["apx"], matches: (p) => p.kind === "rex2" },
+  {
+    name: "GFNI",
+    features: ["gfni"],
+    matches: (p) =>
+      p.kind === "legacy" &&
+      p.opsize &&
+      ((p.map === 2 && p.opcode === 0xcf) || (p.map === 3 && (p.opcode & 0xfe) === 0xce)),
+  },
+  {
+    name: "MOVDIRI, MOVDIR64B",
+    features: ["movdiri", "movdir64b"],
+    matches: (p) => p.kind === "legacy" && p.map === 2 && (p.opcode === 0xf8 || p.opcode === 0xf9),
+  },
+  { name: "SERIALIZE", features: ["serialize"], matches: (p) => is0f01(p, 0xe8) && p.repeat === 0 },
+  { name: "XSUSLDTRK, XRESLDTRK", features: ["tsxldtrk"], matches: (p) => is0f01(p, 0xe8, 0xe9) && p.repeat === 0xf2 },
+  { name: "RDPKRU", features: ["pku"], matches: (p) => is0f01(p, 0xee) },
+  { name: "XTEST", features: ["rtm", "hle"], matches: (p) => is0f01(p, 0xd6) },
+  {
+    name: "XBEGIN, XABORT",
+    features: ["rtm"],
+    matches: (p) => p.kind === "legacy" && p.map === 0 && (p.opcode & 0xfe) === 0xc6 && p.modrm === 0xf8,
+  },
+  {
+    name: "UMONITOR, UMWAIT, TPAUSE",
+    features: ["waitpkg"],
+    matches: (p) => is0f(p, 0xae) && !isMemory(p) && regOf(p) === 6 && (p.opsize || p.repeat !== 0),
+  },
+  { name: "PTWRITE", features: ["ptwrite"], matches: (p) => is0f(p, 0xae) && regOf(p) === 4 && p.repeat === 0xf3 },
+  { name: "CLZERO", features: ["clzero"], matches: (p) => is0f01(p, 0xfc) },
+  { name: "RDPRU", features: ["rdpru"], matches: (p) => is0f01(p, 0xfd) },
+  { name: "MONITORX, MWAITX, MCOMMIT", features: ["monitorx"], matches: (p) => is0f01(p, 0xfa, 0xfb) },
+  { name: "3DNow!", features: ["3dnow"], matches: (p) => is0f(p, 0x0e) || is0f(p, 0x0f) },
+  {
+    name: "SSE4a",
+    features: ["sse4a"],
+    matches: (p) => (is0f(p, 0x78) || is0f(p, 0x79) || is0f(p, 0x2b)) && (p.opsize || p.repeat !== 0),
+  },
+];
+for (const { features, name } of NOT_ADVERTISED)
+  for (const f of features)
+    if (f in FEATURES || f in EXTRA_FEATURES) throw new Error(`rule "${name}": our CPUID has ${f}, so it must be implemented`);
