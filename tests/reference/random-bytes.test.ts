@@ -8,6 +8,7 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { Decoder, type Instruction } from "../../src/cpu/decode/decode.js";
 import { disassemble } from "../../src/cpu/decode/disassemble.js";
+import { caseText } from "./case-text.js";
 import { type Parts, partsOf } from "./instruction-bytes.js";
 import { NOT_ADVERTISED, NOT_NATIVE } from "./random-rules.js";
 import { addRandomCase } from "./random-state.js";
@@ -74,6 +75,7 @@ test("random bytes do what this machine's processor does with them", {
     const ours = new DataView(oursBytes.buffer);
     for (let i = 0; i < records.count; i++) {
       const at = i * RECORD_BYTES;
+      if (ONE !== undefined) console.log(caseText(records.view, native, ours, at));
       const trap = native.getInt32(at + At.trap, true);
       const ourTrap = ours.getInt32(at + At.trap, true);
       outcomes.add(outcomeName(trap));

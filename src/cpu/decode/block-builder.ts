@@ -115,8 +115,8 @@ export class BlockBuilder {
       }
       const out = this.#decoder.out;
       this.#count++;
-      if (result === "undefined") {
-        this.#procedure(System.ud, at, 0);
+      if (result === "undefined" || result === "long") {
+        this.#procedure(result === "long" ? System.tooLong : System.ud, at, 0);
         this.#forms[this.#forms.length - 1] = undefined;
         ended = true;
         at += Math.max(1, out.length);

@@ -38,7 +38,12 @@ export interface Instruction {
   opcodeRegister: number;
 }
 
-export type DecodeResult = "ok" | "undefined" | "more";
+/**
+ * "undefined" is #UD, "long" #GP(0) for more than 15 bytes, "more" an instruction that goes on past the bytes there are. A
+ * processor finds an instruction's end before it looks whether there is such an instruction: so a fetch that faults, and the
+ * limit of 15 bytes, come before #UD.
+ */
+export type DecodeResult = "ok" | "undefined" | "long" | "more";
 
 const candidates: (Row[] | undefined)[] = [];
 function prepare(): void {
@@ -49,6 +54,28 @@ function prepare(): void {
   }
   // rows with a mandatory prefix are looked at first, so that "f3 0f bc" wins over "0f bc"
   for (const list of candidates) list?.sort((a, b) => rank(b) - rank(a));
+  for (let k = 256; k < 1024; k++) candidates[k] ??= [unknownRow(k >> 8, k & 0xff)];
+}
+/** Opcodes of the two-byte map that are no instruction and have no ModRM. */
+const WITHOUT_MODRM = new Set([0x04, 0x0a, 0x0c, 0x0e, 0x0f, 0x24, 0x25, 0x26, 0x27, 0x36, 0x37, 0xaa]);
+let unknownRows = 0;
+/** The shape of an opcode that the table does not have (as Intel's processors read it): ModRM, and an immediate in map 0F 3A. */
+function unknownRow(map: number, opcode: number): Row {
+  return {
+    mnemonic: "(bad)",
+    map: map as Row["map"],
+    opcode,
+    prefix: undefined,
+    reg: undefined,
+    rm: undefined,
+    mod: undefined,
+    modrm: map > 1 || !WITHOUT_MODRM.has(opcode),
+    operands: map === 3 ? ["Ib"] : [],
+    define: () => {},
+    form: "",
+    options: { width: 32, unknown: true },
+    index: rows.length + unknownRows++,
+  };
 }
 const rank = (r: Row): number =>
   (r.prefix === undefined ? 0 : r.prefix === 0 ? 1 : 2) * 4 +
@@ -91,7 +118,7 @@ export class Decoder {
   /**
    * @param code 16, 32 or 64
    * @param end  first byte that may not be read
-   * @returns "more" when the instruction goes on past `end`; "undefined" is #UD (out.length tells how much was read)
+   * @returns whether there is an instruction; out.length tells how much was read
    */
   decode(bytes: Uint8Array, start: number, end: number, code: number): DecodeResult {
     const o = this.out;
@@ -99,7 +126,7 @@ export class Decoder {
     const limit = Math.min(end, start + 15);
     const short = (): DecodeResult => {
       o.length = 15;
-      return end < start + 15 ? "more" : "undefined";
+      return end < start + 15 ? "more" : "long";
     };
     o.lock = false;
     o.repeat = 0;
@@ -126,22 +153,21 @@ export class Decoder {
       o.rex = 0;
     }
     const rex = o.rex;
+    let unknown = false;
     let map = 0;
     if (b === 0x0f) {
       if (at >= limit) return short();
       b = bytes[at++]!;
       map = 1;
-      if (b === 0x38 || b === 0x3a) {
-        map = b === 0x38 ? 2 : 3;
+      if (b >> 3 === 7) {
+        // 0F 38 and 0F 3A; the others of this line are read like them
+        map = (b & 2) === 0 ? 2 : 3;
+        unknown = (b & 5) !== 0;
         if (at >= limit) return short();
         b = bytes[at++]!;
       }
     }
-    const list = candidates[map * 256 + b];
-    if (list === undefined) {
-      o.length = at - start;
-      return "undefined";
-    }
+    const list = candidates[map * 256 + b]!;
     const hasModrm = list[0]!.modrm;
     let modrm = 0;
     if (hasModrm) {
@@ -172,8 +198,9 @@ export class Decoder {
       break;
     }
     if (row === undefined) {
-      o.length = at - start + (hasModrm ? 1 : 0);
-      return "undefined";
+      // the others of an opcode have the same length
+      row = list[0]!;
+      unknown = true;
     }
     o.row = row;
     // 90 with REX.B is XCHG r8, rAX
@@ -326,11 +353,7 @@ export class Decoder {
       if (at >= limit) return short();
       o.imm2 = bytes[at++]!;
     }
-    if (o.lock && !(options.lock && o.memory)) {
-      o.length = at - start;
-      return "undefined";
-    }
     o.length = at - start;
-    return "ok";
+    return unknown || options.unknown || (o.lock && !(options.lock && o.memory)) ? "undefined" : "ok";
   }
 }

@@ -650,6 +650,10 @@ const direction =
 export const std = direction(true);
 export const cld = direction(false);
 export const nop: Definition = () => {};
+/** CLFLUSH and its like do nothing here, but their address has to be one that can be read. */
+export const flushLine: Definition = (s) => {
+  s.readU(0);
+};
 
 // ---- BMI1, BMI2, ADX ------------------------------------------------------------------------------------------------------------
 

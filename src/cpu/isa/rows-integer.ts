@@ -118,6 +118,7 @@ export const System = {
   icebp: 110,
   pext: 111,
   pdep: 112,
+  tooLong: 113,
 } as const;
 /** Operations of string instructions. */
 export const StringOp = { movs: 0, cmps: 1, stos: 2, lods: 3, scas: 4, ins: 5, outs: 6 } as const;
@@ -313,9 +314,9 @@ for (let k = 0x18; k <= 0x1f; k++) row("nop", `0f ${k.toString(16)}`, "Ev", I.no
 row("lfence", "np 0f ae /5 mod3", "", I.nop, {}, "nop");
 row("mfence", "np 0f ae /6 mod3", "", I.nop, {}, "nop");
 row("sfence", "np 0f ae /7 mod3", "", I.nop, {}, "nop");
-row("clflush", "np 0f ae /7 mem", "Mb", I.nop, {}, "nopE");
-row("clwb", "66 0f ae /6 mem", "Mb", I.nop, {}, "nopE");
-row("clflushopt", "66 0f ae /7 mem", "Mb", I.nop, {}, "nopE");
+row("clflush", "np 0f ae /7 mem", "Mb", I.flushLine, {}, "flushLine");
+row("clwb", "66 0f ae /6 mem", "Mb", I.flushLine, {}, "flushLine");
+row("clflushopt", "66 0f ae /7 mem", "Mb", I.flushLine, {}, "flushLine");
 row("movnti", "np 0f c3", "My,Gy", I.mov, {}, "mov");
 
 const sys = (name: string, encoding: string, operands: string, selector: number, more = {}): void =>
@@ -347,8 +348,8 @@ sys("monitor", "0f 01 /1 rm0", "", System.monitor);
 sys("mwait", "0f 01 /1 rm1", "", System.mwait);
 sys("clac", "0f 01 /1 rm2", "", System.clac);
 sys("stac", "0f 01 /1 rm3", "", System.stac);
-sys("xgetbv", "0f 01 /2 rm0", "", System.xgetbv);
-sys("xsetbv", "0f 01 /2 rm1", "", System.xsetbv);
+sys("xgetbv", "np 0f 01 /2 rm0", "", System.xgetbv);
+sys("xsetbv", "np 0f 01 /2 rm1", "", System.xsetbv);
 sys("sldt", "0f 00 /0", "Ev", System.sldt);
 sys("str", "0f 00 /1", "Ev", System.str);
 sys("lldt", "0f 00 /2", "Ew", System.lldt);

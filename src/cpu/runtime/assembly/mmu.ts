@@ -259,7 +259,7 @@ export function resetTlb(): void {
 /** The access is relative to SS: a non-canonical address is #SS, not #GP. */
 let ofStack: bool = false;
 /** Whether the record's memory operand is the stack's: RSP or RBP as base, without FS or GS. */
-function noteStack(pc: i32): void {
+export function noteStack(pc: i32): void {
   if (pc == 0) {
     ofStack = false;
     return;
@@ -269,6 +269,13 @@ function noteStack(pc: i32): void {
 }
 export function stackAccess(yes: bool): void { ofStack = yes; }
 
+/** An operand that begins below the hole of the non-canonical addresses and ends in it: that comes before any page fault. */
+function reachesHole(va: u64, size: i32): bool {
+  const last = va + u64(size - 1);
+  if (!longMode() || canonical(last) || !canonical(va)) return false;
+  translate(last, READ, false);
+  return true;
+}
 function translate(va: u64, access: i32, user: bool): u64 {
   if (longMode() && !canonical(va)) {
     if (ofStack) fault(12, 0);
@@ -334,6 +341,7 @@ export function readSlow(va: u64, size: i32, pc: i32): i32 {
   if (pc != 0) noteStack(pc);
   count(L.Stat_tlbMisses);
   const first = 4096 - i32(va & 0xfff);
+  if (first < size && reachesHole(va, size)) return 0;
   const a = access(va, READ);
   if (a == MISSED) return 0;
   if (first >= size) {
@@ -351,6 +359,7 @@ export function readSlow(va: u64, size: i32, pc: i32): i32 {
 function writeFrom(va: u64, size: i32, from: i32): i32 {
   count(L.Stat_tlbMisses);
   const first = 4096 - i32(va & 0xfff);
+  if (first < size && reachesHole(va, size)) return 0;
   const a = access(va, WRITE);
   if (a == MISSED) return 0;
   if (first >= size) {
@@ -383,6 +392,7 @@ export function rmwSlow(va: u64, size: i32, pc: i32): i32 {
   noteStack(pc);
   count(L.Stat_tlbMisses);
   const first = 4096 - i32(va & 0xfff);
+  if (first < size && reachesHole(va, size)) return 0;
   const a = access(va, WRITE);
   if (a == MISSED) return 0;
   if (first >= size && inRam(a) && !hasCode(a)) return RAM + u32(a);
@@ -410,6 +420,15 @@ export function readable(va: u64, size: i32): i32 {
   const slot = slotOf(i32(get32(L.Vp_tlb)), va);
   if ((load<u64>(slot) ^ va) <= u64(4096 - size)) return i32(u32(va)) + load<i32>(slot, 8);
   return readSlow(va, size, 0);
+}
+/** Memory that a procedure reads and then writes, as rmwSlow has it: `modified` has to follow. 0 = fault. */
+export function modifiable(va: u64, size: i32, r: i32): i32 {
+  const slot = slotOf(i32(get32(L.Vp_tlb)) + L.TLB_WRITE, va);
+  if ((load<u64>(slot) ^ va) <= u64(4096 - size)) return i32(u32(va)) + load<i32>(slot, 8);
+  return rmwSlow(va, size, r);
+}
+export function modified(at: i32, r: i32): void {
+  if (at == VP + L.Vp_bounce) rmwDone(r);
 }
 /** Like `readable`, for at most one page, for writing in place; 0 = fault, 1 = not plain RAM. */
 export function plainWritable(va: u64, size: i32): i32 {

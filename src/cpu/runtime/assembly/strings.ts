@@ -88,10 +88,11 @@ export function string(r: i32): i32 {
       setRegister(L.Vp_gpr, size * 8, value);
       si += step;
     } else if (op == L.StringOp_cmps) {
-      if (!read(srcBase + (si & mask), size)) { status = L.Status_fault; break; }
-      const a = value;
+      // the second operand first, as Intel's processors do
       if (!read(dstBase + (di & mask), size)) { status = L.Status_fault; break; }
-      compare(a, value, size);
+      const b = value;
+      if (!read(srcBase + (si & mask), size)) { status = L.Status_fault; break; }
+      compare(value, b, size);
       si += step;
       di += step;
     } else if (op == L.StringOp_scas) {
@@ -120,8 +121,8 @@ export function string(r: i32): i32 {
     set64(L.Vp_flagR, r0);
     set32(L.Vp_flagKind, kind0);
   }
-  setIndex(6, si, mask);
-  setIndex(7, di, mask);
+  if (si != gpr(6)) setIndex(6, si, mask);
+  if (di != gpr(7)) setIndex(7, di, mask);
   if (repeated) setIndex(1, left, mask);
   return status;
 }

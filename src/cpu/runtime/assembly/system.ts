@@ -4,7 +4,7 @@ import {
 } from "./env";
 import { iret, softwareInterrupt } from "./interrupt";
 import * as L from "./layout";
-import { checkSecond, flushTlb, forgetUserPages, invalidatePage, pointersValid, readable, stackAccess, systemRead, write, writeBytes } from "./mmu";
+import { checkSecond, flushTlb, forgetUserPages, invalidatePage, modifiable, modified, noteStack, pointersValid, readable, stackAccess, systemRead, write, writeBytes } from "./mmu";
 import * as S from "./segment";
 import {
   AC, afterFlags, code64, cpl, fault, get16, get32, get64, gp, gpr, IF, longMode, NT, packedFlags, protectedMode, RF, rflags, set16, set32, set64,
@@ -64,7 +64,7 @@ function privileged(): bool {
 }
 
 export function system(r: i32): i32 {
-  stackAccess(false);
+  noteStack(isMemory(r) ? r : 0);
   switch (i32(load<u8>(r, L.Rec_src2))) {
     case L.System_cli:
       if (cpl() > iopl()) return failed(gp(0));
@@ -210,6 +210,7 @@ export function system(r: i32): i32 {
       if ((u32(packedFlags()) & 0x800) == 0) return redispatchNext(r);
       return softwareInterrupt(4, ripOf(r), nextRip(r));
     case L.System_ud: return failed(ud());
+    case L.System_tooLong: return failed(gp(0));
     case L.System_noFpu: return failed(fault(7, -1));
     case L.System_fwait: return fwait();
     case L.System_rdfsbase:
@@ -503,16 +504,21 @@ function sysexit(r: i32): i32 {
 
 // ---- control registers -----------------------------------------------------------------------------------------------------------
 
+/** A control register that is none is #UD whatever the level. */
+function controlRegister(n: i32): bool {
+  if (n == 0 || n == 2 || n == 3 || n == 4 || n == 8) return privileged();
+  ud();
+  return false;
+}
 function movFromCr(r: i32): i32 {
-  if (!privileged()) return L.Status_fault;
+  if (!controlRegister(load<u16>(r, L.Rec_src))) return L.Status_fault;
   let v: u64;
   switch (i32(load<u16>(r, L.Rec_src))) {
     case 0: v = get64(L.Vp_cr0); break;
     case 2: v = get64(L.Vp_cr2); break;
     case 3: v = get64(L.Vp_cr3); break;
     case 4: v = get64(L.Vp_cr4); break;
-    case 8: v = u64(hostReadCr8()); break;
-    default: return failed(ud());
+    default: v = u64(hostReadCr8());
   }
   setRegister(load<u16>(r, L.Rec_dst), code64() ? 64 : 32, v);
   return L.Status_next;
@@ -542,7 +548,7 @@ function pagingPae(cr4: u64): bool {
   return (get64(L.Vp_cr0) & 0x80000000) != 0 && (cr4 & 0x20) != 0 && !longMode();
 }
 function movToCr(r: i32): i32 {
-  if (!privileged()) return L.Status_fault;
+  if (!controlRegister(load<u16>(r, L.Rec_dst))) return L.Status_fault;
   let v = get64(load<u16>(r, L.Rec_src));
   if (!code64()) v &= 0xffffffff;
   switch (i32(load<u16>(r, L.Rec_dst))) {
@@ -567,11 +573,9 @@ function movToCr(r: i32): i32 {
       updateMode();
       break;
     }
-    case 8:
+    default:
       if ((v & ~u64(15)) != 0) return failed(gp(0));
       hostWriteCr8(i32(v));
-      break;
-    default: return failed(ud());
   }
   return redispatchNext(r);
 }
@@ -607,8 +611,7 @@ function cmpxchgWide(r: i32): i32 {
   const size = wide ? 16 : 8;
   const va = ea(r);
   if (wide && (va & 15) != 0) return failed(gp(0));
-  const tmp = VP + L.Vp_bounce2;
-  const at = readable(va, size);
+  const at = modifiable(va, size, r);
   if (at == 0) return L.Status_fault;
   const a = load<u64>(at), b = wide ? load<u64>(at, 8) : 0;
   const f = u32(packedFlags()) & ~ZF;
@@ -616,15 +619,13 @@ function cmpxchgWide(r: i32): i32 {
   if (wide) equal = a == gpr(0) && b == gpr(2);
   else equal = a == ((gpr(0) & 0xffffffff) | (gpr(2) << 32));
   // the destination is written in both cases
-  store<u64>(tmp, a);
-  store<u64>(tmp, b, 8);
   if (equal) {
     if (wide) {
-      store<u64>(tmp, gpr(3));
-      store<u64>(tmp, gpr(1), 8);
-    } else store<u64>(tmp, (gpr(3) & 0xffffffff) | (gpr(1) << 32));
+      store<u64>(at, gpr(3));
+      store<u64>(at, gpr(1), 8);
+    } else store<u64>(at, (gpr(3) & 0xffffffff) | (gpr(1) << 32));
   }
-  if (!writeBytes(va, size, tmp)) return L.Status_fault;
+  modified(at, r);
   if (!equal) {
     if (wide) {
       setGpr(0, a);
