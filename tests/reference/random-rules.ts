@@ -37,7 +37,7 @@ export const NOT_NATIVE: readonly Rule[] = [
   },
 ];
 
-/** #UD here; what the real processor does with them is not looked at. `feature`: names of /proc/cpuinfo, one of which says so. */
+/** #UD here; what the real processor does with them is not looked at. `features`: names in /proc/cpuinfo, one of which says that they exist; none = Linux has no name for it. */
 export const NOT_ADVERTISED: readonly (Rule & { readonly features: readonly string[] })[] = [
   { name: "VEX: AVX, BMI, AMX and others", features: ["avx", "bmi1"], matches: (p) => p.kind === "vex" },
   { name: "EVEX: AVX-512", features: ["avx512f"], matches: (p) => p.kind === "evex" },
@@ -70,7 +70,12 @@ export const NOT_ADVERTISED: readonly (Rule & { readonly features: readonly stri
     features: ["waitpkg"],
     matches: (p) => is0f(p, 0xae) && !isMemory(p) && regOf(p) === 6 && (p.opsize || p.repeat !== 0),
   },
-  { name: "PTWRITE", features: ["ptwrite"], matches: (p) => is0f(p, 0xae) && regOf(p) === 4 && p.repeat === 0xf3 },
+  { name: "PTWRITE", features: [], matches: (p) => is0f(p, 0xae) && regOf(p) === 4 && p.repeat === 0xf3 },
+  {
+    name: "TDCALL, SEAMCALL and others of TDX",
+    features: [],
+    matches: (p) => is0f01(p, 0xcc, 0xcd, 0xce, 0xcf) && p.opsize,
+  },
   { name: "CLZERO", features: ["clzero"], matches: (p) => is0f01(p, 0xfc) },
   { name: "RDPRU", features: ["rdpru"], matches: (p) => is0f01(p, 0xfd) },
   { name: "MONITORX, MWAITX, MCOMMIT", features: ["monitorx"], matches: (p) => is0f01(p, 0xfa, 0xfb) },

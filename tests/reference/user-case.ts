@@ -74,7 +74,7 @@ let program: string | undefined;
 /** @returns undefined where there is no gcc or the processor is not an x86-64 one */
 export function sandboxedProgram(): string | undefined {
   // the handler may not use what the FS base leads to, nor state that it does not keep
-  program ??= compileRunner("sandboxed-runner.c", ["-fno-stack-protector", "-fcf-protection=none"]);
+  program ??= compileRunner("sandboxed-runner.c", ["-fno-stack-protector", "-fcf-protection=none", "-mno-red-zone"]);
   return program;
 }
 export function runSandboxed(records: Records): Uint8Array {

@@ -354,6 +354,7 @@ export class Decoder {
       o.imm2 = bytes[at++]!;
     }
     o.length = at - start;
-    return unknown || options.unknown || (o.lock && !(options.lock && o.memory)) ? "undefined" : "ok";
+    if (unknown || options.unknown || (o.lock && !(options.lock && o.memory))) return "undefined";
+    return options.noRexR && (rex & 4) !== 0 ? "undefined" : "ok";
   }
 }

@@ -334,8 +334,8 @@ sys("swapgs", "0f 01 /7 rm0", "", System.swapgs);
 sys("rdtscp", "0f 01 /7 rm1", "", System.rdtscp);
 sys("mov", "0f 20", "Rq,Cq", System.movFromCr);
 sys("mov", "0f 22", "Cq,Rq", System.movToCr, { ends: true });
-sys("mov", "0f 21", "Rq,Dq", System.movFromDr);
-sys("mov", "0f 23", "Dq,Rq", System.movToDr, { ends: true });
+sys("mov", "0f 21", "Rq,Dq", System.movFromDr, { noRexR: true });
+sys("mov", "0f 23", "Dq,Rq", System.movToDr, { ends: true, noRexR: true });
 sys("sgdt", "0f 01 /0 mem", "Mb", System.sgdt);
 sys("sidt", "0f 01 /1 mem", "Mb", System.sidt);
 sys("lgdt", "0f 01 /2 mem", "Mb", System.lgdt);
@@ -384,8 +384,10 @@ sys("xrstor", "np 0f ae /5 mem", "Mb", System.xrstor, { fpu: true });
 sys("xsaveopt", "np 0f ae /6 mem", "Mb", System.xsave, { fpu: true });
 sys("xsavec", "np 0f c7 /4 mem", "Mb", System.xsavec, { fpu: true });
 sys("cmpxchg8b", "0f c7 /1 mem", "Mb", System.cmpxchg8b, { lock: true });
-sys("rdrand", "0f c7 /6 mod3", "Ev", System.rdrand);
-sys("rdseed", "0f c7 /7 mod3", "Ev", System.rdseed);
+for (const prefix of ["np", "66"]) {
+  sys("rdrand", `${prefix} 0f c7 /6 mod3`, "Ev", System.rdrand);
+  sys("rdseed", `${prefix} 0f c7 /7 mod3`, "Ev", System.rdseed);
+}
 sys("rdpid", "f3 0f c7 /7 mod3", "Ey", System.rdpid);
 sys("cpuid", "0f a2", "", System.cpuid);
 sys("rdmsr", "0f 32", "", System.rdmsr);

@@ -258,6 +258,12 @@ export function resetTlb(): void {
 
 /** The access is relative to SS: a non-canonical address is #SS, not #GP. */
 let ofStack: bool = false;
+/** The same for an address that may be the memory operand's, or the stack's in a push or pop beside it. */
+function noteAccess(pc: i32, va: u64): void {
+  noteStack(pc);
+  const sp = get64(L.Vp_gpr + 32);
+  if (va == sp || va + 8 == sp || va + 2 == sp) ofStack = true;
+}
 /** Whether the record's memory operand is the stack's: RSP or RBP as base, without FS or GS. */
 export function noteStack(pc: i32): void {
   if (pc == 0) {
@@ -270,7 +276,7 @@ export function noteStack(pc: i32): void {
 export function stackAccess(yes: bool): void { ofStack = yes; }
 
 /** An operand that begins below the hole of the non-canonical addresses and ends in it: that comes before any page fault. */
-function reachesHole(va: u64, size: i32): bool {
+export function reachesHole(va: u64, size: i32): bool {
   const last = va + u64(size - 1);
   if (!longMode() || canonical(last) || !canonical(va)) return false;
   translate(last, READ, false);
@@ -338,7 +344,7 @@ function attendAfter(pc: i32): void {
 }
 
 export function readSlow(va: u64, size: i32, pc: i32): i32 {
-  if (pc != 0) noteStack(pc);
+  if (pc != 0) noteAccess(pc, va);
   count(L.Stat_tlbMisses);
   const first = 4096 - i32(va & 0xfff);
   if (first < size && reachesHole(va, size)) return 0;
@@ -373,7 +379,7 @@ function writeFrom(va: u64, size: i32, from: i32): i32 {
   return 1;
 }
 export function writeSlow(va: u64, size: i32, value: u64, pc: i32): i32 {
-  if (pc != 0) noteStack(pc);
+  if (pc != 0) noteAccess(pc, va);
   store<u64>(VP + L.Vp_bounce2, value);
   const done = writeFrom(va, size, VP + L.Vp_bounce2);
   attendAfter(pc);

@@ -114,15 +114,17 @@ export function string(r: i32): i32 {
     budget--;
     if (compares && repeated && (get64(L.Vp_flagR) == 0) != wantZero) break;
   }
-  if (status == L.Status_fault && compares) {
-    // the flags are those from before the instruction, however far it came
+  if (status != L.Status_next && compares) {
+    // stopped by a fault, a trap or an interrupt: the flags are those from before the instruction, however far it came
     set64(L.Vp_flagA, a0);
     set64(L.Vp_flagB, b0);
     set64(L.Vp_flagR, r0);
     set32(L.Vp_flagKind, kind0);
   }
-  if (si != gpr(6)) setIndex(6, si, mask);
-  if (di != gpr(7)) setIndex(7, di, mask);
+  if (repeated || status != L.Status_fault) {
+    if (op != L.StringOp_stos && op != L.StringOp_scas && op != L.StringOp_ins) setIndex(6, si, mask);
+    if (op != L.StringOp_lods && op != L.StringOp_outs) setIndex(7, di, mask);
+  }
   if (repeated) setIndex(1, left, mask);
   return status;
 }

@@ -1,8 +1,9 @@
 /** Vector instructions that are procedures rather than formulas. */
 import { VP } from "./env";
 import * as L from "./layout";
-import { plainWritable, write } from "./mmu";
+import { plainWritable, reachesHole, stackAccess, write } from "./mmu";
 import { get64, gpr, set16, get16, ud } from "./state";
+import { pendingException } from "./x87-stack";
 import { aes, carrylessMultiply, sha1, sha256message } from "./vector-crypto";
 
 /** MASKMOVDQU, MASKMOVQ: bytes of the first operand whose mask byte has its top bit set go to [rDI]. */
@@ -13,6 +14,8 @@ function maskmov(r: i32, size: i32): i32 {
   if ((bits & L.ProcedureFlag_address16) != 0) to &= 0xffff;
   to += get64(load<u16>(r, L.Rec_base));
   const from = VP + i32(load<u16>(r, L.Rec_dst)), mask = VP + i32(load<u16>(r, L.Rec_src));
+  stackAccess(false);
+  if (reachesHole(to, size)) return L.Status_fault;
   // all pages first: a fault leaves nothing written
   for (let i = 0; i < size; i++) {
     if ((load<u8>(mask + i) & 0x80) != 0 && plainWritable(to + u64(i), 1) == 0) return L.Status_fault;
@@ -27,6 +30,7 @@ export function vector(r: i32): i32 {
   switch (i32(load<u8>(r, L.Rec_src2))) {
     case L.VectorProcedure_maskmovdqu: return maskmov(r, 16);
     case L.VectorProcedure_maskmovq: {
+      if (pendingException()) return L.Status_fault;
       const status = maskmov(r, 8);
       if (status == L.Status_next) {
         set16(L.Vp_ftw, 0xff);
