@@ -61,8 +61,8 @@ export const NOT_ADVERTISED: readonly (Rule & { readonly features: readonly stri
   { name: "RDPKRU", features: ["pku"], matches: (p) => is0f01(p, 0xee) },
   { name: "XTEST", features: ["rtm", "hle"], matches: (p) => is0f01(p, 0xd6) },
   {
-    name: "XBEGIN, XABORT",
-    features: ["rtm"],
+    name: "XBEGIN, XABORT: may be there although CPUID hides them",
+    features: [],
     matches: (p) => p.kind === "legacy" && p.map === 0 && (p.opcode & 0xfe) === 0xc6 && p.modrm === 0xf8,
   },
   {

@@ -6,7 +6,7 @@
 import { type Form, fusedForm, lookupForm, matchSequence, specialForm, touchForm, withoutFlags } from "../isa/forms.js";
 import { System } from "../isa/rows-integer.js";
 import { type Row, rows } from "../isa/table.js";
-import { Head, type MemoryLayout, ModeKey, REC_BYTES, Rec, SegIndex, Vp } from "../layout.js";
+import { BESIDE_STACK, Head, type MemoryLayout, ModeKey, REC_BYTES, Rec, SegIndex, Vp } from "../layout.js";
 import { Decoder, type Instruction } from "./decode.js";
 
 const MAX_INSTRUCTIONS = 48;
@@ -241,9 +241,10 @@ export class BlockBuilder {
         const reg = ((o.modrm >> 3) & 7) | ((o.rex & 4) << 1);
         const rec = this.#addressRecord(this.#bitAddress, at, o.length, base, index, scale, disp, Vp.gpr + reg * 8);
         v.setInt32(rec + Rec.imm, o.width, true);
+        // a scale without an index: the address is the stack's (mmu.ts, noteStack)
+        scale = segBase === Vp.zero && (o.base === 4 || o.base === 5) ? 3 : 0;
         base = Vp.tempAddress;
         index = Vp.zero;
-        scale = 0;
         disp = 0;
       }
     }
@@ -257,7 +258,8 @@ export class BlockBuilder {
     const word = rec >>> 2;
     w[word]! |= scale << 24;
     // instructions of the stack name RSP there: their faults are #SS
-    if (!o.memory && STACK.has(row.form)) base = Vp.gpr + 4 * 8;
+    const stack = STACK.has(row.form);
+    if (!o.memory && stack) base = Vp.gpr + 4 * 8;
     w[word + 2] = base | (index << 16);
     w[word + 3] = disp;
     w[word + 4] = o.immLow;
@@ -286,6 +288,9 @@ export class BlockBuilder {
           break;
         case Place.rm:
           place = Vp.gpr + rm * 8;
+          break;
+        case Place.segment: // REX.R is ignored
+          place = reg & 7;
           break;
         case Place.number:
           place = reg;
@@ -318,6 +323,7 @@ export class BlockBuilder {
       else v.setUint8(rec + Rec.src2, (place - Vp.gpr) >> 3);
       field += 2;
     }
+    if (stack && o.memory) v.setUint8(rec + Rec.src2, BESIDE_STACK);
     if (options.selector !== undefined) {
       v.setUint8(rec + Rec.src2, options.selector);
       let bits: number = o.width;
@@ -437,6 +443,7 @@ const Place = {
   p: 9,
   q: 10,
   jump: 11,
+  segment: 12,
 } as const;
 const PLACES: Readonly<Record<string, number>> = {
   E: Place.e,
@@ -445,7 +452,7 @@ const PLACES: Readonly<Record<string, number>> = {
   R: Place.rm,
   C: Place.number,
   D: Place.number,
-  S: Place.number,
+  S: Place.segment,
   V: Place.v,
   W: Place.w,
   P: Place.p,

@@ -198,13 +198,18 @@ export class Decoder {
       break;
     }
     if (row === undefined) {
+      if (code === 64 && map === 0 && (b === 0xc4 || b === 0xc5 || b === 0x62)) {
+        // no VEX, no EVEX: LDS, LES and BOUND outside 64-bit mode, and nothing more to read here
+        o.length = at - start;
+        return "undefined";
+      }
       // the others of an opcode have the same length
       row = list[0]!;
       unknown = true;
     }
     o.row = row;
-    // 90 with REX.B is XCHG r8, rAX
-    if (map === 0 && b === 0x90 && (rex & 1) !== 0)
+    // 90 with REX.B is XCHG r8, rAX; F3 90 is PAUSE even so
+    if (map === 0 && b === 0x90 && (rex & 1) !== 0 && o.repeat !== 0xf3)
       o.row = row = candidates[0x91]!.find((r) => r.operands.length === 2)!;
     if (row.prefix === 0xf2 || row.prefix === 0xf3) o.repeat = 0;
     const mandatory66 = row.prefix === 0x66;

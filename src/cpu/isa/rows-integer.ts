@@ -176,7 +176,7 @@ row("movzx", "0f b6", "Gv,Eb", I.movzx);
 row("movzx", "0f b7", "Gv,Ew", I.movzx);
 row("movsx", "0f be", "Gv,Eb", I.movsx);
 row("movsx", "0f bf", "Gv,Ew", I.movsx);
-row("movsxd", "63", "Gv,Ed", I.movsx, { only64: true }, "movsx");
+row("movsxd", "63", "Gv,Ez", I.movsx, { only64: true }, "movsx");
 row("inc", "40+", "Zv", I.inc, { not64: true });
 row("dec", "48+", "Zv", I.dec, { not64: true });
 row("inc", "fe /0", "Eb", I.inc, { lock: true });

@@ -258,9 +258,10 @@ export function resetTlb(): void {
 
 /** The access is relative to SS: a non-canonical address is #SS, not #GP. */
 let ofStack: bool = false;
-/** The same for an address that may be the memory operand's, or the stack's in a push or pop beside it. */
+/** The same where there may be a push or pop beside the memory operand. */
 function noteAccess(pc: i32, va: u64): void {
   noteStack(pc);
+  if (load<u8>(pc, L.Rec_src2) != L.BESIDE_STACK) return;
   const sp = get64(L.Vp_gpr + 32);
   if (va == sp || va + 8 == sp || va + 2 == sp) ofStack = true;
 }
@@ -271,6 +272,11 @@ export function noteStack(pc: i32): void {
     return;
   }
   const base = i32(load<u16>(pc, L.Rec_base)), index = i32(load<u16>(pc, L.Rec_index));
+  if (base == L.Vp_tempAddress) {
+    // an address that was made before: the decoder says whether it is the stack's
+    ofStack = index == L.Vp_zero && load<u8>(pc, L.Rec_scale) != 0;
+    return;
+  }
   ofStack = (base == L.Vp_gpr + 32 || base == L.Vp_gpr + 40) && !(index >= L.Vp_segBase && index < L.Vp_segBase + 48);
 }
 export function stackAccess(yes: bool): void { ofStack = yes; }

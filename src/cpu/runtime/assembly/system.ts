@@ -399,7 +399,8 @@ function popSeg(r: i32): i32 {
   const op = (load<u32>(r, L.Rec_link) >> 16) & 0xff;
   const seg = op >= 0xa0 ? (op == 0xa1 ? L.SegIndex_fs : L.SegIndex_gs) : i32(op >> 3) & 3;
   const size = width(r) >> 3;
-  if (!peekValue(size, 0)) return L.Status_fault;
+  // the upper part of the stack's slot is not read
+  if (!peekValue(2, 0)) return L.Status_fault;
   if (!S.loadSegment(seg, u32(topValue) & 0xffff)) return L.Status_fault;
   setStack(gpr(4) + u64(size));
   updateMode();
