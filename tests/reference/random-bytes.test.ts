@@ -10,7 +10,7 @@ import { Decoder, type Instruction } from "../../src/cpu/decode/decode.js";
 import { disassemble } from "../../src/cpu/decode/disassemble.js";
 import { caseText } from "./case-text.js";
 import { type Parts, partsOf } from "./instruction-bytes.js";
-import { NOT_ADVERTISED, NOT_NATIVE } from "./random-rules.js";
+import { isSplitLock, NOT_ADVERTISED, NOT_NATIVE, OPEN, SPLIT_LOCK } from "./random-rules.js";
 import { addRandomCase } from "./random-state.js";
 import {
   At,
@@ -53,6 +53,10 @@ test("random bytes do what this machine's processor does with them", {
   let failed = 0;
   const records = new Records(BATCH);
   const generators: string[] = [];
+  const decode = (at: number): Instruction | undefined => {
+    const room = USER_CODE_END - Number(records.view.getBigUint64(at + At.rip, true));
+    return decoder.decode(records.bytes, at, at + Math.min(32, room), 64) === "ok" ? decoder.out : undefined;
+  };
   const first = ONE ?? 0;
   const end = ONE === undefined ? CASES : ONE + 1;
   for (let from = first; from < end; from += BATCH) {
@@ -64,9 +68,10 @@ test("random bytes do what this machine's processor does with them", {
       const at = (i - from) * RECORD_BYTES;
       const p = partsOf(records.bytes, at);
       parts.push(p);
-      const rule = p === undefined ? undefined : NOT_NATIVE.find((r) => r.matches(p));
-      if (rule === undefined) continue;
-      excused.add(rule.name);
+      let reason = p === undefined ? undefined : NOT_NATIVE.find((r) => r.matches(p))?.name;
+      if (decode(at) !== undefined && isSplitLock(decoder.out, records.view, at)) reason = SPLIT_LOCK;
+      if (reason === undefined) continue;
+      excused.add(reason);
       records.view.setUint32(at + At.options, SKIP_NATIVE, true);
     }
     const nativeBytes = runSandboxed(records);
@@ -81,8 +86,7 @@ test("random bytes do what this machine's processor does with them", {
       outcomes.add(outcomeName(trap));
       if (trap === Outcome.notRun) continue;
       const start = Number(records.view.getBigUint64(at + At.rip, true));
-      const result = decoder.decode(records.bytes, at, at + Math.min(32, USER_CODE_END - start), 64);
-      const instruction: Instruction | undefined = result === "ok" ? decoder.out : undefined;
+      const instruction = decode(at);
       const p = parts[i];
       if (p !== undefined && ourTrap === INVALID && trap !== INVALID) {
         const rule = NOT_ADVERTISED.find((r) => r.matches(p) && (r.features.length === 0 || r.features.some((f) => cpu.has(f))));
@@ -94,6 +98,11 @@ test("random bytes do what this machine's processor does with them", {
       const c: Compared = { before: records.view, native, ours, at, instruction, faultAddress: ours.getBigUint64(at + At.faultAddress, true) };
       const d = userDifference(c);
       if (d === "") continue;
+      const open = OPEN.find((r) => r.applies(c, trap, ourTrap));
+      if (open !== undefined) {
+        excused.add(open.name);
+        continue;
+      }
       failed++;
       const code = records.bytes.subarray(at, at + 16);
       const { text } = disassemble(records.bytes.subarray(at, at + 32), 64, BigInt(start));

@@ -58,7 +58,7 @@ static uint8_t *code_alias; /* the code pages, where they can be written */
 static struct test_case *cases;
 static uint32_t count;
 static volatile uint32_t *current; /* shared with the parent */
-static uint32_t last_tick = -1;
+static uint32_t last_tick = -1, ticks;
 static int running, fast_bases;
 
 __asm__(".globl call_kernel, after_call, return_from_signal, after_return\n"
@@ -143,9 +143,9 @@ static void on_signal(int number, siginfo_t *info, void *context) {
   if (number == SIGVTALRM) {
     if (!running || *current != last_tick) {
       last_tick = *current;
-      return;
+      ticks = 0;
     }
-    last_tick = -1;
+    if (++ticks < 10) return;
   }
   if (running) {
     int trap = (int)u->uc_mcontext.gregs[REG_TRAPNO];

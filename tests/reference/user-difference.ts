@@ -126,27 +126,13 @@ function x87Difference({ before, native, ours, at, instruction }: Compared): str
   return "";
 }
 
-const isMemoryFault = (trap: number): boolean => trap >= 12 && trap <= 14;
-/**
- * Instructions that touch several places or check more than one thing, in an order of the processor's own, when they fault
- * either way: IRET and far returns (slots of the stack), an indirect CALL to a non-canonical address (its push), environments
- * and images of the x87 state (their parts).
- */
-function orderOfFaults({ instruction }: Compared, trap: number, ourTrap: number): boolean {
-  if (instruction === undefined || !isMemoryFault(trap) || !isMemoryFault(ourTrap)) return false;
-  const { row, memory, modrm } = instruction;
-  if (["iret", "ret far", "fxsave", "fxrstor"].includes(row.mnemonic) || row.form === "callIndirect") return true;
-  if (row.form !== "x87" || !memory) return false;
-  const reg = (modrm >> 3) & 7;
-  return (row.opcode === 0xd9 && (reg === 4 || reg === 6)) || (row.opcode === 0xdd && (reg === 4 || reg === 6));
-}
 /** @returns "" = nothing */
 export function userDifference(c: Compared): string {
   const { before, native, ours, at, instruction } = c;
   const row = instruction?.row;
   const trap = native.getInt32(at + At.trap, true);
   const ourTrap = ours.getInt32(at + At.trap, true);
-  if (trap !== ourTrap) return orderOfFaults(c, trap, ourTrap) ? "" : `${outcomeName(ourTrap)}, not ${outcomeName(trap)}`;
+  if (trap !== ourTrap) return `${outcomeName(ourTrap)}, not ${outcomeName(trap)}`;
   const word = (name: string, offset: number): string => {
     const a = native.getBigUint64(at + offset, true);
     const b = ours.getBigUint64(at + offset, true);
@@ -163,10 +149,12 @@ export function userDifference(c: Compared): string {
     const e = half("error code", At.error, mask);
     if (e !== "") return e;
   }
+  const compatibility = native.getUint16(at + At.cs, true) === 0x23;
   const unknown = trap === Outcome.completed ? unknownRegisters(c) : new Set<number>();
   for (let i = 0; i < 16; i++) {
     if (unknown.has(i)) continue;
-    const d = word(`r${i}`, At.gpr + i * 8);
+    // outside 64-bit mode there is no upper half of RSP
+    const d = i === 4 && compatibility ? half("esp", At.gpr + 32) : word(`r${i}`, At.gpr + i * 8);
     if (d !== "") return d;
   }
   const rip = word("rip", At.rip);
@@ -192,9 +180,7 @@ export function userDifference(c: Compared): string {
   const control = before.getUint32(at + At.mxcsr, true);
   const m = half("mxcsr", At.mxcsr, (control & 0xffc0) === 0x1f80 ? 0xfffd : 0xffff);
   if (m !== "") return m;
-  // an indirect CALL to a non-canonical address has pushed before it faults
-  const pushed = trap === 13 && row?.form === "callIndirect";
-  for (let i = 0; i < WINDOW_BYTES && !pushed; i += 8) {
+  for (let i = 0; i < WINDOW_BYTES; i += 8) {
     const d = word(`memory+${i}`, At.window + i);
     if (d !== "") return d;
   }
@@ -214,6 +200,6 @@ export function userDifference(c: Compared): string {
         word("gs base", At.gsBase);
   if (segments !== "") return segments;
   const below = ours.getUint32(at + At.below, true) - native.getUint32(at + At.below, true);
-  if (below !== 0 && !pushed) return "memory below the window";
+  if (below !== 0) return "memory below the window";
   return isMmxFault(row, trap) ? "" : x87Difference(c);
 }

@@ -211,12 +211,31 @@ export class BlockBuilder {
         segment < 0 || (code === 64 ? segment < SegIndex.fs : segment < SegIndex.fs && (mode & ModeKey.flat) !== 0)
           ? Vp.zero
           : Vp.segBase + segment * 8;
+      // an absolute offset of 64 bits; a displacement that is too long with what was added to it
+      const absolute =
+        (o.dispHigh !== 0 && o.dispHigh !== -1) || (o.dispHigh === -1) !== o.disp < 0 ? o.dispHigh : undefined;
+      if (absolute === undefined && disp !== (disp | 0)) {
+        this.#addressRecord(this.#addressX, at, o.length, base, index, scale, o.disp, Vp.zero);
+        base = Vp.tempAddress;
+        index = Vp.zero;
+        scale = 0;
+        disp -= o.disp;
+      }
+      if (options.bitString) {
+        const reg = ((o.modrm >> 3) & 7) | ((o.rex & 4) << 1);
+        const rec = this.#addressRecord(this.#bitAddress, at, o.length, base, index, scale, disp, Vp.gpr + reg * 8);
+        v.setInt32(rec + Rec.imm, o.width, true);
+        base = Vp.tempAddress;
+        index = Vp.zero;
+        disp = 0;
+        // a scale without an index: the address is the stack's (mmu.ts, noteStack)
+        scale = o.base === 4 || o.base === 5 ? 3 : 0;
+      }
       let made = false;
-      const far = disp !== (disp | 0) || (o.dispHigh !== 0 && o.dispHigh !== -1) || (o.dispHigh === -1) !== o.disp < 0;
-      if (far) {
+      if (absolute !== undefined) {
         const rec = this.#clear(this.#absolute, at, o.length);
         v.setInt32(rec + Rec.imm, o.disp, true);
-        v.setInt32(rec + Rec.imm + 4, o.dispHigh, true);
+        v.setInt32(rec + Rec.imm + 4, absolute, true);
         v.setUint16(rec + Rec.src, segBase, true);
         made = true;
       } else if (o.addressWidth !== 64) {
@@ -225,8 +244,10 @@ export class BlockBuilder {
         made = true;
       } else if (segBase !== Vp.zero) {
         if (base === Vp.zero) base = segBase;
-        else if (index === Vp.zero) index = segBase;
-        else {
+        else if (index === Vp.zero) {
+          index = segBase;
+          scale = 0;
+        } else {
           this.#addressRecord(this.#addressX, at, o.length, base, index, scale, disp, segBase);
           made = true;
         }
@@ -235,16 +256,6 @@ export class BlockBuilder {
         base = Vp.tempAddress;
         index = Vp.zero;
         scale = 0;
-        disp = 0;
-      }
-      if (options.bitString) {
-        const reg = ((o.modrm >> 3) & 7) | ((o.rex & 4) << 1);
-        const rec = this.#addressRecord(this.#bitAddress, at, o.length, base, index, scale, disp, Vp.gpr + reg * 8);
-        v.setInt32(rec + Rec.imm, o.width, true);
-        // a scale without an index: the address is the stack's (mmu.ts, noteStack)
-        scale = segBase === Vp.zero && (o.base === 4 || o.base === 5) ? 3 : 0;
-        base = Vp.tempAddress;
-        index = Vp.zero;
         disp = 0;
       }
     }

@@ -21,11 +21,18 @@ export const mmx = (
   define: Definition,
   form = `${name}.mm`,
   options: RowOptions = {},
-): void => row(name, encoding, operands, waiting(define), { fpu: true, ...options }, form);
-/** As an x87 instruction does, an MMX one first delivers the exception that waits: #MF, if the status word has ES and CR0 NE. */
+): void => row(name, encoding, operands, waiting(define, operands), { fpu: true, ...options }, form);
+/**
+ * As an x87 instruction does, an MMX one first delivers the exception that waits: #MF, if the status word has ES and CR0 NE.
+ * Conversions from memory to an SSE register have nothing to do with MMX.
+ */
 const waiting =
-  (define: Definition): Definition =>
+  (define: Definition, operands: string): Definition =>
   (s) => {
+    if (operands === "Vx,Qq" && s.isMemory(1)) {
+      define(s);
+      return;
+    }
     const open = s.bin("and", s.slot(Vp.fsw, 16, false), s.const32(0x80));
     s.if(s.bin("and", open, s.bin("shl", s.slot(Vp.cr0, 32), s.const32(2))), () => s.raise(16));
     define(s);

@@ -122,7 +122,10 @@ export function string(r: i32): i32 {
     set32(L.Vp_flagKind, kind0);
   }
   // a fault of the first element leaves the upper halves too, but not in REP MOVS and REP STOS (as Intel's processors do)
-  if (status == L.Status_fault && si == gpr(6) && di == gpr(7) && !(repeated && (op == L.StringOp_movs || op == L.StringOp_stos))) return status;
+  if (status == L.Status_fault && si == gpr(6) && di == gpr(7) && !(repeated && (op == L.StringOp_movs || op == L.StringOp_stos))) {
+    if (repeated) setIndex(1, left, mask);
+    return status;
+  }
   if (op != L.StringOp_stos && op != L.StringOp_scas && op != L.StringOp_ins) setIndex(6, si, mask);
   if (op != L.StringOp_lods && op != L.StringOp_outs) setIndex(7, di, mask);
   if (repeated) setIndex(1, left, mask);

@@ -597,7 +597,7 @@ function fsgsbase(r: i32): i32 {
   const which = i32(load<u8>(r, L.Rec_src2));
   const seg = which == L.System_rdfsbase || which == L.System_wrfsbase ? L.SegIndex_fs : L.SegIndex_gs;
   const reg = i32(load<u16>(r, L.Rec_dst));
-  const bits = width(r);
+  const bits = width(r) == 64 ? 64 : 32;
   if (which == L.System_rdfsbase || which == L.System_rdgsbase) setRegister(reg, bits, S.base(seg));
   else {
     const v = bits == 64 ? get64(reg) : get64(reg) & 0xffffffff;
