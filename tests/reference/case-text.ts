@@ -16,7 +16,11 @@ function state(view: DataView, at: number): string[] {
   const big = (offset: number): string => hex(view.getBigUint64(at + offset, true));
   const lines = [`rip ${big(At.rip)} flags ${big(At.rflags)} fs ${big(At.fsBase)} gs ${big(At.gsBase)}`];
   for (let i = 0; i < 16; i += 4)
-    lines.push(REGISTERS.slice(i, i + 4).map((n, k) => `${n} ${big(At.gpr + (i + k) * 8)}`).join("  "));
+    lines.push(
+      REGISTERS.slice(i, i + 4)
+        .map((n, k) => `${n} ${big(At.gpr + (i + k) * 8)}`)
+        .join("  "),
+    );
   const half = (offset: number): string => hex(view.getUint16(at + offset, true));
   lines.push(`fcw ${half(At.fcw)} fsw ${half(At.fsw)} ftw ${hex(view.getUint8(at + At.ftw))} mxcsr ${half(At.mxcsr)}`);
   for (let i = 0; i < 8; i++) lines.push(`st${i} ${half(At.st + i * 16 + 8)}:${big(At.st + i * 16)}`);

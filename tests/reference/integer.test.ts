@@ -101,12 +101,7 @@ test("integer instructions do what this machine's processor does", {
       const trapped = nativeView.getInt32(at + Field.trap, true) !== -1;
       // BSWAP of 16 bits is undefined; so are SHLD and SHRD by more than their width
       const length = batch.view.getUint32(at + Field.length, true);
-      const count = shiftCount(
-        row,
-        options.width,
-        batch.bytes[at + Field.gpr + 8]!,
-        batch.bytes[at + length - 1]!,
-      );
+      const count = shiftCount(row, options.width, batch.bytes[at + Field.gpr + 8]!, batch.bytes[at + length - 1]!);
       if (row.mnemonic === "bswap" && options.width === 16) continue;
       // BSF and BSR of 0: AMD leaves the whole register, Intel (and we) clear its upper half
       if (

@@ -89,13 +89,22 @@ test("random bytes do what this machine's processor does with them", {
       const instruction = decode(at);
       const p = parts[i];
       if (p !== undefined && ourTrap === INVALID && trap !== INVALID) {
-        const rule = NOT_ADVERTISED.find((r) => r.matches(p) && (r.features.length === 0 || r.features.some((f) => cpu.has(f))));
+        const rule = NOT_ADVERTISED.find(
+          (r) => r.matches(p) && (r.features.length === 0 || r.features.some((f) => cpu.has(f))),
+        );
         if (rule !== undefined) {
           excused.add(rule.name);
           continue;
         }
       }
-      const c: Compared = { before: records.view, native, ours, at, instruction, faultAddress: ours.getBigUint64(at + At.faultAddress, true) };
+      const c: Compared = {
+        before: records.view,
+        native,
+        ours,
+        at,
+        instruction,
+        faultAddress: ours.getBigUint64(at + At.faultAddress, true),
+      };
       const d = userDifference(c);
       if (d === "") continue;
       const open = OPEN.find((r) => r.applies(c, trap, ourTrap));

@@ -178,7 +178,10 @@ const GENERATORS: Readonly<Record<string, { readonly weight: number; readonly wr
 const names = Object.keys(GENERATORS).flatMap((n) => Array<string>(GENERATORS[n]!.weight).fill(n));
 
 /** 32 bytes for the address `at`, the first of which are some kind of instruction. */
-export function randomInstruction(random: Random, at: number): { readonly generator: string; readonly bytes: number[] } {
+export function randomInstruction(
+  random: Random,
+  at: number,
+): { readonly generator: string; readonly bytes: number[] } {
   const generator = random.pick(names);
   const w = new Writer(random, at);
   GENERATORS[generator]!.write(w);

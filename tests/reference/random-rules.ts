@@ -32,7 +32,9 @@ const is0f01 = (p: Parts, ...modrm: readonly number[]): boolean => is0f(p, 0x01)
 export const NOT_NATIVE: readonly Rule[] = [
   {
     name: "SGDT, SIDT, SMSW, SLDT, STR: Linux carries them out where UMIP forbids them, and one instruction more runs",
-    matches: (p) => (is0f(p, 0x01) && (isMemory(p) ? regOf(p) < 2 || regOf(p) === 4 : regOf(p) === 4)) || (is0f(p, 0x00) && regOf(p) < 2),
+    matches: (p) =>
+      (is0f(p, 0x01) && (isMemory(p) ? regOf(p) < 2 || regOf(p) === 4 : regOf(p) === 4)) ||
+      (is0f(p, 0x00) && regOf(p) < 2),
   },
   {
     name: "MOV SS: holds the single-step trap off (tests/bare/single-step.test)",
@@ -103,7 +105,8 @@ export const NOT_ADVERTISED: readonly (Rule & { readonly features: readonly stri
 ];
 for (const { features, name } of NOT_ADVERTISED)
   for (const f of features)
-    if (f in FEATURES || f in EXTRA_FEATURES) throw new Error(`rule "${name}": our CPUID has ${f}, so it must be implemented`);
+    if (f in FEATURES || f in EXTRA_FEATURES)
+      throw new Error(`rule "${name}": our CPUID has ${f}, so it must be implemented`);
 
 /** Differences of outcomes that the manuals leave open. */
 export interface OutcomeRule {

@@ -1,6 +1,7 @@
 /** Rows of vector instructions, with what they have in common. */
-import type { Definition } from "./sem.js";
+
 import { Vp } from "../layout.js";
+import type { Definition } from "./sem.js";
 import { type RowOptions, row } from "./table.js";
 import { type Binary, binary, mm } from "./vector-ops.js";
 
