@@ -25,6 +25,7 @@ export interface RunOptions {
   readonly stats?: boolean;
   readonly deterministic?: number;
   readonly debugExit?: boolean;
+  readonly strictFloat?: boolean;
   readonly traceCpu?: string;
   readonly trace?: string;
   readonly disk: readonly DiskArgument[];
@@ -131,6 +132,7 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
       ...(o.keyring === undefined ? {} : { keyring: o.keyring }),
       ...(o.offline === undefined ? {} : { offline: o.offline }),
       ...(o.deterministic === undefined ? {} : { deterministic: o.deterministic }),
+      ...(o.strictFloat === undefined ? {} : { strictFloat: o.strictFloat }),
       ...(o.debugExit === undefined ? {} : { debugExit: o.debugExit }),
     });
     progress.clear();

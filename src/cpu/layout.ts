@@ -40,6 +40,7 @@ export const Vp = {
   fop: 0x386,
   fip: 0x388,
   fdp: 0x390,
+  /** MXCSR in the low 16 bits; MXCSR_STRICT above them. */
   mxcsr: 0x398,
   /** 16 bytes: what the slow path of an SSE operation gives. */
   vectorResult: 0x3a0,
@@ -110,6 +111,12 @@ export const Vp = {
   attend: 0x6a2,
   /** 1: a single-step #DB is due when the running instruction is over (partition.ts); a delivered event takes it back. */
   debugTrap: 0x6a8,
+  /** Data and I/O breakpoints that the running instruction has touched: bits 0..3 as in DR6. */
+  debugHits: 0x6ac,
+  /** 1: the next instruction is not looked at for breakpoints (RFLAGS.RF, or MOV SS before it). */
+  resume: 0x6b0,
+  /** DR0..DR3 that DR7 arms for data (bits 0..3): their pages stay out of the TLB. */
+  watch: 0x6b4,
   /** Next free byte of the record arena; end of the arena. */
   arenaNext: 0x678,
   tlbLogLength: 0x680,
@@ -150,8 +157,13 @@ export const Vp = {
   arena: 0xb0000,
 } as const;
 
+/**
+ * Beside MXCSR: no SSE arithmetic takes the host's short way, so that all flags are exact, DE too. Set when the machine is made.
+ */
+export const MXCSR_STRICT = 0x10000;
+
 /** Bits of Vp.features. */
-export const CpuFeature = { smap: 1 } as const;
+export const CpuFeature = { smap: 1, pcid: 2 } as const;
 
 export const TLB_ENTRIES = 4096;
 /** A TLB entry: u64 tag, u32 addend, u32 flags (TlbFlag). Read entries first, the write entries of the same set follow. */
@@ -251,6 +263,8 @@ export const ModeKey = {
   real: 128,
   /** CR0.EM: x87 instructions are #NM, MMX and SSE instructions #UD. */
   emulate: 256,
+  /** DR7 arms a breakpoint: each instruction is preceded by a look at it. */
+  debug: 512,
 } as const;
 
 export const SegIndex = { es: 0, cs: 1, ss: 2, ds: 3, fs: 4, gs: 5, ldtr: 6, tr: 7 } as const;

@@ -13,6 +13,8 @@ export interface MachineSpec {
   /** A machine saved before, to go on with. */
   readonly saved?: SavedPartition;
   readonly debugExit: boolean;
+  /** MXCSR's flags are exact, at a price (cpu/layout.ts, MXCSR_STRICT). */
+  readonly strictFloat: boolean;
   /** The guest sees Hyper-V. */
   readonly hypervisor: boolean;
   /** Send trace records, not only keep them. */

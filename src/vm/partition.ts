@@ -5,7 +5,7 @@
 
 import { type Chipset, type ChipsetState, createChipset, type SerialSink } from "../chipset/chipset.js";
 import { LocalApic, type LocalApicState } from "../chipset/local-apic.js";
-import { CpuFeature, Exit, ModeKey, Pending, SegIndex, Vp } from "../cpu/layout.js";
+import { CpuFeature, Exit, ModeKey, MXCSR_STRICT, Pending, SegIndex, Vp } from "../cpu/layout.js";
 import { Cpuid } from "../cpu/vp/cpuid.js";
 import { Msr, MsrFile, type MsrState } from "../cpu/vp/msr.js";
 import {
@@ -50,6 +50,8 @@ export interface PartitionOptions {
     readonly onCrash: (crash: GuestCrash) => void;
   };
   readonly trace?: Trace;
+  /** MXCSR's flags are exact (cpu/layout.ts, MXCSR_STRICT). */
+  readonly strictFloat?: boolean;
 }
 
 /** A machine at rest, complete: plain data. RAM is kept by page, all-zero pages left out. */
@@ -99,6 +101,7 @@ const CPUID_APIC = 1 << 9;
 const NMI = 2;
 const IF = 0x200;
 const TF = 0x100;
+const RF = 0x10000;
 /** Vp.shadow after MOV SS and POP SS. */
 const SHADOW_SS = 2;
 /** DR6: the trap is that of a single step. */
@@ -171,7 +174,13 @@ export class Partition {
     this.#trace = o.trace ?? NO_TRACE;
     this.vp = new VirtualProcessor(engine, 0, host, o.modules, o.countForms);
     const { base, words } = this.vp;
-    if (o.features.has("smap")) this.vp.view.setUint32(base + Vp.features, CpuFeature.smap, true);
+    const features = (["smap", "pcid"] as const).filter((f) => o.features.has(f));
+    this.vp.view.setUint32(
+      base + Vp.features,
+      features.reduce((bits, f) => bits | CpuFeature[f], 0),
+      true,
+    );
+    if (o.strictFloat === true) this.vp.view.setUint32(base + Vp.mxcsr, MXCSR_STRICT | 0x1f80, true);
     this.memory = new GuestMemory(this.vp.ram, {
       written: (gpa, lengthBytes) => {
         this.vp.runtime.ramWritten(gpa, lengthBytes);
@@ -523,11 +532,12 @@ export class Partition {
     const { vp, apic } = this;
     const now = this.clock.now();
     if (this.deadlines.earliest() <= now) this.deadlines.runDue(now);
-    const shadow = vp.view.getUint32(vp.base + Vp.shadow, true) !== 0;
+    const shadow = vp.view.getUint32(vp.base + Vp.shadow, true);
+    const shadowed = shadow !== 0;
     vp.view.setUint32(vp.base + Vp.shadow, 0, true);
     Atomics.store(vp.words, vp.pendingWord, 0);
     this.hypervisor?.poll();
-    if (apic.hasNmi() && (shadow || vp.view.getUint32(vp.base + Vp.nmiBlocked, true) !== 0)) {
+    if (apic.hasNmi() && (shadowed || vp.view.getUint32(vp.base + Vp.nmiBlocked, true) !== 0)) {
       // looked at again behind the next instruction that may end the blocking
       Atomics.or(vp.words, vp.pendingWord, Pending.nmi);
     } else if (apic.hasNmi()) {
@@ -541,7 +551,7 @@ export class Partition {
     const vector = apic.pendingVector();
     if (vector >= 0) {
       this.#idle = false;
-      if ((vp.view.getUint32(vp.base + Vp.rflags, true) & IF) !== 0 && !shadow) {
+      if ((vp.view.getUint32(vp.base + Vp.rflags, true) & IF) !== 0 && !shadowed) {
         this.#halted = false;
         const taken = apic.acknowledge();
         if (this.hypervisor?.synic.isAutoEoi(taken) === true) apic.eoi();
@@ -552,13 +562,16 @@ export class Partition {
       } else Atomics.or(vp.words, vp.pendingWord, Pending.interrupt);
     }
     if (this.#halted || this.#idle) return "halted";
-    // a delivered interrupt has cleared TF
-    const stepping = (vp.view.getUint32(vp.base + Vp.rflags, true) & TF) !== 0;
+    // a delivered interrupt has cleared TF and RF
+    const flags = vp.view.getUint32(vp.base + Vp.rflags, true);
+    const stepping = (flags & TF) !== 0;
     vp.view.setUint32(vp.base + Vp.debugTrap, stepping ? 1 : 0, true);
-    const reason = one || shadow || stepping ? this.#single() : vp.run(budget);
+    const resuming = this.#holdsBreakpointsOff(flags, shadow);
+    const reason = one || shadowed || stepping || resuming ? this.#single() : vp.run(budget);
+    if (resuming) vp.view.setUint32(vp.base + Vp.resume, 0, true);
     if (this.#end !== undefined) return this.#end;
     if (reason === Exit.tripleFault) return "triple-fault";
-    if (this.#takeStepTrap()) {
+    if (this.#takeDebugTrap()) {
       if (vp.runtime.trap(1) !== 0) return "triple-fault";
     } else if (reason === Exit.halt) {
       this.#halted = true;
@@ -579,14 +592,32 @@ export class Partition {
     const code = mode === ModeKey.code64 ? 64 : mode === ModeKey.code32 ? 32 : 16;
     return { bytes: vp.ram.subarray(physical, Math.min(physical + 15, (physical | 0xfff) + 1)), code };
   }
-  /** Whether the instruction that has run is followed by a single-step #DB, which DR6 then tells (SDM vol. 3, "Single-Step Exception Condition"). */
-  #takeStepTrap(): boolean {
+  /**
+   * Whether breakpoints do not count for the next instruction (SDM vol. 3, "Instruction-Breakpoint Exception Condition"): RF says
+   * so, which holds for that instruction alone, or MOV SS is before it. Without breakpoints RF is left as it is.
+   */
+  #holdsBreakpointsOff(flags: number, shadow: number): boolean {
     const { view, base } = this.vp;
-    if (view.getUint32(base + Vp.debugTrap, true) === 0) return false;
+    if ((view.getUint32(base + Vp.mode, true) & ModeKey.debug) === 0) return false;
+    if ((flags & RF) === 0 && shadow !== SHADOW_SS) return false;
+    view.setUint32(base + Vp.rflags, flags & ~RF, true);
+    view.setUint32(base + Vp.resume, 1, true);
+    return true;
+  }
+  /**
+   * Whether what has run is followed by #DB as a trap, for a single step (SDM vol. 3, "Single-Step Exception Condition") or a data
+   * or I/O breakpoint; DR6 then tells. MOV SS puts it off.
+   */
+  #takeDebugTrap(): boolean {
+    const { view, base } = this.vp;
+    const stepped = view.getUint32(base + Vp.debugTrap, true) !== 0;
+    const hits = view.getUint32(base + Vp.debugHits, true);
+    if (!stepped && hits === 0) return false;
     view.setUint32(base + Vp.debugTrap, 0, true);
     if (view.getUint32(base + Vp.shadow, true) === SHADOW_SS) return false;
+    view.setUint32(base + Vp.debugHits, 0, true);
     const dr6 = base + Vp.dr + 6 * 8;
-    view.setUint32(dr6, view.getUint32(dr6, true) | DR6_BS, true);
+    view.setUint32(dr6, view.getUint32(dr6, true) | (stepped ? DR6_BS : 0) | hits, true);
     return true;
   }
   /** One instruction. */

@@ -115,6 +115,7 @@ export class ProcessorThread {
         interpreter: new WebAssembly.Module(start.engine.interpreter),
       },
       shared: true,
+      strictFloat: spec.strictFloat,
       clock,
       entropy,
       wallClockSeconds: start.wallClockSeconds,

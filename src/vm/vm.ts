@@ -51,6 +51,11 @@ export interface VmOptions {
   /** A seed: the deterministic scheduler. */
   readonly deterministic?: number;
   readonly debugExit?: boolean;
+  /**
+   * All flags of SSE arithmetic are exact. Default: false; MXCSR.DE is then not set by an operation with a denormal operand and an
+   * ordinary result, which lets the host's own arithmetic do it.
+   */
+  readonly strictFloat?: boolean;
   /** Gets a line for every instruction before it runs: count, RIP, bytes, text. Very slow. */
   readonly traceCpu?: (lines: string) => void | Promise<void>;
   /** Synthetic devices that are offered (default: all), or "none": a PC without a hypervisor. */
@@ -188,6 +193,7 @@ export class Vm implements AsyncDisposable {
       ramBytes: memoryMiB * 2 ** 20,
       features: [...parseCpuModel(cpu)],
       debugExit: this.#options.debugExit ?? false,
+      strictFloat: this.#options.strictFloat ?? false,
       hypervisor: saved === undefined ? this.#services.length > 0 : saved.hypervisor !== undefined,
       trace: this.#options.trace !== undefined,
       traceCpu: this.#options.traceCpu !== undefined,

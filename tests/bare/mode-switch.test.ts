@@ -1,7 +1,7 @@
 /** Control registers and EFER: what they refuse, and the ways into long mode and out of it (SDM vol. 3, "Initializing IA-32e Mode"). */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { SegIndex, Vp } from "../../src/cpu/layout.js";
+import { CpuFeature, SegIndex, Vp } from "../../src/cpu/layout.js";
 import { CODE, GDT, IDT, IDT32, Selector, STACK, SystemMachine } from "./system-machine.js";
 
 test("CR0, CR3, CR4, CR8: reserved bits and forbidden combinations are #GP(0)", () => {
@@ -62,12 +62,45 @@ test("LMSW, SMSW, CLTS", () => {
   assert.deepEqual([m.number("rbx"), m.number("rcx"), m.number("rdx")], [0x80010039, 0x80010031, 0x80010037]);
 });
 
+test("process-context identifiers: CR4.PCIDE, CR3, INVPCID", () => {
+  const m = new SystemMachine();
+  const cr3 = m.vp.register64(Vp.cr3);
+  const PCIDE = "mov rax, cr4\nbts rax, 17\nmov cr4, rax\n";
+  const invpcid = (type: number, id: number): string =>
+    `mov eax, ${type}\nmov qword [0x30000], ${id}\nmov qword [0x30008], 0x30000\ninvpcid rax, [0x30000]`;
+  const vector = (source: string): number => m.execute(`${source}\nhlt`).vector;
+  assert.equal(vector(PCIDE), 13, "a processor without them");
+  assert.equal(vector(invpcid(0, 1)), 13);
+  assert.equal(vector(invpcid(1, 0)), -1);
+  m.vp.view.setUint32(m.vp.base + Vp.features, CpuFeature.pcid, true);
+  assert.equal(vector(`mov rax, cr3\nor rax, 8\nmov cr3, rax\n${PCIDE}`), 13, "CR3 has low bits");
+  assert.equal(vector(`mov rax, ${cr3}\nmov cr3, rax\n${PCIDE}`), -1);
+  // an identifier, and the hint to flush nothing, which does not stay
+  assert.equal(vector("mov rax, cr3\nor rax, 0x123\nbts rax, 63\nmov cr3, rax\nmov rbx, cr3"), -1);
+  assert.equal(m.get("rbx"), cr3 | 0x123n);
+  for (const [type, id, expected] of [
+    [0, 0x123, -1],
+    [1, 0xfff, -1],
+    [2, 0, -1],
+    [3, 0, -1],
+    [4, 0, 13],
+    [1, 0x1000, 13],
+  ] as const)
+    assert.equal(vector(invpcid(type, id)), expected, `INVPCID ${type} ${id}`);
+  assert.equal(vector("mov rax, cr0\nbtr rax, 31\nmov cr0, rax"), 13, "paging stays on");
+  assert.equal(
+    vector("mov rax, cr4\nbtr rax, 17\nmov cr4, rax\nmov rax, cr3\nbts rax, 63\nmov cr3, rax"),
+    13,
+    "bit 63 without PCIDE",
+  );
+});
+
 test("debug registers: aliases, fixed bits, CR4.DE", () => {
   const m = new SystemMachine();
   m.execute(
-    "mov rax, 0x123456789abc\nmov dr1, rax\nmov rbx, dr1\nmov rax, -1\nshr rax, 32\nmov dr6, rax\nmov rcx, dr4\nmov dr5, rax\nmov rdx, dr7\nhlt",
+    "mov rax, 0x123456789abc\nmov dr1, rax\nmov rbx, dr1\nmov rax, -1\nshr rax, 32\nmov dr6, rax\nmov rcx, dr4\nbtr rax, 13\nmov dr5, rax\nmov rdx, dr7\nhlt",
   );
-  assert.deepEqual([m.number("rbx"), m.number("rcx"), m.number("rdx")], [0x123456789abc, 0xffffefff - 0, 0xffff2fff]);
+  assert.deepEqual([m.number("rbx"), m.number("rcx"), m.number("rdx")], [0x123456789abc, 0xffffefff - 0, 0xffff0fff]);
   assert.deepEqual(
     [m.execute("mov rax, -1\nmov dr7, rax")].map((o) => [o.vector, o.error]),
     [[13, 0]],

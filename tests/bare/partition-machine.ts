@@ -7,7 +7,7 @@ import { SystemMachine } from "./system-machine.js";
 
 /** Where the #DB handler writes what it finds: RIP and DR6, 16 bytes a trap. */
 export const LOG = 0x100000;
-const DB_HANDLER = 0x18000;
+export const DB_HANDLER = 0x18000;
 const INTERRUPT_HANDLER = 0x18100;
 /** The vector that `interrupt` requests; its handler counts in R14 and keeps the interrupted RIP in R13. */
 export const VECTOR = 0x60;
@@ -73,15 +73,20 @@ export class PartitionMachine {
   register(n: number): number {
     return Number(this.partition.vp.register64(Vp.gpr + n * 8));
   }
-  /** RIPs of the traps so far; each has DR6.BS. */
-  traps(): number[] {
+  /** RIP and DR6 of each #DB so far. */
+  log(): { readonly rip: number; readonly dr6: number }[] {
     const { ram } = this.partition.vp;
     const v = new DataView(ram.buffer, ram.byteOffset, ram.byteLength);
-    const rips: number[] = [];
-    for (let at = LOG; at < LOG + (this.register(15) - LOG); at += 16) {
-      if (v.getUint32(at + 8, true) !== 0xffff4ff0) throw new Error(`DR6 is ${v.getUint32(at + 8, true).toString(16)}`);
-      rips.push(Number(v.getBigUint64(at, true)));
-    }
-    return rips;
+    const log: { rip: number; dr6: number }[] = [];
+    for (let at = LOG; at < this.register(15); at += 16)
+      log.push({ rip: Number(v.getBigUint64(at, true)), dr6: v.getUint32(at + 8, true) });
+    return log;
+  }
+  /** RIPs of the traps so far; each has DR6.BS. */
+  traps(): number[] {
+    return this.log().map(({ rip, dr6 }) => {
+      if (dr6 !== 0xffff4ff0) throw new Error(`DR6 is ${dr6.toString(16)}`);
+      return rip;
+    });
   }
 }

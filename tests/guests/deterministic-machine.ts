@@ -40,6 +40,7 @@ export async function bootDeterministic(o: SteppedOptions = {}): Promise<Stepped
     ramBytes: RAM,
     features: [...parseCpuModel("default")],
     debugExit: false,
+    strictFloat: false,
     traceCpu: false,
     hypervisor,
     trace: false,

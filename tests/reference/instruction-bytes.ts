@@ -11,7 +11,8 @@ export interface Parts {
   /** 0, 0xF2 or 0xF3: the last one. */
   readonly repeat: number;
   readonly rex: number;
-  readonly map: 0 | 1 | 2 | 3;
+  /** In VEX, any number up to 31. */
+  readonly map: number;
   readonly opcode: number;
   /** The byte behind the opcode. */
   readonly modrm: number;
@@ -38,7 +39,7 @@ export function partsOf(bytes: Uint8Array, start: number): Parts | undefined {
     else if (b !== 0x67 && b !== 0x64 && b !== 0x65 && (b & 0xe7) !== 0x26) break;
     rex = 0;
   }
-  const part = (kind: Parts["kind"], map: Parts["map"] = 0): Parts => ({
+  const part = (kind: Parts["kind"], map = 0): Parts => ({
     kind,
     opsize,
     lock,
@@ -48,7 +49,12 @@ export function partsOf(bytes: Uint8Array, start: number): Parts | undefined {
     opcode: b,
     modrm: bytes[at]!,
   });
-  if (b === 0xc4 || b === 0xc5) return part("vex");
+  if (b === 0xc4 || b === 0xc5) {
+    const map = b === 0xc4 ? bytes[at++]! & 31 : 1;
+    b = bytes[at + 1]!;
+    at += 2;
+    return part("vex", map);
+  }
   if (b === 0x62) return part("evex");
   if (b === 0xd5) return part("rex2");
   // XOP: as POP's group, with a map number from 8 on where ModRM would be

@@ -75,14 +75,20 @@ export function addIntegerCase(batch: Batch, random: Random, row: Row, o: CaseOp
   else if (memory ? o.shape !== "rip" && !has("O") && (base & 8) !== 0 : has("E") && (rm & 8) !== 0) rex |= 1;
   if (rex === 0 && random.below(3) === 0) rex = 0x40;
   const out: number[] = [];
+  const vvvv = has("B") ? random.pick(registers) : 0;
   if (o.width === 16 && !fixed) out.push(0x66);
   if (o.repeat !== undefined) out.push(o.repeat);
   if (o.lock) out.push(0xf0);
-  if (row.prefix) out.push(row.prefix);
-  if (rex !== 0) out.push(0x40 | rex);
-  if (row.map > 0) out.push(0x0f);
-  if (row.map === 2) out.push(0x38);
-  if (row.map === 3) out.push(0x3a);
+  if (row.map > 3) {
+    const pp = row.prefix === 0x66 ? 1 : row.prefix === 0xf3 ? 2 : row.prefix === 0xf2 ? 3 : 0;
+    out.push(0xc4, ((~rex & 7) << 5) | (row.map - 4), ((rex & 8) << 4) | ((~vvvv & 15) << 3) | pp);
+  } else {
+    if (row.prefix) out.push(row.prefix);
+    if (rex !== 0) out.push(0x40 | rex);
+    if (row.map > 0) out.push(0x0f);
+    if (row.map === 2) out.push(0x38);
+    if (row.map === 3) out.push(0x3a);
+  }
   out.push(has("Z") ? (row.opcode & 0xf8) | (opcodeRegister & 7) : row.opcode);
   if (has("Z") && (row.opcode & 0xf8) === 0x90 && opcodeRegister === 0) return false; // NOP
   let displacement = random.below(13) * 8 - 48;

@@ -9,7 +9,7 @@ import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Exit, SegIndex, Vp } from "../../src/cpu/layout.js";
+import { Exit, MXCSR_STRICT, SegIndex, Vp } from "../../src/cpu/layout.js";
 import { type BareMachine, createBareMachine } from "../bare/bare-machine.js";
 
 export const CASE_BYTES = 1024;
@@ -119,7 +119,10 @@ const TRAP_STACK = 0x9000;
 /** Our processor, with a handler that halts for every exception. */
 export class EngineRunner {
   readonly machine: BareMachine;
-  constructor() {
+  readonly #strict: number;
+  /** @param strict MXCSR's flags are exact (MXCSR_STRICT) */
+  constructor(strict = false) {
+    this.#strict = strict ? MXCSR_STRICT : 0;
     this.machine = createBareMachine(4 << 20);
     const { vp } = this.machine;
     const ram = new DataView(vp.ram.buffer, vp.ram.byteOffset, vp.ram.byteLength);
@@ -190,7 +193,7 @@ export class EngineRunner {
     const { base } = vp;
     vp.bytes.set(out.subarray(at + Field.gpr, at + Field.gpr + 128), base + Vp.gpr);
     vp.bytes.set(out.subarray(at + Field.xmm, at + Field.xmm + 256), base + Vp.xmm);
-    vp.view.setUint32(base + Vp.mxcsr, o.getUint32(at + Field.mxcsr, true), true);
+    vp.view.setUint32(base + Vp.mxcsr, o.getUint32(at + Field.mxcsr, true) | this.#strict, true);
     vp.view.setUint16(base + Vp.fcw, o.getUint16(at + Field.fcw, true), true);
     vp.view.setUint16(base + Vp.fsw, o.getUint16(at + Field.fsw, true), true);
     vp.view.setUint16(base + Vp.ftw, o.getUint8(at + Field.ftw), true);
@@ -208,7 +211,7 @@ export class EngineRunner {
     const { base } = vp;
     out.set(vp.bytes.subarray(base + Vp.gpr, base + Vp.gpr + 128), at + Field.gpr);
     out.set(vp.bytes.subarray(base + Vp.xmm, base + Vp.xmm + 256), at + Field.xmm);
-    o.setUint32(at + Field.mxcsr, vp.view.getUint32(base + Vp.mxcsr, true), true);
+    o.setUint32(at + Field.mxcsr, vp.view.getUint16(base + Vp.mxcsr, true), true);
     o.setUint16(at + Field.fcw, vp.view.getUint16(base + Vp.fcw, true), true);
     const fsw = vp.view.getUint16(base + Vp.fsw, true);
     o.setUint16(at + Field.fsw, fsw, true);

@@ -9,6 +9,15 @@ const table: readonly Row[] = rows.filter((r) => !r.options.not64);
 const PREFIXES = [0x66, 0x67, 0xf0, 0xf2, 0xf3, 0x2e, 0x36, 0x3e, 0x26, 0x64, 0x65];
 const OPERAND_PREFIXES = [0x66, 0xf2, 0xf3];
 
+const BMI = [
+  [2, 0xf2],
+  [2, 0xf3],
+  [2, 0xf5],
+  [2, 0xf6],
+  [2, 0xf7],
+  [3, 0xf0],
+] as const;
+
 class Writer {
   readonly bytes: number[] = [];
   readonly random: Random;
@@ -69,10 +78,13 @@ class Writer {
   row(row: Row): void {
     const { random } = this;
     if (random.below(4) === 0) this.put(random.pick(PREFIXES));
-    if (row.prefix) this.put(row.prefix);
+    if (row.prefix && row.map < 4) this.put(row.prefix);
     if (row.options.lock && random.below(4) === 0) this.put(0xf0);
-    this.rex();
-    this.map(row.map);
+    if (row.map < 4) this.rex();
+    if (row.map > 3) {
+      const pp = row.prefix === 0x66 ? 1 : row.prefix === 0xf3 ? 2 : row.prefix === 0xf2 ? 3 : 0;
+      this.put(0xc4, (random.u32() & 0xe0) | (row.map - 4), (random.u32() & 0xf8) | pp);
+    } else this.map(row.map);
     this.put(row.opcode);
     if (!row.modrm) return;
     const reg = row.reg ?? random.below(8);
@@ -137,6 +149,11 @@ const GENERATORS: Readonly<Record<string, { readonly weight: number; readonly wr
       w.prefixes(1);
       if (w.random.below(4) === 0) w.rex();
       w.put(w.random.pick([0xc4, 0xc4, 0xc5, 0xc5, 0x62, 0x8f, 0xd5]));
+      if (w.bytes.at(-1) !== 0xc4 || w.random.below(2) === 0) return;
+      // BMI1, BMI2
+      const [map, opcode] = w.random.pick(BMI);
+      w.put((w.random.u32() & 0xe0) | map, w.random.u32() & (w.random.below(4) === 0 ? 0xff : 0xfb), opcode);
+      w.modrm();
     },
   },
   lock: {

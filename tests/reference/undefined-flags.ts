@@ -4,7 +4,7 @@ import type { Row } from "../../src/cpu/isa/table.js";
 const CF = 1;
 const PF = 4;
 const AF = 0x10;
-export const ZF = 0x40;
+const ZF = 0x40;
 const SF = 0x80;
 const OF = 0x800;
 export const ALL = CF | PF | AF | ZF | SF | OF;
@@ -45,6 +45,14 @@ export function undefinedFlags(row: Row, width: number, count: number): number {
     case "lzcnt":
     case "tzcnt":
       return OF | SF | AF | PF;
+    case "andn":
+    case "blsr":
+    case "blsmsk":
+    case "blsi":
+    case "bzhi":
+      return AF | PF;
+    case "bextr":
+      return AF | PF | SF;
     default:
       return 0;
   }

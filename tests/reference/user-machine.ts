@@ -209,7 +209,7 @@ export class UserMachine {
     out.set(vp.bytes.subarray(base + Vp.gpr, base + Vp.gpr + 128), at + At.gpr);
     out.fill(0, at + At.fx, at + At.fx + FX_BYTES);
     out.set(vp.bytes.subarray(base + Vp.xmm, base + Vp.xmm + 256), at + At.xmm);
-    o.setUint32(at + At.mxcsr, vp.view.getUint32(base + Vp.mxcsr, true), true);
+    o.setUint32(at + At.mxcsr, vp.view.getUint16(base + Vp.mxcsr, true), true);
     o.setUint16(at + At.fcw, vp.view.getUint16(base + Vp.fcw, true), true);
     const fsw = vp.view.getUint16(base + Vp.fsw, true);
     o.setUint16(at + At.fsw, fsw, true);

@@ -50,3 +50,7 @@ export function isExact(e: Encoding, high: number, low: bigint): boolean {
   const sum = (1n << 127n) + (high >> 15 ? -1n : 1n) * (low << BigInt(64 + exp));
   return (sum & (sum - 1n)) === 0n;
 }
+export const isStore = ({ op, modrm }: Encoding): boolean => modrm < 0xc0 && op % 2 === 1 && (modrm & 0x38) !== 0;
+/** Ten bytes go to memory in two pieces on Intel's processors: a fault on the second leaves the first written. */
+export const isWideStore = (e: Encoding): boolean =>
+  (e.op === 0xdb && (e.modrm & 0x38) === 0x38) || (e.op === 0xdf && (e.modrm & 0x38) === 0x30);

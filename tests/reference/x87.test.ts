@@ -6,7 +6,16 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Batch, CASE_BYTES, EngineRunner, Field, nativeProgram, runNative, WINDOW } from "./native-runner.js";
 import { Random } from "./values.js";
-import { distance, type Encoding, isExact, isTranscendental, outOfDomain, undefinedBits } from "./x87-undefined.js";
+import {
+  distance,
+  type Encoding,
+  isExact,
+  isStore,
+  isTranscendental,
+  isWideStore,
+  outOfDomain,
+  undefinedBits,
+} from "./x87-undefined.js";
 import { type Extended, extended, fillOperand, type MemoryFormat, nearOne, random64, related } from "./x87-values.js";
 
 const LONG = Number(process.env.ENLIGHTEN_X87_CASES ?? 0);
@@ -98,8 +107,15 @@ const show = (view: DataView, at: number): string =>
 
 let largest = 0n;
 let largestAt = "";
+const PAGE_FAULT = 14;
+/** Whether the number in ST0 or ST1 is at the edge of the normal range: one ulp decides whether it counts as an underflow. */
+const isTiny = (view: DataView, at: number): boolean =>
+  [0, 1].some((i) => (view.getUint16(at + Field.st + i * 16 + 8, true) & 0x7fff) <= 1);
 function difference(before: DataView, native: DataView, ours: DataView, at: number, e: NamedEncoding): string {
   const trap = native.getInt32(at + Field.trap, true);
+  // a store that an unmasked exception suppresses: Intel's processors (and we) do not look at the address then, AMD's do
+  const suppressed = isStore(e) && (ours.getUint16(at + Field.fsw, true) & 0x80) !== 0;
+  if (suppressed && trap === PAGE_FAULT && ours.getInt32(at + Field.trap, true) < 0) return "";
   if (trap !== ours.getInt32(at + Field.trap, true)) return `trap ${ours.getInt32(at + Field.trap, true)}, not ${trap}`;
   const word = (name: string, offset: number, mask = 0xffff): string => {
     const a = native.getUint16(at + offset, true) & mask;
@@ -115,6 +131,7 @@ function difference(before: DataView, native: DataView, ours: DataView, at: numb
   const approximate = isTranscendental(e);
   if (approximate) skip |= 0x200;
   if (approximate && isExact(e, st0, before.getBigUint64(at + Field.st, true))) skip |= 0x80b0;
+  if (approximate && isTiny(native, at)) skip |= 0x8090;
   const first =
     word("fsw", Field.fsw, 0xffff & ~skip) ||
     word("fcw", Field.fcw) ||
@@ -146,6 +163,7 @@ function difference(before: DataView, native: DataView, ours: DataView, at: numb
     }
     return `st${i} ${show(ours, p)}, not ${show(native, p)}`;
   }
+  if (trap === PAGE_FAULT && isWideStore(e)) return "";
   for (let i = 0; i < 256; i++) {
     const a = native.getUint8(at + Field.window + i);
     const b = ours.getUint8(at + Field.window + i);

@@ -11,7 +11,7 @@ import { Decoder, type Instruction } from "./decode.js";
 
 const MAX_INSTRUCTIONS = 48;
 /** Most arena bytes that one block can take: header, alias header, records with their address micro-operations. */
-export const MAX_BLOCK_BYTES = (MAX_INSTRUCTIONS * 3 + 8) * REC_BYTES;
+export const MAX_BLOCK_BYTES = (MAX_INSTRUCTIONS * 4 + 8) * REC_BYTES;
 
 /** Bits of Rec.link in a procedure's record, above the operand width. */
 export const ProcedureFlag = {
@@ -96,6 +96,7 @@ export class BlockBuilder {
     let ended = false;
     const limit = this.#single ? 1 : MAX_INSTRUCTIONS;
     while (!ended && this.#count < limit) {
+      if ((mode & ModeKey.debug) !== 0) this.#procedure(System.checkDebug, at, 0);
       let bytes = this.#bytes;
       let start = pageBase + at;
       let result = this.#decoder.decode(bytes, start, pageBase + 4096, code);
@@ -190,12 +191,14 @@ export class BlockBuilder {
     // an indirect jump where CS has a base: the runtime's near call knows it by its ModRM
     const row = o.row.form === "jmpIndirectLegacy" && (mode & ModeKey.flat) === 0 ? this.#callIndirect : o.row;
     const { options } = row;
-    if (options.sse || options.fpu) {
+    if (options.sse || options.fpu || row.map > 3) {
       const refusal = stateRefusal(row, mode);
       if (refusal !== 0) {
         this.#procedure(refusal, at, o.length);
         return;
       }
+      // an x87 exception that waits is raised by MMX instructions too
+      if (usesMmx(row, o.memory)) this.#procedure(System.fwait, at, o.length);
     }
     let base: number = o.base === 16 ? Vp.ripPage : o.base < 0 ? Vp.zero : Vp.gpr + o.base * 8;
     let index: number = o.index < 0 ? Vp.zero : Vp.gpr + o.index * 8;
@@ -281,7 +284,7 @@ export class BlockBuilder {
     const rm = (o.modrm & 7) | ((o.rex & 1) << 3);
     for (let i = 0; i < plan.length; i += 2) {
       const size = plan[i + 1]!;
-      const width = size === SIZE_V ? o.width : size === SIZE_Y ? (o.width === 64 ? 64 : 32) : size;
+      const width = widthOf(size, o.width);
       let place: number;
       switch (plan[i]) {
         case Place.accumulator:
@@ -293,6 +296,9 @@ export class BlockBuilder {
           break;
         case Place.g:
           place = this.#register(reg, width, o.rex);
+          break;
+        case Place.vvvv:
+          place = this.#register(o.vvvv, width, 1);
           break;
         case Place.opcode:
           place = this.#register(o.opcodeRegister, width, o.rex);
@@ -429,7 +435,9 @@ export class BlockBuilder {
 }
 
 /** Procedure instead of an instruction whose state CR0 or CR4 keeps away, 0 = it may run (Intel SDM vol. 3, "Control Registers"). */
-function stateRefusal({ options, form, mnemonic, operands }: Row, mode: number): number {
+function stateRefusal({ options, form, mnemonic, operands, map }: Row, mode: number): number {
+  // VEX is unknown in real mode
+  if (map > 3) return mode & ModeKey.real ? System.ud : 0;
   if (options.sse && mode & (ModeKey.noSse | ModeKey.emulate)) return System.ud;
   if (mode & ModeKey.emulate) {
     if (form === "x87" || mnemonic === "fxsave" || mnemonic === "fxrstor") return System.noFpu;
@@ -437,6 +445,10 @@ function stateRefusal({ options, form, mnemonic, operands }: Row, mode: number):
   }
   return mode & ModeKey.noFpu ? System.noFpu : 0;
 }
+
+/** Whether the instruction reads or writes an MMX register. */
+const usesMmx = ({ mnemonic, operands }: Row, memory: boolean): boolean =>
+  mnemonic === "emms" || operands.some((x) => x[0] === "P" || (x[0] === "Q" && !memory));
 
 const STACK = new Set(["push", "pop", "pushImmediate", "leave", "call", "callIndirect", "ret", "retImmediate"]);
 const SHIFTS = new Set(["shl", "shr", "sar", "rol", "ror"]);
@@ -454,11 +466,13 @@ const Place = {
   p: 9,
   q: 10,
   jump: 11,
-  segment: 12,
+  vvvv: 12,
+  segment: 13,
 } as const;
 const PLACES: Readonly<Record<string, number>> = {
   E: Place.e,
   G: Place.g,
+  B: Place.vvvv,
   Z: Place.opcode,
   R: Place.rm,
   C: Place.number,
@@ -470,10 +484,16 @@ const PLACES: Readonly<Record<string, number>> = {
   Q: Place.q,
   J: Place.jump,
 };
-const SIZES: Readonly<Record<string, number>> = { b: 8, w: 16, d: 32, q: 64 };
 /** Sizes that depend on the operation's width. */
 const SIZE_V = 0;
 const SIZE_Y = 1;
+const SIZE_Z = 2;
+const SIZES: Readonly<Record<string, number>> = { b: 8, w: 16, d: 32, q: 64, y: SIZE_Y, z: SIZE_Z };
+function widthOf(size: number, width: number): number {
+  if (size === SIZE_V) return width;
+  if (size === SIZE_Y) return width === 64 ? 64 : 32;
+  return size === SIZE_Z ? (width === 16 ? 16 : 32) : size;
+}
 const plans: (Uint8Array | undefined)[] = [];
 /** Pairs of Place and size, one for each operand of the row. */
 function planOf(row: Row): Uint8Array {
@@ -481,7 +501,7 @@ function planOf(row: Row): Uint8Array {
     row.operands.flatMap((operand) => {
       if (operand === "AL" || operand === "rAX") return [Place.accumulator, SIZE_V];
       if (operand === "DX" || operand === "CL" || operand === "Ap") return [Place.none, SIZE_V];
-      return [PLACES[operand[0]!] ?? Place.none, operand[1] === "y" ? SIZE_Y : (SIZES[operand[1]!] ?? SIZE_V)];
+      return [PLACES[operand[0]!] ?? Place.none, SIZES[operand[1]!] ?? SIZE_V];
     }),
   ));
 }

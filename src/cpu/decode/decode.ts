@@ -34,6 +34,8 @@ export interface Instruction {
   immHigh: number;
   /** Second immediate (ENTER) or selector of a far pointer. */
   imm2: number;
+  /** VEX.vvvv. */
+  vvvv: number;
   /** Register number in the opcode's low three bits (with REX.B). */
   opcodeRegister: number;
 }
@@ -54,7 +56,7 @@ function prepare(): void {
   }
   // rows with a mandatory prefix are looked at first, so that "f3 0f bc" wins over "0f bc"
   for (const list of candidates) list?.sort((a, b) => rank(b) - rank(a));
-  for (let k = 256; k < 1024; k++) candidates[k] ??= [unknownRow(k >> 8, k & 0xff)];
+  for (let k = 256; k < 2048; k++) candidates[k] ??= [unknownRow(k >> 8, k & 0xff)];
 }
 /** Opcodes of the two-byte map that are no instruction and have no ModRM. */
 const WITHOUT_MODRM = new Set([0x04, 0x0a, 0x0c, 0x0e, 0x0f, 0x24, 0x25, 0x26, 0x27, 0x36, 0x37, 0xaa]);
@@ -70,7 +72,7 @@ function unknownRow(map: number, opcode: number): Row {
     rm: undefined,
     mod: undefined,
     modrm: map > 1 || !WITHOUT_MODRM.has(opcode),
-    operands: map === 3 ? ["Ib"] : [],
+    operands: (map & 3) === 3 ? ["Ib"] : [],
     define: () => {},
     form: "",
     options: { width: 32, unknown: true },
@@ -108,6 +110,7 @@ export class Decoder {
     immLow: 0,
     immHigh: 0,
     imm2: 0,
+    vvvv: 0,
     opcodeRegister: 0,
   };
 
@@ -152,10 +155,36 @@ export class Decoder {
       } else break;
       o.rex = 0;
     }
-    const rex = o.rex;
     let unknown = false;
     let map = 0;
-    if (b === 0x0f) {
+    // C4 and C5 are LES and LDS outside 64-bit code, with a memory operand
+    if ((b === 0xc4 || b === 0xc5) && (code === 64 || (at < limit && bytes[at]! >= 0xc0))) {
+      if (o.rex !== 0) {
+        o.length = at - start;
+        return "undefined";
+      }
+      unknown = opsize || o.lock || o.repeat !== 0;
+      // the fields R, X, B and vvvv are inverted (SDM vol. 2, "The VEX Prefix")
+      const three = b === 0xc4;
+      if (at + (three ? 3 : 2) > limit) return short();
+      const first = bytes[at++]!;
+      const last = three ? bytes[at++]! : first;
+      b = bytes[at++]!;
+      const select = three ? first & 31 : 1;
+      if (select < 1 || select > 3) {
+        o.length = at - start;
+        return "undefined";
+      }
+      if ((last & 4) !== 0) unknown = true;
+      map = select + 4;
+      o.vvvv = ~(last >> 3) & (code === 64 ? 15 : 7);
+      if (code === 64) o.rex = (three ? ((last >> 4) & 8) | (~(first >> 5) & 7) : ~(first >> 5) & 4) | 0x40;
+      const pp = last & 3;
+      opsize = pp === 1;
+      o.repeat = pp === 2 ? 0xf3 : pp === 3 ? 0xf2 : 0;
+    }
+    const { rex } = o;
+    if (map === 0 && b === 0x0f) {
       if (at >= limit) return short();
       b = bytes[at++]!;
       map = 1;
@@ -197,9 +226,11 @@ export class Decoder {
       row = r;
       break;
     }
+    // VEX.vvvv of an instruction that does not use it has all (inverted) bits clear
+    if (map > 3 && o.vvvv !== 0 && row?.operands.some((x) => x[0] === "B") !== true) row = undefined;
     if (row === undefined) {
-      if (code === 64 && map === 0 && (b === 0xc4 || b === 0xc5 || b === 0x62)) {
-        // no VEX, no EVEX: LDS, LES and BOUND outside 64-bit mode, and nothing more to read here
+      if (code === 64 && map === 0 && b === 0x62) {
+        // no EVEX: BOUND outside 64-bit mode, and nothing more to read here
         o.length = at - start;
         return "undefined";
       }

@@ -75,6 +75,8 @@ export function formatInstruction(o: Instruction, at: bigint): string {
         return memory(o, width, true);
       case "G":
         return registerName(reg, width, o.rex);
+      case "B":
+        return registerName(o.vvvv, width, 1);
       case "Z":
         return registerName(o.opcodeRegister, width, o.rex);
       case "R":

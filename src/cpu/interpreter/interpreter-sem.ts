@@ -201,8 +201,13 @@ export class InterpreterSem implements Sem {
     let field = 0;
     for (let k = 0; k < i; k++) if (this.#form.operands[k]!.kind === "r") field++;
     this.#f.get(this.#c.pc);
-    if (field >= REGISTER_FIELDS.length) throw new Error(`${this.#form.name}: too many register operands`);
-    this.#f.mem("i32_load16_u", REGISTER_FIELDS[field]!, 1);
+    if (field < REGISTER_FIELDS.length) this.#f.mem("i32_load16_u", REGISTER_FIELDS[field]!, 1);
+    else if (field === REGISTER_FIELDS.length) {
+      // the third one's number is all that there is room for
+      this.#f.mem("i32_load8_u", Rec.src2);
+      this.#f.i32(3);
+      this.#f.op("i32_shl");
+    } else throw new Error(`${this.#form.name}: too many register operands`);
     const local = this.#scratch.take("i32");
     this.#f.tee(local);
     this.#places[i] = local;

@@ -60,10 +60,10 @@ export const sizeBits = (letter: string, width: Width): number => {
       return 64;
     case "x":
       return 128;
-    case "z":
-      return width === 16 ? 16 : 32;
     case "y":
       return width === 64 ? 64 : 32;
+    case "z":
+      return width === 16 ? 16 : 32;
     default:
       return width;
   }

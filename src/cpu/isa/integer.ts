@@ -515,7 +515,7 @@ export const popcnt: Definition = (s) => {
 // ---- multiply and divide ------------------------------------------------------------------------------------------------------
 
 /** High 64 bits of an unsigned 64x64 product, from four 32-bit products. */
-function mulHighU(s: Sem, a: Value, b: Value): Value {
+export function mulHighU(s: Sem, a: Value, b: Value): Value {
   const m = s.const64(0xffffffff);
   const h = s.const64(32);
   const a0 = s.bin("and", a, m);

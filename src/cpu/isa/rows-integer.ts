@@ -1,4 +1,5 @@
 /** Rows of the integer and system instructions. */
+import * as B from "./bit-manipulation.js";
 import * as I from "./integer.js";
 import type { Definition } from "./sem.js";
 import { row } from "./table.js";
@@ -116,9 +117,8 @@ export const System = {
   salc: 108,
   monitor: 109,
   icebp: 110,
-  pext: 111,
-  pdep: 112,
-  tooLong: 113,
+  checkDebug: 111,
+  tooLong: 112,
 } as const;
 /** Operations of string instructions. */
 export const StringOp = { movs: 0, cmps: 1, stos: 2, lods: 3, scas: 4, ins: 5, outs: 6 } as const;
@@ -230,6 +230,19 @@ row("movbe", "66 0f38 f0", "Gv,M", I.movbe);
 row("movbe", "66 0f38 f1", "M,Gv", I.movbe);
 row("adcx", "66 0f38 f6", "Gy,Ey", I.adcx);
 row("adox", "f3 0f38 f6", "Gy,Ey", I.adox);
+row("andn", "vex np 0f38 f2", "Gy,By,Ey", B.andn);
+row("blsr", "vex np 0f38 f3 /1", "By,Ey", B.blsr);
+row("blsmsk", "vex np 0f38 f3 /2", "By,Ey", B.blsmsk);
+row("blsi", "vex np 0f38 f3 /3", "By,Ey", B.blsi);
+row("bzhi", "vex np 0f38 f5", "Gy,Ey,By", B.bzhi);
+row("pdep", "vex f2 0f38 f5", "Gy,By,Ey", B.pdep);
+row("pext", "vex f3 0f38 f5", "Gy,By,Ey", B.pext);
+row("mulx", "vex f2 0f38 f6", "Gy,By,Ey", B.mulx);
+row("bextr", "vex np 0f38 f7", "Gy,Ey,By", B.bextr);
+row("shlx", "vex 66 0f38 f7", "Gy,Ey,By", B.shlx);
+row("sarx", "vex f3 0f38 f7", "Gy,Ey,By", B.sarx);
+row("shrx", "vex f2 0f38 f7", "Gy,Ey,By", B.shrx);
+row("rorx", "vex f2 0f3a f0", "Gy,Ey,Ib", B.rorx);
 row("xadd", "0f c0", "Eb,Gb", I.xadd, { lock: true });
 row("xadd", "0f c1", "Ev,Gv", I.xadd, { lock: true });
 row("cmpxchg", "0f b0", "Eb,Gb", I.cmpxchg, { lock: true });

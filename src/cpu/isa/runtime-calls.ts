@@ -35,6 +35,9 @@ export const Helper = {
   idiv: h(["i64", "i32"], "i32", { faults: true }),
   rcl: h(["i64", "i32", "i32", "i32"], "i64"),
   rcr: h(["i64", "i32", "i32", "i32"], "i64"),
+  // PDEP, PEXT: source, mask
+  depositBits: h(["i64", "i64"], "i64", { pure: true }),
+  extractBits: h(["i64", "i64"], "i64", { pure: true }),
   // SSE arithmetic off the fast path: code (FloatOp), operands; the result is in Vp.vectorResult
   // vector operations that are no formula: code (VectorOp; immediate from bit 16 on), operands
   vectorOp: h(["i32", "v128", "v128"], "v128", { pure: true }),

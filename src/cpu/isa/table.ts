@@ -2,13 +2,14 @@
  * The instruction table: encoding, operands, meaning. Decoder, interpreter, disassembler and tests are made from it.
  *
  * Operand letters are those of the opcode map (Intel SDM vol. 2, appendix A.2): E = ModRM r/m, G = ModRM reg, I = immediate,
- * J = jump distance, M = memory only, O = absolute offset, S = segment register, C/D = control/debug register, Z = register in
+ * B = VEX.vvvv, J = jump distance, M = memory only, O = absolute offset, S = segment register, C/D = control/debug register, Z = register in
  * the opcode, V = vector register in reg, W = vector register or memory. Sizes: b w d q; v = 16/32/64 by operand size;
- * z = the same with a 32-bit immediate at most; y = 32/64; x = 128.
+ * z = the same with 32 bits at most; y = 32/64; x = 128.
  */
 import type { Definition } from "./sem.js";
 
-export type OpcodeMap = 0 | 1 | 2 | 3;
+/** 0 = one byte, 1 = 0F, 2 = 0F38, 3 = 0F3A; behind a VEX prefix 5, 6, 7. */
+export type OpcodeMap = 0 | 1 | 2 | 3 | 5 | 6 | 7;
 
 export interface Row {
   readonly mnemonic: string;
@@ -65,7 +66,7 @@ export const rows: Row[] = [];
 
 /**
  * Adds a row.
- * @param encoding "0f af", "66 0f38 00", "f6 /0", "c8+", "d9 /4 mod3", "0f 01 /7 rm0"; "np" = no mandatory prefix
+ * @param encoding "0f af", "66 0f38 00", "f6 /0", "c8+", "d9 /4 mod3", "0f 01 /7 rm0"; "np" = no mandatory prefix, "vex" = behind VEX (L = 0)
  */
 export function row(
   mnemonic: string,
@@ -82,7 +83,8 @@ export function row(
   let rm: number | undefined;
   let mod: 0 | 3 | undefined;
   let plus = false;
-  const tokens = encoding.split(" ");
+  const vex = encoding.startsWith("vex ");
+  const tokens = encoding.split(" ").slice(vex ? 1 : 0);
   tokens.forEach((t, i) => {
     if (t === "np") prefix = 0;
     else if (t === "0f" && map === 0)
@@ -109,11 +111,11 @@ export function row(
   const modrm =
     reg !== undefined ||
     mod !== undefined ||
-    list.some((o) => "EGMVWCDSRPQ".includes(o[0]!) && !/^(CL|DX|AL|rAX)$/.test(o));
+    list.some((o) => "EGMVWCDSRPQB".includes(o[0]!) && !/^(CL|DX|AL|rAX)$/.test(o));
   for (let k = 0; k < (plus ? 8 : 1); k++) {
     rows.push({
       mnemonic,
-      map,
+      map: vex ? ((map + 4) as OpcodeMap) : map,
       opcode: opcode + k,
       prefix,
       reg,

@@ -1,9 +1,9 @@
 /**
  * SSE arithmetic. The fast path is the host's own: MXCSR says nearest rounding, all exceptions masked, no DAZ or FTZ, and its
  * inexact flag is set already, and every result is a normal number, so that no other flag can change (but DE, which a
- * denormal operand with a normal result does not set here). All else goes to the runtime (assembly/vector-float.ts).
+ * denormal operand with a normal result does not set here, unless MXCSR_STRICT forbids the fast path). All else goes to the runtime (assembly/vector-float.ts).
  */
-import { Vp } from "../layout.js";
+import { MXCSR_STRICT, Vp } from "../layout.js";
 import { setPacked } from "./integer.js";
 import type { Definition, Sem, Value } from "./sem.js";
 import { FloatFormat, FloatOp } from "./vector-codes.js";
@@ -17,10 +17,10 @@ export const codeOf = (operation: keyof typeof FloatOp, format: Format): number 
 
 /** Control bits as after reset. Flags of comparisons and exact conversions change with NaNs only. */
 export const defaultControl = (s: Sem): Value =>
-  s.cmp("eq", s.bin("and", s.slot(Vp.mxcsr, 32), s.const32(0xffc0)), s.const32(0x1f80));
+  s.cmp("eq", s.bin("and", s.slot(Vp.mxcsr, 32), s.const32(MXCSR_STRICT | 0xffc0)), s.const32(0x1f80));
 /** The same with the inexact flag set. */
 const defaultInexact = (s: Sem): Value =>
-  s.cmp("eq", s.bin("and", s.slot(Vp.mxcsr, 32), s.const32(0xffe0)), s.const32(0x1fa0));
+  s.cmp("eq", s.bin("and", s.slot(Vp.mxcsr, 32), s.const32(MXCSR_STRICT | 0xffe0)), s.const32(0x1fa0));
 
 /** Calls the runtime; leaves by the fault path for an unmasked exception. Result in Vp.vectorResult. */
 export function slowFloat(s: Sem, code: Value, a: Value, b: Value): void {

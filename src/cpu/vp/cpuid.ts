@@ -46,7 +46,9 @@ export const FEATURES: Readonly<Record<string, Place>> = {
   hypervisor: [1, 0, 2, 31],
   arat: [6, 0, 0, 2],
   fsgsbase: [7, 0, 1, 0],
+  bmi1: [7, 0, 1, 3],
   smep: [7, 0, 1, 7],
+  bmi2: [7, 0, 1, 8],
   erms: [7, 0, 1, 9],
   rdseed: [7, 0, 1, 18],
   adx: [7, 0, 1, 19],
@@ -68,6 +70,7 @@ export const FEATURES: Readonly<Record<string, Place>> = {
 export const EXTRA_FEATURES: Readonly<Record<string, Place>> = {
   smap: [7, 0, 1, 20],
   umip: [7, 0, 2, 2],
+  pcid: [1, 0, 2, 17],
   invpcid: [7, 0, 1, 10],
   xsavec: [0xd, 1, 0, 1],
   xsaveopt: [0xd, 1, 0, 0],

@@ -1,4 +1,4 @@
-/** Divisions and rotates through the carry. */
+/** Divisions, rotates through the carry, and the bits of a mask (PDEP, PEXT). */
 import * as L from "./layout";
 import { fault, get16, gpr, set16, set32, setGpr, get8, set8 } from "./state";
 
@@ -135,4 +135,23 @@ export function rcr(a: u64, count: i32, width: i32, carry: i32): u64 {
   }
   set32(L.Vp_tempAddress2, u32(c) | (u32(((v >> top) & 1) ^ ((v >> (top - 1)) & 1)) << 1));
   return v;
+}
+
+/** PDEP: the low bits of `from` go to the places of the mask's bits. */
+export function depositBits(from: u64, mask: u64): u64 {
+  let r: u64 = 0, bits = from;
+  for (let m = mask; m != 0; m &= m - 1) {
+    if ((bits & 1) != 0) r |= m & (0 - m);
+    bits >>= 1;
+  }
+  return r;
+}
+/** PEXT: the bits at the mask's places, next to each other. */
+export function extractBits(from: u64, mask: u64): u64 {
+  let r: u64 = 0, to: u64 = 1;
+  for (let m = mask; m != 0; m &= m - 1) {
+    if ((from & m & (0 - m)) != 0) r |= to;
+    to <<= 1;
+  }
+  return r;
 }

@@ -4,7 +4,7 @@ import * as L from "./layout";
 import { plainWritable, readable, writeBytes } from "./mmu";
 import { ea } from "./system";
 import { initialize, setControlWord, summarize } from "./x87-stack";
-import { code64, get16, get32, get64, gp, gpr, set16, set32, set64, ud } from "./state";
+import { code64, get16, get32, get64, gp, gpr, mxcsr as guestMxcsr, set16, set32, set64, setMxcsr, ud } from "./state";
 
 const IMAGE: i32 = L.Vp_scratch;
 
@@ -48,7 +48,7 @@ export function fxsave(r: i32): i32 {
   }
   const image = VP + IMAGE;
   x87ToImage(image, wide(r));
-  store<u32>(image, get32(L.Vp_mxcsr), 24);
+  store<u32>(image, guestMxcsr(), 24);
   store<u32>(image, 0xffff, 28);
   const n = code64() ? 16 : 8;
   memory.copy(image + 160, VP + L.Vp_xmm, n * 16);
@@ -79,7 +79,7 @@ export function fxrstor(r: i32): i32 {
     return L.Status_fault;
   }
   x87FromImage(image, wide(r));
-  set32(L.Vp_mxcsr, mxcsr);
+  setMxcsr(mxcsr);
   memory.copy(VP + L.Vp_xmm, image + 160, (code64() ? 16 : 8) * 16);
   return L.Status_next;
 }
@@ -103,7 +103,7 @@ export function xsave(r: i32, compact: bool): i32 {
     if (!writeBytes(va + 32, 128, image + 32)) return L.Status_fault;
   }
   if ((mask & 2) != 0) {
-    store<u32>(image, get32(L.Vp_mxcsr), 24);
+    store<u32>(image, guestMxcsr(), 24);
     store<u32>(image, 0xffff, 28);
     if (!writeBytes(va + 24, 8, image + 24)) return L.Status_fault;
     if (!writeBytes(va + 160, (code64() ? 16 : 8) * 16, VP + L.Vp_xmm)) return L.Status_fault;
@@ -144,7 +144,7 @@ export function xrstor(r: i32): i32 {
       gp(0);
       return L.Status_fault;
     }
-    set32(L.Vp_mxcsr, mxcsr);
+    setMxcsr(mxcsr);
     if ((present & 2) != 0) memory.copy(VP + L.Vp_xmm, image + 160, (code64() ? 16 : 8) * 16);
     else memory.fill(VP + L.Vp_xmm, 0, (code64() ? 16 : 8) * 16);
   }

@@ -1,6 +1,7 @@
 /** Delivery of exceptions and interrupts, and IRET (Intel SDM vol. 3, "Interrupt and Exception Handling"). */
 import { VP } from "./env";
 import * as L from "./layout";
+import { enterHandler } from "./debug";
 import { readable, stackAccess, systemRead, systemWrite } from "./mmu";
 import * as S from "./segment";
 import {
@@ -76,7 +77,11 @@ function deliver(vector: i32, hasError: bool, error: i32, kind: i32): i32 {
   stackAccess(false);
   const done = longMode() ? deliverLong(vector, hasError, error, kind) : protectedMode() ? deliverProtected(vector, hasError, error, kind) : deliverReal(vector);
   stackAccess(false);
-  if (done != 0) set32(L.Vp_debugTrap, 0);
+  if (done != 0) {
+    set32(L.Vp_debugTrap, 0);
+    set32(L.Vp_debugHits, 0);
+    if (vector == 1 && kind != SOFTWARE) enterHandler();
+  }
   return done;
 }
 /** RIP as it is pushed: relative to CS. */

@@ -3,6 +3,7 @@
  * TLB entries stand for RAM pages that need nothing special; MMIO, clean pages and pages with decoded code never enter.
  */
 import { hostDecode, hostMmioRead, hostMmioWrite, LINE_MASKS, PAGE_BLOCKS, RAM, RAM_BYTES, VP } from "./env";
+import { touch, watched } from "./debug";
 import * as L from "./layout";
 import { code64, count, cpl, fault, flushJumps, get32, get64, gp, set32, set64, longMode, AC } from "./state";
 
@@ -314,7 +315,7 @@ function access(address: u64, kind: i32): u64 {
   const user = cpl() == 3;
   const physical = translate(va, kind, user);
   if (physical == MISSED) return MISSED;
-  if (inRam(physical)) {
+  if (inRam(physical) && !watched(va)) {
     const set = i32(get32(L.Vp_tlb));
     fill(slotOf(set, va), va, physical);
     if (walkDirty && !hasCode(physical) && (kind == WRITE)) fill(slotOf(set + L.TLB_WRITE, va), va, physical);
@@ -352,6 +353,7 @@ function attendAfter(pc: i32): void {
 export function readSlow(va: u64, size: i32, pc: i32): i32 {
   if (pc != 0) noteAccess(pc, va);
   count(L.Stat_tlbMisses);
+  if (get32(L.Vp_watch) != 0 && !implicit) touch(va, size, false);
   const first = 4096 - i32(va & 0xfff);
   if (first < size && reachesHole(va, size)) return 0;
   const a = access(va, READ);
@@ -370,6 +372,7 @@ export function readSlow(va: u64, size: i32, pc: i32): i32 {
 
 function writeFrom(va: u64, size: i32, from: i32): i32 {
   count(L.Stat_tlbMisses);
+  if (get32(L.Vp_watch) != 0 && !implicit) touch(va, size, true);
   const first = 4096 - i32(va & 0xfff);
   if (first < size && reachesHole(va, size)) return 0;
   const a = access(va, WRITE);
@@ -403,6 +406,7 @@ export function writeSlowV(va: u64, low: u64, high: u64, pc: i32): i32 {
 export function rmwSlow(va: u64, size: i32, pc: i32): i32 {
   noteStack(pc);
   count(L.Stat_tlbMisses);
+  if (get32(L.Vp_watch) != 0 && !implicit) touch(va, size, true);
   const first = 4096 - i32(va & 0xfff);
   if (first < size && reachesHole(va, size)) return 0;
   const a = access(va, WRITE);
@@ -442,21 +446,20 @@ export function modifiable(va: u64, size: i32, r: i32): i32 {
 export function modified(at: i32, r: i32): void {
   if (at == VP + L.Vp_bounce) rmwDone(r);
 }
-/** Like `readable`, for at most one page, for writing in place; 0 = fault, 1 = not plain RAM. */
+/** Like `readable`, for at most one page, for writing in place; 0 = fault, 1 = not plain RAM, or watched. */
 export function plainWritable(va: u64, size: i32): i32 {
   const slot = slotOf(i32(get32(L.Vp_tlb)) + L.TLB_WRITE, va);
   if ((load<u64>(slot) ^ va) <= u64(4096 - size)) return i32(u32(va)) + load<i32>(slot, 8);
   const a = access(va, WRITE);
   if (a == MISSED) return 0;
-  if (!inRam(a) || hasCode(a)) return 1;
-  return RAM + u32(a);
+  return !inRam(a) || hasCode(a) || watched(va) ? 1 : RAM + u32(a);
 }
 export function plainReadable(va: u64): i32 {
   const slot = slotOf(i32(get32(L.Vp_tlb)), va);
   if ((load<u64>(slot) ^ va) <= 4095) return i32(u32(va)) + load<i32>(slot, 8);
   const a = access(va, READ);
   if (a == MISSED) return 0;
-  return inRam(a) ? RAM + u32(a) : 1;
+  return inRam(a) && !watched(va) ? RAM + u32(a) : 1;
 }
 export function writeBytes(va: u64, size: i32, from: i32): i32 {
   return writeFrom(va, size, from);

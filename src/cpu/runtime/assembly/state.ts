@@ -97,11 +97,19 @@ export function setRflags(f: u32): void {
   setArithmetic(f);
 }
 
+/** The guest's part of Vp.mxcsr. */
+@inline export function mxcsr(): u32 { return get32(L.Vp_mxcsr) & 0xffff; }
+export function setMxcsr(v: u32): void { set32(L.Vp_mxcsr, (get32(L.Vp_mxcsr) & L.MXCSR_STRICT) | v); }
+
 // ---- faults ---------------------------------------------------------------------------------------------------------------
 
-/** After RFLAGS was loaded: with TF set the loop is left, so that just one instruction runs (partition.ts). @returns Status */
+/**
+ * After RFLAGS was loaded: with TF set the loop is left, so that just one instruction runs (partition.ts); so it is with RF where
+ * there are breakpoints that it holds off. @returns Status
+ */
 export function afterFlags(): i32 {
-  if ((get32(L.Vp_rflags) & TF) == 0) return L.Status_redispatch;
+  const stops = (get32(L.Vp_mode) & L.ModeKey_debug) != 0 ? TF | RF : TF;
+  if ((get32(L.Vp_rflags) & stops) == 0) return L.Status_redispatch;
   set32(L.Vp_exitReason, L.Exit_event);
   return L.Status_exit;
 }
@@ -164,6 +172,7 @@ export function updateMode(): void {
   if ((get64(L.Vp_cr4) & 0x200) == 0) m |= L.ModeKey_noSse;
   if ((cr0 & 1) == 0) m |= L.ModeKey_real;
   if (get32(L.Vp_singleStep) != 0) m |= L.ModeKey_single;
+  if ((get64(L.Vp_dr + 56) & 0xff) != 0) m |= L.ModeKey_debug;
   const old = get32(L.Vp_mode);
   set32(L.Vp_mode, m);
   if (((old ^ m) & ~L.ModeKey_codeMask) != 0) flushJumps();

@@ -5,7 +5,8 @@
 import { hostPortIn, hostPortOut, RAM, VP } from "./env";
 import * as L from "./layout";
 import { plainReadable, plainWritable, readable, stackAccess, write } from "./mmu";
-import { DF, get32, get64, gpr, set32, set64, setGpr, TF } from "./state";
+import { DF, get32, get64, gpr, set32, set64, setGpr, RF, TF } from "./state";
+import { touchPort } from "./debug";
 import { addressMask, nextRip, portAllowed, ripOf, setRegister } from "./system";
 
 /** Elements done in one visit of a repeated instruction: bounds the time to the next look at interrupts. */
@@ -55,8 +56,10 @@ export function string(r: i32): i32 {
   let status = L.Status_next;
   if ((op == L.StringOp_ins || op == L.StringOp_outs) && !portAllowed(i32(gpr(2) & 0xffff), size)) return L.Status_fault;
   while (left > 0) {
+    if (op == L.StringOp_ins || op == L.StringOp_outs) touchPort(i32(gpr(2) & 0xffff), size);
     if (budget == 0) {
-      // more to do: let the loop look at interrupts, then come back here
+      // more to do: let the loop look at interrupts, then come back here; its breakpoint has been taken (SDM, "Resume Flag")
+      if ((get32(L.Vp_mode) & L.ModeKey_debug) != 0) set32(L.Vp_rflags, get32(L.Vp_rflags) | RF);
       set64(L.Vp_rip, ripOf(r));
       set32(L.Vp_exitReason, L.Exit_event);
       status = L.Status_exit;
@@ -111,7 +114,8 @@ export function string(r: i32): i32 {
       si += step;
     }
     left--;
-    budget--;
+    // a breakpoint that it touched is trapped behind this repetition
+    budget = get32(L.Vp_debugHits) != 0 ? 0 : budget - 1;
     if (compares && repeated && (get64(L.Vp_flagR) == 0) != wantZero) break;
   }
   if (status != L.Status_next && compares) {

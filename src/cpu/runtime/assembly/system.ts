@@ -2,13 +2,14 @@
 import {
   hostCpuid, hostPortIn, hostPortOut, hostRandom, hostRdmsr, hostReadCr8, hostTsc, hostVmcall, hostWriteCr8, hostWrmsr, VP,
 } from "./env";
+import { checkDebug, movFromDr, movToDr, touchPort } from "./debug";
 import { iret, softwareInterrupt } from "./interrupt";
 import * as L from "./layout";
 import { checkSecond, flushTlb, forgetUserPages, invalidatePage, modifiable, modified, noteStack, plainWritable, pointersValid, readable, stackAccess, systemRead, write, writeBytes } from "./mmu";
 import * as S from "./segment";
 import {
   AC, afterFlags, code64, cpl, fault, get16, get32, get64, gp, gpr, IF, longMode, NT, packedFlags, protectedMode, RF, rflags, set16, set32, set64,
-  setArithmetic, setGpr, setRflags, TF, ud, updateMode, VM, ZF, ID, flushJumps,
+  mxcsr, setArithmetic, setGpr, setMxcsr, setRflags, TF, ud, updateMode, VM, ZF, ID, flushJumps,
 } from "./state";
 import { fxrstor, fxsave, xrstor, xsave } from "./fpstate";
 import { far } from "./far";
@@ -93,34 +94,9 @@ export function system(r: i32): i32 {
     }
     case L.System_movFromCr: return movFromCr(r);
     case L.System_movToCr: return movToCr(r);
-    case L.System_movFromDr: {
-      if (!privileged()) return L.Status_fault;
-      let n = i32(load<u16>(r, L.Rec_src));
-      if ((n == 4 || n == 5)) {
-        if ((get64(L.Vp_cr4) & 8) != 0) return failed(ud());
-        n += 2;
-      }
-      if (n > 7) return failed(ud());
-      setRegister(load<u16>(r, L.Rec_dst), code64() ? 64 : 32, get64(L.Vp_dr + n * 8));
-      return L.Status_next;
-    }
-    case L.System_movToDr: {
-      if (!privileged()) return L.Status_fault;
-      let n = i32(load<u16>(r, L.Rec_dst));
-      if (n == 4 || n == 5) {
-        if ((get64(L.Vp_cr4) & 8) != 0) return failed(ud());
-        n += 2;
-      }
-      if (n > 7) return failed(ud());
-      let v = get64(load<u16>(r, L.Rec_src));
-      if (!code64()) v &= 0xffffffff;
-      if (n >= 6) {
-        if (v >> 32 != 0) return failed(gp(0));
-        v = n == 6 ? (v & 0xe00f) | 0xffff0ff0 : (v & 0xffff2fff) | 0x400;
-      }
-      set64(L.Vp_dr + n * 8, v);
-      return redispatchNext(r);
-    }
+    case L.System_movFromDr: return movFromDr(r);
+    case L.System_movToDr: return movToDr(r) ? redispatchNext(r) : L.Status_fault;
+    case L.System_checkDebug: return checkDebug(r);
     case L.System_lgdt:
     case L.System_lidt: {
       if (!privileged()) return L.Status_fault;
@@ -186,8 +162,8 @@ export function system(r: i32): i32 {
       const at = readable(ea(r), 16);
       if (at == 0) return L.Status_fault;
       const type = code64() ? get64(load<u16>(r, L.Rec_dst)) : get64(load<u16>(r, L.Rec_dst)) & 0xffffffff;
-      // there are no process-context identifiers but 0
-      if (type > 3 || load<u64>(at) >> 12 != 0 || (type < 2 && load<u64>(at) != 0)) return failed(gp(0));
+      const id = load<u64>(at);
+      if (type > 3 || id >> 12 != 0 || (type < 2 && id != 0 && (get64(L.Vp_cr4) & PCIDE) == 0)) return failed(gp(0));
       if (type == 0 && !canonical(load<u64>(at, 8))) return failed(gp(0));
       if (type == 0) invalidatePage(load<u64>(at, 8));
       else flushTlb(type == 2);
@@ -227,10 +203,10 @@ export function system(r: i32): i32 {
       if (at == 0) return L.Status_fault;
       const v = load<u32>(at);
       if ((v & 0xffff0000) != 0) return failed(gp(0));
-      set32(L.Vp_mxcsr, v);
+      setMxcsr(v);
       return L.Status_next;
     }
-    case L.System_stmxcsr: return write(ea(r), 4, u64(get32(L.Vp_mxcsr))) ? L.Status_next : L.Status_fault;
+    case L.System_stmxcsr: return write(ea(r), 4, u64(mxcsr())) ? L.Status_next : L.Status_fault;
     case L.System_xgetbv:
       if ((get64(L.Vp_cr4) & 0x40000) == 0) return failed(ud());
       if (u32(gpr(1)) != 0) return failed(gp(0));
@@ -505,6 +481,9 @@ function sysexit(r: i32): i32 {
   return L.Status_redispatch;
 }
 
+/** CR4.PCIDE. */
+const PCIDE: u64 = 0x20000;
+
 // ---- control registers -----------------------------------------------------------------------------------------------------------
 
 /** A control register that is none is #UD whatever the level. */
@@ -538,7 +517,7 @@ export function setCr0(value: u64): i32 {
       efer |= 0x400;
     } else if ((get64(L.Vp_cr4) & 0x20) != 0 && !pointersValid(get64(L.Vp_cr3))) return gp(0);
   } else if ((v & 0x80000000) == 0 && (old & 0x80000000) != 0) {
-    if (code64()) return gp(0);
+    if (code64() || (get64(L.Vp_cr4) & PCIDE) != 0) return gp(0);
     efer &= ~u64(0x400);
   }
   set64(L.Vp_efer, efer);
@@ -560,6 +539,8 @@ function movToCr(r: i32): i32 {
       break;
     case 2: set64(L.Vp_cr2, v); break;
     case 3:
+      // the TLB keeps one address space: "no flush" is a hint that is not taken (SDM vol. 3, "Process-Context Identifiers")
+      if ((get64(L.Vp_cr4) & PCIDE) != 0) v &= 0x7fffffffffffffff;
       if (longMode() && (v & 0xffffff0000000000) != 0) return failed(gp(0));
       if (pagingPae(get64(L.Vp_cr4)) && !pointersValid(v)) return failed(gp(0));
       set64(L.Vp_cr3, v);
@@ -567,12 +548,14 @@ function movToCr(r: i32): i32 {
       break;
     case 4: {
       // VME PVI TSD DE PSE PAE MCE PGE PCE OSFXSR OSXMMEXCPT UMIP FSGSBASE OSXSAVE SMEP SMAP
-      if ((v & ~u64(0x350fff)) != 0) return failed(gp(0));
+      const known = (get32(L.Vp_features) & L.CpuFeature_pcid) != 0 ? 0x350fff | PCIDE : u64(0x350fff);
+      if ((v & ~known) != 0) return failed(gp(0));
       const old = get64(L.Vp_cr4);
+      if ((v & ~old & PCIDE) != 0 && (!longMode() || (get64(L.Vp_cr3) & 0xfff) != 0)) return failed(gp(0));
       if (longMode() && (v & 0x20) == 0) return failed(gp(0));
       if (((old ^ v) & 0xb0) != 0 && pagingPae(v) && !pointersValid(get64(L.Vp_cr3))) return failed(gp(0));
       set64(L.Vp_cr4, v);
-      if (((old ^ v) & 0x3100b0) != 0) flushTlb(true);
+      if (((old ^ v) & (0x3100b0 | PCIDE)) != 0) flushTlb(true);
       updateMode();
       break;
     }
@@ -647,6 +630,7 @@ function portIo(r: i32): i32 {
   const size = bits == 8 ? 1 : bits == 16 ? 2 : 4;
   const port = (op & 8) != 0 ? i32(gpr(2) & 0xffff) : i32(load<u8>(r, L.Rec_imm));
   if (!portAllowed(port, size)) return L.Status_fault;
+  touchPort(port, size);
   if (i32(load<u8>(r, L.Rec_src2)) == L.System_in) setRegister(L.Vp_gpr, size * 8, u64(u32(hostPortIn(port, size))));
   else {
     hostPortOut(port, size, i32(gpr(0)) & (size == 4 ? -1 : (1 << (size * 8)) - 1));

@@ -143,7 +143,7 @@ export function vectorFloat(code: i32, a: v128, b: v128): i32 {
   const mxcsr = get32(L.Vp_mxcsr);
   F.begin(mxcsr);
   if (op <= L.FloatOp_div) {
-    const ordinary = (mxcsr & 0xffc0) == 0x1f80, inexact = (mxcsr & 0x20) != 0;
+    const ordinary = (mxcsr & (L.MXCSR_STRICT | 0xffc0)) == 0x1f80, inexact = (mxcsr & 0x20) != 0;
     for (let i = 0; i < n; i++) {
       const x = get(ra, i, wide), y = get(rb, i, wide);
       if (ordinary && (wide ? quick64(op, x, y, inexact) : quick32(op, x, y, inexact))) put(ra, i, wide, quick);

@@ -3,7 +3,6 @@ import { VP } from "./env";
 import * as L from "./layout";
 import { plainWritable, reachesHole, stackAccess, write } from "./mmu";
 import { get64, gpr, set16, get16, ud } from "./state";
-import { pendingException } from "./x87-stack";
 import { aes, carrylessMultiply, sha1, sha256message } from "./vector-crypto";
 
 /** MASKMOVDQU, MASKMOVQ: bytes of the first operand whose mask byte has its top bit set go to [rDI]. */
@@ -30,7 +29,6 @@ export function vector(r: i32): i32 {
   switch (i32(load<u8>(r, L.Rec_src2))) {
     case L.VectorProcedure_maskmovdqu: return maskmov(r, 16);
     case L.VectorProcedure_maskmovq: {
-      if (pendingException()) return L.Status_fault;
       const status = maskmov(r, 8);
       if (status == L.Status_next) {
         set16(L.Vp_ftw, 0xff);
