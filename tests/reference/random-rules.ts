@@ -6,8 +6,6 @@ import type { Instruction } from "../../src/cpu/decode/decode.js";
 import { EXTRA_FEATURES, FEATURES } from "../../src/cpu/vp/cpuid.js";
 import { effectiveAddress } from "./effective-address.js";
 import { is0f, isMemory, type Parts, regOf } from "./instruction-bytes.js";
-import { At, Outcome } from "./user-case.js";
-import type { Compared } from "./user-difference.js";
 
 export interface Rule {
   readonly name: string;
@@ -79,7 +77,7 @@ export const NOT_ADVERTISED: readonly (Rule & { readonly features: readonly stri
   { name: "SERIALIZE", features: ["serialize"], matches: (p) => is0f01(p, 0xe8) && p.repeat === 0 },
   { name: "XSUSLDTRK, XRESLDTRK", features: ["tsxldtrk"], matches: (p) => is0f01(p, 0xe8, 0xe9) && p.repeat === 0xf2 },
   { name: "RDPKRU", features: ["pku"], matches: (p) => is0f01(p, 0xee) },
-  { name: "XTEST: may be there although CPUID hides it", features: [], matches: (p) => is0f01(p, 0xd6) },
+  { name: "XTEST, XEND: may be there although CPUID hides them", features: [], matches: (p) => is0f01(p, 0xd5, 0xd6) },
   {
     name: "XBEGIN, XABORT: may be there although CPUID hides them",
     features: [],
@@ -110,49 +108,3 @@ for (const { features, name } of NOT_ADVERTISED)
   for (const f of features)
     if (f in FEATURES || f in EXTRA_FEATURES)
       throw new Error(`rule "${name}": our CPUID has ${f}, so it must be implemented`);
-
-/** Differences of outcomes that the manuals leave open. */
-export interface OutcomeRule {
-  readonly name: string;
-  readonly applies: (c: Compared, trap: number, ourTrap: number) => boolean;
-}
-const isMemoryFault = (trap: number): boolean => trap >= 12 && trap <= 14;
-const bothFault = (trap: number, ourTrap: number): boolean => isMemoryFault(trap) && isMemoryFault(ourTrap);
-const isX87 = (c: Compared, opcode: number, ...regs: readonly number[]): boolean => {
-  const o = c.instruction;
-  return o?.row.form === "x87" && o.row.opcode === opcode && o.memory && regs.includes((o.modrm >> 3) & 7);
-};
-const mnemonic = (c: Compared): string => c.instruction?.row.mnemonic ?? "";
-export const OPEN: readonly OutcomeRule[] = [
-  {
-    name: "IRET, far calls and returns: which slot of the stack faults first",
-    applies: (c, trap, ourTrap) => bothFault(trap, ourTrap) && ["iret", "ret far", "call far"].includes(mnemonic(c)),
-  },
-  {
-    name: "indirect CALL to a non-canonical address: it has pushed, or faulted in that, before",
-    applies: (c, trap, ourTrap) => bothFault(trap, ourTrap) && c.instruction?.row.form === "callIndirect",
-  },
-  {
-    name: "x87 environments and images, operands of 80 bits: which part faults first, and what has been stored then",
-    applies: (c, trap, ourTrap) =>
-      bothFault(trap, ourTrap) &&
-      (["fxsave", "fxrstor"].includes(mnemonic(c)) ||
-        isX87(c, 0xd9, 4, 6) ||
-        isX87(c, 0xdd, 4, 6) ||
-        isX87(c, 0xdb, 5, 7) ||
-        isX87(c, 0xdf, 4, 6)),
-  },
-  {
-    name: "MASKMOV: faults of bytes that it does not write",
-    applies: (c, trap) => isMemoryFault(trap) && mnemonic(c).startsWith("maskmov"),
-  },
-  {
-    name: "CD 01: taken like F1, without a look at the gate's level (still to be made right in interrupt.ts)",
-    applies: (c, trap, ourTrap) =>
-      mnemonic(c) === "int" && c.instruction!.immLow === 1 && trap === 13 && ourTrap === Outcome.completed,
-  },
-  {
-    name: "XGETBV of XINUSE, which our CPUID does not have",
-    applies: (c) => mnemonic(c) === "xgetbv" && c.before.getUint32(c.at + At.gpr + 8, true) === 1,
-  },
-];

@@ -29,7 +29,7 @@ const HANDLER_BYTES = 16;
 const SYSCALL_HANDLER = 256;
 const CODE_USER = 0x33;
 const DATA_USER = 0x2b;
-/** Linux's GDT from selector 8 on; what it fills for each processor or thread is left empty. */
+/** Linux's GDT from selector 8 on; what it fills for each thread is left empty. */
 const DESCRIPTORS: readonly (readonly [high: number, low: number])[] = [
   [0x00cf9b00, 0xffff],
   [0x00af9b00, 0xffff],
@@ -40,6 +40,8 @@ const DESCRIPTORS: readonly (readonly [high: number, low: number])[] = [
   [0, 0],
   [0x00008b00, (TSS << 16) | 0x67],
   [0xffff8000, 0],
+  ...Array<[number, number]>(5).fill([0, 0]),
+  [0x0040f500, 0],
 ];
 const TF = 0x100;
 const IF = 0x200;

@@ -61,7 +61,10 @@ function prepare(): void {
 /** Opcodes of the two-byte map that are no instruction and have no ModRM. */
 const WITHOUT_MODRM = new Set([0x04, 0x0a, 0x0c, 0x0e, 0x0f, 0x24, 0x25, 0x26, 0x27, 0x36, 0x37, 0xaa]);
 let unknownRows = 0;
-/** The shape of an opcode that the table does not have (as Intel's processors read it): ModRM, and an immediate in map 0F 3A. */
+/**
+ * The shape of an opcode that the table does not have (as Intel's processors read it): ModRM, and an immediate in map 0F 3A. Behind
+ * VEX, where a processor without AVX has hardly any opcodes, there is nothing more to read.
+ */
 function unknownRow(map: number, opcode: number): Row {
   return {
     mnemonic: "(bad)",
@@ -71,8 +74,8 @@ function unknownRow(map: number, opcode: number): Row {
     reg: undefined,
     rm: undefined,
     mod: undefined,
-    modrm: map > 1 || !WITHOUT_MODRM.has(opcode),
-    operands: (map & 3) === 3 ? ["Ib"] : [],
+    modrm: map < 4 && (map > 1 || !WITHOUT_MODRM.has(opcode)),
+    operands: map === 3 ? ["Ib"] : [],
     define: () => {},
     form: "",
     options: { width: 32, unknown: true },
@@ -159,11 +162,7 @@ export class Decoder {
     let map = 0;
     // C4 and C5 are LES and LDS outside 64-bit code, with a memory operand
     if ((b === 0xc4 || b === 0xc5) && (code === 64 || (at < limit && bytes[at]! >= 0xc0))) {
-      if (o.rex !== 0) {
-        o.length = at - start;
-        return "undefined";
-      }
-      unknown = opsize || o.lock || o.repeat !== 0;
+      unknown = opsize || o.lock || o.repeat !== 0 || o.rex !== 0;
       // the fields R, X, B and vvvv are inverted (SDM vol. 2, "The VEX Prefix")
       const three = b === 0xc4;
       if (at + (three ? 3 : 2) > limit) return short();
