@@ -13,7 +13,7 @@ export function effectiveAddress(o: Instruction, view: DataView, at: number): bi
     a += (BigInt.asIntN(o.width, register(reg)) / bits) * (bits / 8n);
   }
   if (o.row.operands.some((x) => x[0] === "O")) a = (BigInt(o.dispHigh) << 32n) | BigInt(o.disp >>> 0);
-  if (o.addressWidth === 32) a = BigInt.asUintN(32, a);
+  if (o.addressWidth !== 64) a = BigInt.asUintN(32, a);
   if (o.segment === 4) a += view.getBigUint64(at + At.fsBase, true);
   if (o.segment === 5) a += view.getBigUint64(at + At.gsBase, true);
   return BigInt.asUintN(64, a);

@@ -19,7 +19,7 @@ export interface Parts {
 }
 
 /** @returns undefined where there are 15 bytes or more without an opcode */
-export function partsOf(bytes: Uint8Array, start: number): Parts | undefined {
+export function partsOf(bytes: Uint8Array, start: number, code: 32 | 64): Parts | undefined {
   let at = start;
   let opsize = false;
   let lock = false;
@@ -29,7 +29,7 @@ export function partsOf(bytes: Uint8Array, start: number): Parts | undefined {
   for (;;) {
     if (at - start >= 15) return undefined;
     b = bytes[at++]!;
-    if (b >= 0x40 && b <= 0x4f) {
+    if (code === 64 && b >= 0x40 && b <= 0x4f) {
       rex = b;
       continue;
     }
@@ -49,14 +49,16 @@ export function partsOf(bytes: Uint8Array, start: number): Parts | undefined {
     opcode: b,
     modrm: bytes[at]!,
   });
-  if (b === 0xc4 || b === 0xc5) {
+  // outside 64-bit mode, LES, LDS, BOUND and AAD have these places, but for register forms of ModRM
+  const prefix = code === 64 || bytes[at]! >= 0xc0;
+  if ((b === 0xc4 || b === 0xc5) && prefix) {
     const map = b === 0xc4 ? bytes[at++]! & 31 : 1;
     b = bytes[at + 1]!;
     at += 2;
     return part("vex", map);
   }
-  if (b === 0x62) return part("evex");
-  if (b === 0xd5) return part("rex2");
+  if (b === 0x62 && prefix) return part("evex");
+  if (b === 0xd5 && code === 64) return part("rex2");
   // XOP: as POP's group, with a map number from 8 on where ModRM would be
   if (b === 0x8f && (bytes[at]! & 0x1f) >= 8) return part("xop");
   if (b !== 0x0f) return part("legacy");

@@ -5,7 +5,16 @@ import { WINDOW, WINDOW_BYTES, WINDOW_END } from "./user-case.js";
 import type { Random } from "./values.js";
 
 forms();
-const table: readonly Row[] = rows.filter((r) => !r.options.not64);
+const table: Readonly<Record<32 | 64, readonly Row[]>> = {
+  64: rows.filter((r) => !r.options.not64),
+  // what is not in 64-bit code first of all
+  32: [
+    ...rows.filter((r) => !r.options.only64),
+    ...Array<Row[]>(10)
+      .fill(rows.filter((r) => r.options.not64))
+      .flat(),
+  ],
+};
 const PREFIXES = [0x66, 0x67, 0xf0, 0xf2, 0xf3, 0x2e, 0x36, 0x3e, 0x26, 0x64, 0x65];
 const OPERAND_PREFIXES = [0x66, 0xf2, 0xf3];
 
@@ -23,9 +32,11 @@ class Writer {
   readonly random: Random;
   /** Address of the first byte. */
   readonly at: number;
-  constructor(random: Random, at: number) {
+  readonly code: 32 | 64;
+  constructor(random: Random, at: number, code: 32 | 64) {
     this.random = random;
     this.at = at;
+    this.code = code;
   }
   put(...bytes: number[]): void {
     this.bytes.push(...bytes);
@@ -40,7 +51,7 @@ class Writer {
     for (let n = this.random.below(most + 1); n > 0; n--) this.put(this.random.pick(from));
   }
   rex(): void {
-    if (this.random.below(2) === 0) this.put(0x40 | (this.random.u32() & 15));
+    if (this.code === 64 && this.random.below(2) === 0) this.put(0x40 | (this.random.u32() & 15));
   }
   map(map: number): void {
     if (map > 0) this.put(0x0f);
@@ -62,7 +73,8 @@ class Writer {
       }
     } else if (mod === 0 && (modrm & 7) === 5) {
       const to = WINDOW + random.below(WINDOW_BYTES);
-      this.little(random.below(4) === 0 ? random.u32() : to - (this.at + this.bytes.length + 4), 4);
+      const from = this.code === 64 ? this.at + this.bytes.length + 4 : 0;
+      this.little(random.below(4) === 0 ? random.u32() : to - from, 4);
       return;
     }
     if (mod === 1) this.put((random.below(4) === 0 ? random.u32() : (random.below(9) - 4) * 8) & 0xff);
@@ -75,8 +87,9 @@ class Writer {
     while (this.bytes.length < 32) this.byte();
   }
   /** An instruction of the table, with operands of any kind. */
-  row(row: Row): void {
+  row(): void {
     const { random } = this;
+    const row = random.pick(table[this.code]);
     if (random.below(4) === 0) this.put(random.pick(PREFIXES));
     if (row.prefix && row.map < 4) this.put(row.prefix);
     if (row.options.lock && random.below(4) === 0) this.put(0xf0);
@@ -114,11 +127,11 @@ const GENERATORS: Readonly<Record<string, { readonly weight: number; readonly wr
       w.modrm();
     },
   },
-  row: { weight: 8, write: (w) => w.row(w.random.pick(table)) },
+  row: { weight: 8, write: (w) => w.row() },
   mutated: {
     weight: 4,
     write: (w) => {
-      w.row(w.random.pick(table));
+      w.row();
       const { bytes, random } = w;
       const at = random.below(bytes.length);
       switch (random.below(4)) {
@@ -140,7 +153,7 @@ const GENERATORS: Readonly<Record<string, { readonly weight: number; readonly wr
     weight: 2,
     write: (w) => {
       for (let n = 6 + w.random.below(11); n > 0; n--) w.put(w.random.pick(PREFIXES.filter((p) => p !== 0xf0)));
-      w.row(w.random.pick(table));
+      w.row();
     },
   },
   vex: {
@@ -160,7 +173,7 @@ const GENERATORS: Readonly<Record<string, { readonly weight: number; readonly wr
     weight: 3,
     write: (w) => {
       w.put(0xf0);
-      w.row(w.random.pick(table));
+      w.row();
     },
   },
   rex: {
@@ -170,7 +183,7 @@ const GENERATORS: Readonly<Record<string, { readonly weight: number; readonly wr
       w.prefixes(2);
       w.rex();
       w.rex();
-      w.row(w.random.pick(table));
+      w.row();
     },
   },
   operandPrefixes: {
@@ -198,9 +211,10 @@ const names = Object.keys(GENERATORS).flatMap((n) => Array<string>(GENERATORS[n]
 export function randomInstruction(
   random: Random,
   at: number,
+  code: 32 | 64,
 ): { readonly generator: string; readonly bytes: number[] } {
   const generator = random.pick(names);
-  const w = new Writer(random, at);
+  const w = new Writer(random, at, code);
   GENERATORS[generator]!.write(w);
   w.tail();
   return { generator, bytes: w.bytes.slice(0, 32) };

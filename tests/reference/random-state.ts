@@ -1,7 +1,16 @@
 /** Random registers and memory for a case of the random test: addresses often lead somewhere, and often do not. */
 import { value } from "./integer-encoding.js";
 import { randomInstruction, windowAddress } from "./random-instructions.js";
-import { At, DATA_PAGE, RECORD_BYTES, type Records, USER_CODE, USER_CODE_END, WINDOW_BYTES } from "./user-case.js";
+import {
+  At,
+  COMPATIBILITY,
+  DATA_PAGE,
+  RECORD_BYTES,
+  type Records,
+  USER_CODE,
+  USER_CODE_END,
+  WINDOW_BYTES,
+} from "./user-case.js";
 import { fill, Random } from "./values.js";
 import { extended } from "./x87-values.js";
 
@@ -57,17 +66,22 @@ function mxcsr(random: Random): number {
   return v;
 }
 
-/** Case number `index` of the run `seed`, the same in every run. @returns the generator's name */
-export function addRandomCase(records: Records, seed: number, index: number): string {
+/**
+ * Case number `index` of the run `seed`, the same in every run; one in six is 32-bit code.
+ * @returns the generator's name
+ */
+export function addRandomCase(records: Records, seed: number, index: number, compatibility: boolean): string {
   const random = new Random(Math.imul(seed, 0x9e3779b1) ^ Math.imul(index, 0x85ebca6b));
   const { view, bytes } = records;
   const at = records.count++ * RECORD_BYTES;
   bytes.fill(0, at, at + RECORD_BYTES);
   const start = startAddress(random);
-  const { generator, bytes: code } = randomInstruction(random, start);
-  bytes.set(code, at);
+  const code = compatibility && index % 6 === 5 ? 32 : 64;
+  const { generator, bytes: instruction } = randomInstruction(random, start, code);
+  bytes.set(instruction, at);
+  if (code === 32) view.setUint32(at + At.options, COMPATIBILITY, true);
   view.setBigUint64(at + At.rip, BigInt(start), true);
-  for (let i = 0; i < 16; i++) view.setBigUint64(at + At.gpr + i * 8, register(random), true);
+  for (let i = 0; i < 16; i++) view.setBigUint64(at + At.gpr + i * 8, BigInt.asUintN(code, register(random)), true);
   // a signal's return sets no others
   let flags = 0x202 | (random.u32() & 0x8d5);
   if (random.below(8) === 0) flags |= 0x400;

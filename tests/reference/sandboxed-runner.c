@@ -29,7 +29,7 @@
 #include <unistd.h>
 
 enum { CODE_BYTES = 32, WINDOW_BYTES = 512, PAGE = 4096 };
-enum { SKIP = 1 };
+enum { SKIP = 1, COMPATIBILITY = 2 };
 enum { COMPLETED = -1, RAN_AWAY = -2, DIED = -3, NOT_RUN = -4, SYSTEM_CALL = 0x100 };
 
 struct test_case {
@@ -124,7 +124,8 @@ static void begin(const struct test_case *c, ucontext_t *u) {
   for (int i = 0; i < 16; i++) g[order[i]] = (greg_t)c->gpr[i];
   g[REG_RIP] = (greg_t)c->rip;
   g[REG_EFL] = (greg_t)(c->rflags | 0x100);
-  g[REG_CSGSFS] = (greg_t)(0x33 | 0x2bul << 48);
+  const int narrow = (c->options & COMPATIBILITY) != 0;
+  g[REG_CSGSFS] = (greg_t)((narrow ? 0x23 : 0x33) | 0x2bul << 48);
   uint8_t *fx = (uint8_t *)u->uc_mcontext.fpregs;
   memcpy(fx, c->fx, 416);
   uint32_t magic;
@@ -133,6 +134,8 @@ static void begin(const struct test_case *c, ucontext_t *u) {
   uint64_t parts = 3;
   if (magic == FRAME_MAGIC) memcpy(fx + 512, &parts, 8);
   set_bases(c->fs_base, c->gs_base);
+  /* a flat segment; the null selectors of 64-bit programs reach nothing outside 64-bit mode */
+  if (narrow) __asm__ volatile("mov %0, %%ds; mov %0, %%es; mov %0, %%fs; mov %0, %%gs" ::"r"(0x2b));
 }
 
 static void on_signal(int number, siginfo_t *info, void *context) {

@@ -45,6 +45,15 @@ export function undefinedFlags(row: Row, width: number, count: number): number {
     case "lzcnt":
     case "tzcnt":
       return OF | SF | AF | PF;
+    case "aaa":
+    case "aas":
+      return OF | SF | ZF | PF;
+    case "aad":
+    case "aam":
+      return OF | AF | CF;
+    case "daa":
+    case "das":
+      return OF;
     case "andn":
     case "blsr":
     case "blsmsk":

@@ -54,8 +54,11 @@ export const At = {
 export const Outcome = { completed: -1, ranAway: -2, died: -3, notRun: -4, systemCall: 0x100 } as const;
 export const outcomeName = (n: number): string =>
   Object.entries(Outcome).find(([, value]) => value === n)?.[0] ?? `vector ${n}`;
-/** The case is for the engine only. */
+/** Bits of the options: the case is for the engine only; it is 32-bit code in compatibility mode. */
 export const SKIP_NATIVE = 1;
+export const COMPATIBILITY = 2;
+export const codeSize = (view: DataView, at: number): 32 | 64 =>
+  (view.getUint32(at + At.options, true) & COMPATIBILITY) !== 0 ? 32 : 64;
 
 /** A fixed number of cases one behind the other, after their number. */
 export class Records {
@@ -88,4 +91,18 @@ export function runSandboxed(records: Records): Uint8Array {
   if (status !== 0 || stdout.length !== size)
     throw new Error(`sandboxed runner: status ${status}, signal ${signal}, ${stdout.length} of ${size} bytes`);
   return stdout;
+}
+
+/** Whether this system runs 32-bit code: Linux can be told not to. */
+export function compatibilityMode(): boolean {
+  const nop = new Records(1);
+  nop.count = 1;
+  nop.bytes[0] = 0x90;
+  const { view } = nop;
+  view.setUint32(At.options, COMPATIBILITY, true);
+  view.setUint32(At.rip, USER_CODE, true);
+  view.setUint32(At.rflags, 0x202, true);
+  view.setUint32(At.mxcsr, 0x1f80, true);
+  const outcome = runSandboxed(nop);
+  return new DataView(outcome.buffer, outcome.byteOffset).getInt32(At.trap, true) === Outcome.completed;
 }

@@ -172,7 +172,7 @@ export function userDifference(c: Compared): string {
     const d = i === 4 && compatibility ? half("esp", At.gpr + 32) : word(`r${i}`, At.gpr + i * 8);
     if (d !== "") return d;
   }
-  const rip = word("rip", At.rip);
+  const rip = compatibility ? half("ip", At.rip) || half("eip", At.rip + 2) : word("rip", At.rip);
   if (rip !== "") return rip;
   let mask = flagMask(c, trap) & ~TF_RF;
   if (isX87(row)) {

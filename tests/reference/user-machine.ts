@@ -5,6 +5,7 @@ import { loadRuntime, silentHost } from "../bare/bare-machine.js";
 import {
   At,
   CODE_BYTES,
+  codeSize,
   DATA_PAGE,
   FX_BYTES,
   Outcome,
@@ -28,6 +29,7 @@ const HANDLER_BYTES = 16;
 /** Behind those of the vectors: where SYSCALL goes. */
 const SYSCALL_HANDLER = 256;
 const CODE_USER = 0x33;
+const CODE_USER32 = 0x23;
 const DATA_USER = 0x2b;
 /** Linux's GDT from selector 8 on; what it fills for each thread is left empty. */
 const DESCRIPTORS: readonly (readonly [high: number, low: number])[] = [
@@ -107,11 +109,22 @@ export class UserMachine {
     vp.runtime.resetTlb();
   }
 
-  /** Runs the cases; the outcomes come in records of the same kind. */
-  run(records: Records): Uint8Array {
+  /**
+   * Runs the cases; the outcomes come in records of the same kind.
+   * @param first number of the first case
+   * @param progress [0] becomes the number of the case that is being run
+   */
+  run(records: Records, first: number, progress: Int32Array): Uint8Array {
     const out = records.bytes.slice(0, records.count * RECORD_BYTES);
     const o = new DataView(out.buffer);
-    for (let i = 0; i < records.count; i++) this.#one(out, o, i * RECORD_BYTES);
+    for (let i = 0; i < records.count; i++) {
+      Atomics.store(progress, 0, first + i);
+      try {
+        this.#one(out, o, i * RECORD_BYTES);
+      } catch (error) {
+        throw new Error(`CASE=${first + i}: the engine has thrown`, { cause: error });
+      }
+    }
     return out;
   }
 
@@ -170,19 +183,22 @@ export class UserMachine {
   #load(out: Uint8Array, o: DataView, at: number): void {
     const vp = this.#vp;
     const { base } = vp;
+    const narrow = codeSize(o, at) === 32;
+    const flat = { ...FLAT_DATA, selector: DATA_USER, attributes: FLAT_DATA.attributes | 0x60 };
+    const none = { selector: 0, attributes: SegAttr.unusable, limit: 0, base: 0 };
     vp.setSegment(SegIndex.cs, {
-      selector: CODE_USER,
-      attributes: 0xfb | SegAttr.long | SegAttr.granular,
+      selector: narrow ? CODE_USER32 : CODE_USER,
+      attributes: 0xfb | (narrow ? SegAttr.big : SegAttr.long) | SegAttr.granular,
       limit: 0xffffffff,
       base: 0,
     });
-    vp.setSegment(SegIndex.ss, { ...FLAT_DATA, selector: DATA_USER, attributes: FLAT_DATA.attributes | 0x60 });
-    for (const s of [SegIndex.ds, SegIndex.es, SegIndex.fs, SegIndex.gs])
-      vp.setSegment(s, { selector: 0, attributes: SegAttr.unusable, limit: 0, base: 0 });
+    vp.setSegment(SegIndex.ss, flat);
+    for (const s of [SegIndex.ds, SegIndex.es, SegIndex.fs, SegIndex.gs]) vp.setSegment(s, narrow ? flat : none);
     for (const [seg, from] of [
       [SegIndex.fs, At.fsBase],
       [SegIndex.gs, At.gsBase],
     ] as const) {
+      if (narrow) break;
       const value = o.getBigUint64(at + from, true);
       vp.setRegister64(Vp.seg + seg * 16 + 8, value);
       vp.setRegister64(Vp.segBase + seg * 8, value);

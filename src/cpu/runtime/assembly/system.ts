@@ -369,7 +369,14 @@ function popf(r: i32): i32 {
 function pushSeg(r: i32): i32 {
   const op = (load<u32>(r, L.Rec_link) >> 16) & 0xff;
   const seg = op >= 0xa0 ? (op == 0xa0 ? L.SegIndex_fs : L.SegIndex_gs) : i32(op >> 3) & 3;
-  return pushValue(u64(S.selector(seg)), width(r) >> 3) ? L.Status_next : L.Status_fault;
+  const size = width(r) >> 3;
+  if (size != 4) return pushValue(u64(S.selector(seg)), size) ? L.Status_next : L.Status_fault;
+  // of a slot of 32 bits, the upper half is left alone (SDM vol. 2, PUSH, of newer processors)
+  const sp = (gpr(4) - 4) & stackMask();
+  stackAccess(true);
+  if (!write(stackBase() + sp, 2, u64(S.selector(seg)))) return L.Status_fault;
+  setStack(sp);
+  return L.Status_next;
 }
 function popSeg(r: i32): i32 {
   const op = (load<u32>(r, L.Rec_link) >> 16) & 0xff;
@@ -672,13 +679,16 @@ function crc32(r: i32): i32 {
 }
 function bound(r: i32): i32 {
   const bits = width(r), size = bits >> 3;
-  const at = readable(ea(r), 2 * size);
-  if (at == 0) return L.Status_fault;
   const reg = get64(load<u16>(r, L.Rec_dst));
-  const inside = bits == 32
-    ? i32(reg) >= load<i32>(at) && i32(reg) <= load<i32>(at, 4)
-    : i16(reg) >= load<i16>(at) && i16(reg) <= load<i16>(at, 2);
-  return inside ? L.Status_next : failed(fault(5, -1));
+  // one after the other: the upper bound is not read for an index below the lower one
+  for (let i = 0; i < 2; i++) {
+    const at = readable(ea(r) + u64(i * size), size);
+    if (at == 0) return L.Status_fault;
+    const limit = bits == 32 ? load<i32>(at) : i32(load<i16>(at));
+    const index = bits == 32 ? i32(reg) : i32(i16(reg));
+    if (i == 0 ? index < limit : index > limit) return failed(fault(5, -1));
+  }
+  return L.Status_next;
 }
 function arpl(r: i32): i32 {
   if (!protectedMode()) return failed(ud());
