@@ -4,48 +4,12 @@ import { test } from "node:test";
 import { forms, lookupForm, operationWidths } from "../../src/cpu/isa/forms.js";
 import { type Row, rows } from "../../src/cpu/isa/table.js";
 import { addIntegerCase, type CaseOptions, shapesOf } from "./integer-encoding.js";
+import { notInIntegerTest } from "./isa-coverage.js";
 import { Batch, CASE_BYTES, difference, EngineRunner, Field, nativeProgram, runNative } from "./native-runner.js";
 import { ALL, shiftCount, undefinedFlags } from "./undefined-flags.js";
 import { Random } from "./values.js";
 
 forms();
-
-/** Procedures of the runtime that a user program can run here; the others need privilege, a port, or time. */
-const TESTED_PROCEDURES = new Set([
-  "pushf",
-  "popf",
-  "enter",
-  "loop",
-  "loope",
-  "loopne",
-  "jcxz",
-  "xlat",
-  "cmpxchg8b",
-  "crc32",
-  "movsb",
-  "movs",
-  "cmpsb",
-  "cmps",
-  "stosb",
-  "stos",
-  "lodsb",
-  "lods",
-  "scasb",
-  "scas",
-]);
-/** Rows that are tested elsewhere or otherwise, with the reason. */
-function elsewhere(row: Row): string | undefined {
-  if (row.options.not64) return "not in 64-bit mode: bare-machine tests";
-  if (row.options.sse || row.operands.some((o) => /^[VWPQ]/.test(o)) || row.mnemonic === "emms")
-    return "vector: sse.test";
-  if (row.form === "x87" || row.mnemonic === "fwait") return "x87.test";
-  if (row.options.selector !== undefined && !TESTED_PROCEDURES.has(row.mnemonic))
-    return "system: the real kernel, bare-machine tests";
-  if (row.map === 1 && row.opcode === 0x0d) return "PREFETCHW: its register form is #UD on AMD, a NOP on Intel";
-  if (row.mnemonic.startsWith("clflush") || row.mnemonic === "clwb" || row.mnemonic === "clflush")
-    return "no effect to see";
-  return undefined;
-}
 
 const COUNT = Number(process.env.CASES ?? 24);
 const only = process.env.ONLY === undefined ? undefined : new RegExp(process.env.ONLY);
@@ -61,7 +25,7 @@ test("integer instructions do what this machine's processor does", {
   const defined = new Set<string>();
   for (const row of rows) {
     if (only !== undefined && !only.test(row.mnemonic)) continue;
-    const reason = elsewhere(row);
+    const reason = notInIntegerTest(row);
     if (reason !== undefined) {
       otherwise.set(reason, (otherwise.get(reason) ?? 0) + 1);
       continue;

@@ -35,8 +35,8 @@ export const NOT_NATIVE: readonly Rule[] = [
       (is0f(p, 0x00) && regOf(p) < 2),
   },
   {
-    name: "MOV SS: holds the single-step trap off (tests/bare/single-step.test)",
-    matches: (p) => p.kind === "legacy" && p.map === 0 && p.opcode === 0x8e && regOf(p) === 2,
+    name: "MOV SS, POP SS: hold the single-step trap off (tests/bare/single-step.test)",
+    matches: (p) => p.kind === "legacy" && p.map === 0 && ((p.opcode === 0x8e && regOf(p) === 2) || p.opcode === 0x17),
   },
   { name: "SYSENTER: loses RIP", matches: (p) => is0f(p, 0x34) },
   {
