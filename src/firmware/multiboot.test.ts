@@ -129,7 +129,8 @@ describe("multiboot", () => {
     refusal({ kernel: elf(32, { checksum: 1 }) }, "bad-kernel");
     refusal({ kernel: elf(32, { flags: 4 }) }, "bad-kernel");
     refusal({ kernel: elf(32, { flags: 8 }) }, "bad-kernel");
-    refusal({ kernel: elf(32, { gpa: 0x8000 }) }, "bad-kernel");
+    refusal({ kernel: elf(32, { gpa: 0x800 }) }, "bad-kernel");
+    refusal({ kernel: elf(32, { gpa: 0x9e800 }) }, "bad-kernel");
     refusal({ kernel: elf(32).subarray(0, 0x1800) }, "bad-kernel");
     refusal({ memoryBytes: 4 * MIB }, "not-enough-memory");
     refusal({ modules: [new Uint8Array(61 * MIB)] }, "not-enough-memory");

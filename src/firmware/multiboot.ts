@@ -18,7 +18,9 @@ const NEEDS_VIDEO = 1 << 2;
 const NEEDS_UNKNOWN = 0xfff8;
 
 const INFO = 0x9000;
-const INFO_END = 0xa0000;
+const INFO_END = 0x9f000;
+/** Below are the real mode's vectors and what a BIOS keeps. */
+const FIRST_FREE = 0x1000;
 const INFO_BYTES = 116;
 /** Offsets in the information, and the flags that say which fields are valid. */
 const Info = {
@@ -105,11 +107,18 @@ export function prepareMultiboot(o: MultibootOptions): BootImage {
     throw new BootError("bad-kernel", "the multiboot kernel is damaged: its parts lie outside it", "get it again");
   const kernelStart = Math.min(...kernel.segments.map((s) => s.gpa));
   const kernelEnd = Math.max(...kernel.segments.map((s) => s.gpa + s.memoryBytes));
-  if (kernelStart < MIB)
-    throw new BootError("bad-kernel", "the kernel is linked below 1 MiB", "link it at 1 MiB or above");
-
+  // a kernel below 1 MiB may lie where the information would be: that goes behind it then
+  const low = kernel.segments.filter((s) => s.memoryBytes > 0 && s.gpa < MIB);
+  const lowEnd = Math.max(0, ...low.map((s) => s.gpa + s.memoryBytes));
+  const informationAt = lowEnd > INFO ? Math.ceil(lowEnd / PAGE) * PAGE : INFO;
+  if (low.some((s) => s.gpa < FIRST_FREE) || informationAt >= INFO_END)
+    throw new BootError(
+      "bad-kernel",
+      `the kernel is linked at 0x${kernelStart.toString(16)}, where the machine's own tables are`,
+      "link it at 1 MiB or above",
+    );
   const modules: GuestWrite[] = [];
-  let next = kernelEnd;
+  let next = Math.max(kernelEnd, MIB);
   for (const bytes of o.modules) {
     const gpa = Math.ceil(next / PAGE) * PAGE;
     modules.push({ gpa, bytes });
@@ -123,16 +132,16 @@ export function prepareMultiboot(o: MultibootOptions): BootImage {
     );
   const inside = kernel.segments.filter((s) => s.bytes.length > 0).map((s) => ({ gpa: s.gpa, bytes: s.bytes }));
   return {
-    writes: [information(o, modules), ...o.acpi.writes, ...inside, ...modules],
+    writes: [information(o, modules, informationAt), ...o.acpi.writes, ...inside, ...modules],
     zeroes: kernel.segments
       .filter((s) => s.memoryBytes > s.bytes.length)
       .map((s) => ({ gpa: s.gpa + s.bytes.length, lengthBytes: s.memoryBytes - s.bytes.length })),
-    entry: { mode: "protected", rip: kernel.entry, eax: LOADER_MAGIC, ebx: INFO },
+    entry: { mode: "protected", rip: kernel.entry, eax: LOADER_MAGIC, ebx: informationAt },
   };
 }
 
 /** "Boot information format", with everything that it points to behind it. */
-function information(o: MultibootOptions, modules: readonly GuestWrite[]): GuestWrite {
+function information(o: MultibootOptions, modules: readonly GuestWrite[], at: number): GuestWrite {
   const encoder = new TextEncoder();
   const commandLine = encoder.encode(`${o.commandLine}\0`);
   const loader = encoder.encode("enlighten\0");
@@ -143,34 +152,34 @@ function information(o: MultibootOptions, modules: readonly GuestWrite[]): Guest
   const moduleAt = align4(loaderAt + loader.length);
   const mapAt = moduleAt + modules.length * MODULE_BYTES;
   const bytes = new Uint8Array(mapAt + map.length * MAP_ENTRY_BYTES);
-  if (INFO + bytes.length > INFO_END)
+  if (at + bytes.length > INFO_END)
     throw new BootError("command-line-too-long", "the command line or the modules are too many", "pass less");
   const view = new DataView(bytes.buffer);
-  const put = (at: number, value: number): void => view.setUint32(at, value, true);
+  const put = (offset: number, value: number): void => view.setUint32(offset, value, true);
   const hasModules = modules.length > 0 ? InfoFlag.modules : 0;
   put(Info.flags, InfoFlag.memory | InfoFlag.commandLine | hasModules | InfoFlag.memoryMap | InfoFlag.loaderName);
   put(Info.memLower, 640);
   put(Info.memUpper, (o.memoryBytes - MIB) / KIB);
-  put(Info.commandLine, INFO + commandAt);
+  put(Info.commandLine, at + commandAt);
   bytes.set(commandLine, commandAt);
-  put(Info.loaderName, INFO + loaderAt);
+  put(Info.loaderName, at + loaderAt);
   bytes.set(loader, loaderAt);
   put(Info.moduleCount, modules.length);
-  put(Info.moduleList, INFO + moduleAt);
+  put(Info.moduleList, at + moduleAt);
   modules.forEach(({ gpa, bytes: { length } }, i) => {
     put(moduleAt + i * MODULE_BYTES, gpa);
     put(moduleAt + i * MODULE_BYTES + 4, gpa + length);
     // its string: the command line's end, an empty text
-    put(moduleAt + i * MODULE_BYTES + 8, INFO + commandAt + commandLine.length - 1);
+    put(moduleAt + i * MODULE_BYTES + 8, at + commandAt + commandLine.length - 1);
   });
   put(Info.mapLength, map.length * MAP_ENTRY_BYTES);
-  put(Info.mapAddress, INFO + mapAt);
+  put(Info.mapAddress, at + mapAt);
   map.forEach((entry, i) => {
-    const at = mapAt + i * MAP_ENTRY_BYTES;
-    put(at, MAP_ENTRY_BYTES - 4);
-    put(at + 4, entry.base);
-    put(at + 12, entry.lengthBytes);
-    put(at + 20, entry.type);
+    const to = mapAt + i * MAP_ENTRY_BYTES;
+    put(to, MAP_ENTRY_BYTES - 4);
+    put(to + 4, entry.base);
+    put(to + 12, entry.lengthBytes);
+    put(to + 20, entry.type);
   });
-  return { gpa: INFO, bytes };
+  return { gpa: at, bytes };
 }

@@ -617,7 +617,8 @@ export class Partition {
     if (view.getUint32(base + Vp.shadow, true) === SHADOW_SS) return false;
     view.setUint32(base + Vp.debugHits, 0, true);
     const dr6 = base + Vp.dr + 6 * 8;
-    view.setUint32(dr6, view.getUint32(dr6, true) | (stepped ? DR6_BS : 0) | hits, true);
+    // B0..B3 are those of the last #DB, the others stay until the program clears them
+    view.setUint32(dr6, (view.getUint32(dr6, true) & ~15) | (stepped ? DR6_BS : 0) | hits, true);
     return true;
   }
   /** One instruction. */

@@ -5,9 +5,10 @@
 
 import type { Form } from "../isa/forms.js";
 import { Helper, type HelperName } from "../isa/runtime-calls.js";
-import type { BinaryOp, CompareOp, FlagName, Sem, Value, ValueType, Width } from "../isa/sem.js";
+import type { FlagName, Sem, Value, ValueType, Width } from "../isa/sem.js";
 import { FlagKind, REC_BYTES, Rec, Status, TLB_ENTRIES, TLB_WRITE, Vp } from "../layout.js";
-import { type FunctionBuilder, type MemOpName, Op, type OpName } from "../wasm/assembler.js";
+import type { FunctionBuilder, OpName } from "../wasm/assembler.js";
+import { EmittingSem, LOADS, type Local, Scratch, STORES } from "../wasm/emitting-sem.js";
 
 export interface LoopContext {
   readonly pc: number;
@@ -27,196 +28,48 @@ export interface LoopContext {
   readonly slowStore?: number;
 }
 
-interface Local extends Value {
-  readonly local: number;
-}
-
-/** Locals that the arms of one function share. */
-class Scratch {
-  readonly #f: FunctionBuilder;
-  readonly #pools = new Map<ValueType, number[]>();
-  readonly #used = new Map<ValueType, number>();
-  constructor(f: FunctionBuilder) {
-    this.#f = f;
-  }
-  reset(): void {
-    this.#used.clear();
-  }
-  take(type: ValueType): number {
-    let pool = this.#pools.get(type);
-    if (pool === undefined) this.#pools.set(type, (pool = []));
-    const n = this.#used.get(type) ?? 0;
-    this.#used.set(type, n + 1);
-    if (n === pool.length) pool.push(this.#f.local(type));
-    return pool[n]!;
-  }
-}
-
-const LOADS: Record<string, MemOpName> = {
-  "8s": "i32_load8_s",
-  "8u": "i32_load8_u",
-  "16s": "i32_load16_s",
-  "16u": "i32_load16_u",
-  "32s": "i32_load",
-  "32u": "i32_load",
-  "64s": "i64_load",
-  "64u": "i64_load",
-};
-const STORES: Record<number, MemOpName> = { 8: "i32_store8", 16: "i32_store16", 32: "i32_store", 64: "i64_store" };
 const REGISTER_FIELDS = [Rec.dst, Rec.src] as const;
 
-export class InterpreterSem implements Sem {
+export class InterpreterSem extends EmittingSem implements Sem {
   static readonly Scratch = Scratch;
   /** The definition has left by a jump: nothing follows. */
   ended = false;
-  readonly #f: FunctionBuilder;
-  readonly #form: Form;
   readonly #c: LoopContext;
-  readonly #scratch: Scratch;
-  /** Addresses of operands already computed: register offsets (i32) or linear addresses (i64). */
-  readonly #places: (number | undefined)[] = [];
   /** Address in the memory of an operand translated for writing. */
   readonly #rmw: (number | undefined)[] = [];
-  #effects = false;
   #stored = false;
 
   constructor(f: FunctionBuilder, form: Form, context: LoopContext) {
-    this.#f = f;
-    this.#form = form;
+    super(f, form, context.scratch ?? new Scratch(f));
     this.#c = context;
-    this.#scratch = context.scratch ?? new Scratch(f);
   }
-  get width(): Width {
-    return this.#form.width;
-  }
-  operandWidth(i: number): number {
-    return this.#form.operands[i]!.width;
-  }
-  isMemory(i: number): boolean {
-    const kind = this.#form.operands[i]!.kind;
-    return kind === "m" || kind === "x";
-  }
-
-  // ---- values ---------------------------------------------------------------------------------------------------------
-  #new(type: ValueType): Local {
-    const local = this.#scratch.take(type);
-    this.#f.set(local);
-    return { type, local };
-  }
-  #get(v: Value): void {
-    this.#f.get((v as Local).local);
-  }
-  #checkFault(): void {
-    if (this.#effects) throw new Error(`${this.#form.name}: a fault after an effect`);
-  }
-  const32(value: number): Value {
-    this.#f.i32(value);
-    return this.#new("i32");
-  }
-  const64(value: number): Value {
-    this.#f.i64(value);
-    return this.#new("i64");
-  }
-  constW(value: number): Value {
-    return this.width === 64 ? this.const64(value) : this.const32(value);
-  }
-  #apply(name: string, type: ValueType, ...args: Value[]): Value {
-    for (const a of args) this.#get(a);
-    if (!(name in Op)) throw new Error(`no opcode ${name}`);
-    this.#f.op(name as OpName);
-    return this.#new(type);
-  }
-  bin(op: BinaryOp, a: Value, b: Value): Value {
-    if (a.type !== b.type) throw new Error(`${this.#form.name}: ${op} of ${a.type} and ${b.type}`);
-    return this.#apply(`${a.type}_${op}`, a.type, a, b);
-  }
-  cmp(op: CompareOp, a: Value, b: Value): Value {
-    if (a.type !== b.type) throw new Error(`${this.#form.name}: ${op} of ${a.type} and ${b.type}`);
-    return this.#apply(`${a.type}_${op}`, "i32", a, b);
-  }
-  eqz(a: Value): Value {
-    return this.#apply(`${a.type}_eqz`, "i32", a);
-  }
-  clz(a: Value): Value {
-    return this.#apply(`${a.type}_clz`, a.type, a);
-  }
-  ctz(a: Value): Value {
-    return this.#apply(`${a.type}_ctz`, a.type, a);
-  }
-  popcnt(a: Value): Value {
-    return this.#apply(`${a.type}_popcnt`, a.type, a);
-  }
-  select(condition: Value, a: Value, b: Value): Value {
-    this.#get(a);
-    this.#get(b);
-    this.#get(condition);
-    this.#f.op("select");
-    return this.#new(a.type);
-  }
-  wrap(a: Value): Value {
-    return a.type === "i32" ? a : this.#apply("i32_wrap_i64", "i32", a);
-  }
-  extendS(a: Value): Value {
-    return a.type === "i64" ? a : this.#apply("i64_extend_i32_s", "i64", a);
-  }
-  extendU(a: Value): Value {
-    return a.type === "i64" ? a : this.#apply("i64_extend_i32_u", "i64", a);
-  }
-  norm(a: Value, width: Width): Value {
-    if (width === 8 || width === 16) return this.#apply(`${a.type}_extend${width}_s`, a.type, a);
-    return width === 32 && a.type === "i64" ? this.#apply("i64_extend32_s", "i64", a) : a;
-  }
-  zext(a: Value, width: Width): Value {
-    if (width >= 32) return a;
-    return this.bin("and", a, this.const32(width === 8 ? 0xff : 0xffff));
-  }
-  wasm(op: string, type: ValueType, ...args: Value[]): Value {
-    return this.#apply(op, type, ...args);
-  }
-  simd(op: number, type: ValueType, args: Value[], lane?: number): Value {
-    for (const a of args) this.#get(a);
-    if (lane === undefined) this.#f.simd(op);
-    else this.#f.simdLane(op, lane);
-    return this.#new(type);
-  }
-  shuffle(a: Value, b: Value, lanes: readonly number[]): Value {
-    this.#get(a);
-    this.#get(b);
-    this.#f.shuffle(lanes);
-    return this.#new("v128");
-  }
-  constV(bytes: Uint8Array): Value {
-    this.#f.v128(bytes);
-    return this.#new("v128");
-  }
-
   // ---- operands -------------------------------------------------------------------------------------------------------
   /** Puts the register operand's offset in the block on the stack. */
   #registerOffset(i: number): void {
-    const known = this.#places[i];
+    const known = this.places[i];
     if (known !== undefined) {
-      this.#f.get(known);
+      this.f.get(known);
       return;
     }
     let field = 0;
-    for (let k = 0; k < i; k++) if (this.#form.operands[k]!.kind === "r") field++;
-    this.#f.get(this.#c.pc);
-    if (field < REGISTER_FIELDS.length) this.#f.mem("i32_load16_u", REGISTER_FIELDS[field]!, 1);
+    for (let k = 0; k < i; k++) if (this.form.operands[k]!.kind === "r") field++;
+    this.f.get(this.#c.pc);
+    if (field < REGISTER_FIELDS.length) this.f.mem("i32_load16_u", REGISTER_FIELDS[field]!, 1);
     else if (field === REGISTER_FIELDS.length) {
       // the third one's number is all that there is room for
-      this.#f.mem("i32_load8_u", Rec.src2);
-      this.#f.i32(3);
-      this.#f.op("i32_shl");
-    } else throw new Error(`${this.#form.name}: too many register operands`);
-    const local = this.#scratch.take("i32");
-    this.#f.tee(local);
-    this.#places[i] = local;
+      this.f.mem("i32_load8_u", Rec.src2);
+      this.f.i32(3);
+      this.f.op("i32_shl");
+    } else throw new Error(`${this.form.name}: too many register operands`);
+    const local = this.scratch.take("i32");
+    this.f.tee(local);
+    this.places[i] = local;
   }
   address(i: number): Value {
-    const known = this.#places[i];
+    const known = this.places[i];
     if (known !== undefined) return { type: "i64", local: known } as Local;
-    const { kind } = this.#form.operands[i]!;
-    const f = this.#f;
+    const { kind } = this.form.operands[i]!;
+    const f = this.f;
     const { pc, base } = this.#c;
     f.get(pc);
     f.mem("i32_load16_u", Rec.base, 1);
@@ -229,48 +82,47 @@ export class InterpreterSem implements Sem {
       f.mem("i64_load8_u", Rec.scale);
       f.op("i64_shl");
       f.op("i64_add");
-    } else if (kind !== "m") throw new Error(`${this.#form.name}: operand ${i} is not memory`);
+    } else if (kind !== "m") throw new Error(`${this.form.name}: operand ${i} is not memory`);
     f.get(pc);
     f.mem("i64_load32_s", Rec.disp, 2);
     f.op("i64_add");
-    const v = this.#new("i64");
-    this.#places[i] = v.local;
+    const v = this.fresh("i64");
+    this.places[i] = v.local;
     return v;
   }
   immediate(): Value {
-    this.#f.get(this.#c.pc);
-    this.#f.mem("i64_load", Rec.imm, 3);
-    return this.#new("i64");
+    this.f.get(this.#c.pc);
+    this.f.mem("i64_load", Rec.imm, 3);
+    return this.fresh("i64");
   }
   knownImmediate(): number | undefined {
     return undefined;
   }
   #immediate(signed: boolean): Value {
-    this.#f.get(this.#c.pc);
+    this.f.get(this.#c.pc);
     if (this.width === 64) {
       // a fused record keeps the jump in the upper half
-      this.#f.mem(this.#form.fused ? "i64_load32_s" : "i64_load", Rec.imm, 2);
-      return this.#new("i64");
+      this.f.mem(this.form.fused ? "i64_load32_s" : "i64_load", Rec.imm, 2);
+      return this.fresh("i64");
     }
-    this.#f.mem(LOADS[`${this.width}${signed ? "s" : "u"}`]!, Rec.imm);
-    return this.#new("i32");
+    this.f.mem(LOADS[`${this.width}${signed ? "s" : "u"}`]!, Rec.imm);
+    return this.fresh("i32");
   }
   record(): Value {
-    this.#f.get(this.#c.pc);
-    return this.#new("i32");
+    this.f.get(this.#c.pc);
+    return this.fresh("i32");
   }
   #readRegister(i: number, load: (offset: number) => void, type: ValueType): Value {
     this.#registerOffset(i);
     load(this.#c.base);
-    return this.#new(type);
+    return this.fresh(type);
   }
   #readAny(i: number, signed: boolean): Value {
-    const { kind, width } = this.#form.operands[i]!;
+    const { kind, width } = this.form.operands[i]!;
     if (kind === "i") return this.#immediate(signed);
     if (kind === "c") return this.slot(Vp.gpr + 8, 8, false);
     const type: ValueType = width === 64 ? "i64" : "i32";
-    if (kind === "r")
-      return this.#readRegister(i, (o) => this.#f.mem(LOADS[`${width}${signed ? "s" : "u"}`]!, o), type);
+    if (kind === "r") return this.#readRegister(i, (o) => this.f.mem(LOADS[`${width}${signed ? "s" : "u"}`]!, o), type);
     return this.load(this.address(i), width as Width, signed);
   }
   read(i: number): Value {
@@ -281,31 +133,31 @@ export class InterpreterSem implements Sem {
   }
   readWrite(i: number): Value {
     if (!this.isMemory(i)) return this.read(i);
-    const { width } = this.#form.operands[i]!;
+    const { width } = this.form.operands[i]!;
     this.probeWrite(i);
-    this.#f.get(this.#rmw[i]!);
-    this.#f.mem(LOADS[`${width}s`]!, 0);
-    return this.#new(width === 64 ? "i64" : "i32");
+    this.f.get(this.#rmw[i]!);
+    this.f.mem(LOADS[`${width}s`]!, 0);
+    return this.fresh(width === 64 ? "i64" : "i32");
   }
   probeWrite(i: number): void {
-    const { width } = this.#form.operands[i]!;
+    const { width } = this.form.operands[i]!;
     this.#rmw[i] = this.#translate(this.address(i), width / 8, true);
   }
   write(i: number, value: Value): void {
-    const { kind, width } = this.#form.operands[i]!;
+    const { kind, width } = this.form.operands[i]!;
     if (kind === "r") {
       this.#registerOffset(i);
-      this.#get(value);
+      this.push(value);
       if (width === 32) {
-        if (value.type !== "i32") throw new Error(`${this.#form.name}: writes ${value.type} to 32 bits`);
-        this.#f.op("i64_extend_i32_u");
-        this.#f.mem("i64_store", this.#c.base, 3);
+        if (value.type !== "i32") throw new Error(`${this.form.name}: writes ${value.type} to 32 bits`);
+        this.f.op("i64_extend_i32_u");
+        this.f.mem("i64_store", this.#c.base, 3);
       } else {
         if ((width === 64) !== (value.type === "i64"))
-          throw new Error(`${this.#form.name}: writes ${value.type} to ${width} bits`);
-        this.#f.mem(STORES[width]!, this.#c.base);
+          throw new Error(`${this.form.name}: writes ${value.type} to ${width} bits`);
+        this.f.mem(STORES[width]!, this.#c.base);
       }
-      this.#effects = true;
+      this.effects = true;
       return;
     }
     const rmw = this.#rmw[i];
@@ -313,26 +165,26 @@ export class InterpreterSem implements Sem {
       this.store(this.address(i), width as Width, value);
       return;
     }
-    this.#f.get(rmw);
-    this.#get(value);
-    this.#f.mem(STORES[width]!, 0);
-    this.#effects = true;
-    this.#f.get(rmw);
-    this.#f.i32(this.#c.base + Vp.bounceEnd);
-    this.#f.op("i32_lt_u");
-    this.#f.if();
-    this.#f.get(this.#c.pc);
-    this.#f.call(this.#c.helpers.get("rmwDone")!);
+    this.f.get(rmw);
+    this.push(value);
+    this.f.mem(STORES[width]!, 0);
+    this.effects = true;
+    this.f.get(rmw);
+    this.f.i32(this.#c.base + Vp.bounceEnd);
+    this.f.op("i32_lt_u");
+    this.f.if();
+    this.f.get(this.#c.pc);
+    this.f.call(this.#c.helpers.get("rmwDone")!);
     this.#noteSlowStore();
-    this.#f.end();
+    this.f.end();
   }
 
   // ---- memory ---------------------------------------------------------------------------------------------------------
   /** Leaves "hit" on the stack; `entry` gets the TLB entry's address. */
   #probe(va: Value, bytes: number, entry: number, write: boolean): void {
-    const f = this.#f;
+    const f = this.f;
     f.get(this.#c.tlb);
-    this.#get(va);
+    this.push(va);
     f.i64(8);
     f.op("i64_shr_u");
     f.op("i32_wrap_i64");
@@ -341,29 +193,29 @@ export class InterpreterSem implements Sem {
     f.op("i32_add");
     f.tee(entry);
     f.mem("i64_load", write ? TLB_WRITE : 0, 3);
-    this.#get(va);
+    this.push(va);
     f.op("i64_xor");
     f.i64(4096 - bytes);
     f.op("i64_le_u");
   }
   #host(va: Value, entry: number, write: boolean): void {
-    this.#get(va);
-    this.#f.op("i32_wrap_i64");
-    this.#f.get(entry);
-    this.#f.mem("i32_load", (write ? TLB_WRITE : 0) + 8, 2);
-    this.#f.op("i32_add");
+    this.push(va);
+    this.f.op("i32_wrap_i64");
+    this.f.get(entry);
+    this.f.mem("i32_load", (write ? TLB_WRITE : 0) + 8, 2);
+    this.f.op("i32_add");
   }
   /** @returns the local that holds the address in the memory */
   #translate(va: Value, bytes: number, write: boolean): number {
-    this.#checkFault();
-    const f = this.#f;
-    const entry = this.#scratch.take("i32");
-    const host = this.#scratch.take("i32");
+    this.checkFault();
+    const f = this.f;
+    const entry = this.scratch.take("i32");
+    const host = this.scratch.take("i32");
     this.#probe(va, bytes, entry, write);
     f.if("i32");
     this.#host(va, entry, write);
     f.else();
-    this.#get(va);
+    this.push(va);
     f.i32(bytes);
     f.get(this.#c.pc);
     f.call(this.#c.helpers.get(write ? "rmwSlow" : "readSlow")!);
@@ -378,28 +230,28 @@ export class InterpreterSem implements Sem {
   #noteSlowStore(): void {
     if (this.#c.slowStore === undefined) return;
     this.#stored = true;
-    this.#f.i32(1);
-    this.#f.set(this.#c.slowStore);
+    this.f.i32(1);
+    this.f.set(this.#c.slowStore);
   }
   load(address: Value, width: Width, signed = true): Value {
     const host = this.#translate(address, width / 8, false);
-    this.#f.get(host);
-    this.#f.mem(LOADS[`${width}${signed ? "s" : "u"}`]!, 0);
-    return this.#new(width === 64 ? "i64" : "i32");
+    this.f.get(host);
+    this.f.mem(LOADS[`${width}${signed ? "s" : "u"}`]!, 0);
+    return this.fresh(width === 64 ? "i64" : "i32");
   }
   store(address: Value, width: Width, value: Value): void {
-    this.#checkFault();
-    const f = this.#f;
-    const entry = this.#scratch.take("i32");
+    this.checkFault();
+    const f = this.f;
+    const entry = this.scratch.take("i32");
     this.#probe(address, width / 8, entry, true);
     f.if();
     this.#host(address, entry, true);
-    this.#get(value);
+    this.push(value);
     f.mem(STORES[width]!, 0);
     f.else();
-    this.#get(address);
+    this.push(address);
     f.i32(width / 8);
-    this.#get(value);
+    this.push(value);
     if (value.type === "i32") f.op("i64_extend_i32_u");
     f.get(this.#c.pc);
     f.call(this.#c.helpers.get("writeSlow")!);
@@ -407,36 +259,36 @@ export class InterpreterSem implements Sem {
     f.brIf(this.#c.fault());
     this.#noteSlowStore();
     f.end();
-    this.#effects = true;
+    this.effects = true;
   }
   readV(i: number): Value {
-    if (!this.isMemory(i)) return this.#readRegister(i, (o) => this.#f.simdMem(0, o, 4), "v128");
+    if (!this.isMemory(i)) return this.#readRegister(i, (o) => this.f.simdMem(0, o, 4), "v128");
     const host = this.#translate(this.address(i), 16, false);
-    this.#f.get(host);
-    this.#f.simdMem(0, 0);
-    return this.#new("v128");
+    this.f.get(host);
+    this.f.simdMem(0, 0);
+    return this.fresh("v128");
   }
   writeV(i: number, value: Value): void {
     if (!this.isMemory(i)) {
       this.#registerOffset(i);
-      this.#get(value);
-      this.#f.simdMem(11, this.#c.base, 4);
-      this.#effects = true;
+      this.push(value);
+      this.f.simdMem(11, this.#c.base, 4);
+      this.effects = true;
       return;
     }
-    this.#checkFault();
-    const f = this.#f;
+    this.checkFault();
+    const f = this.f;
     const va = this.address(i);
-    const entry = this.#scratch.take("i32");
+    const entry = this.scratch.take("i32");
     this.#probe(va, 16, entry, true);
     f.if();
     this.#host(va, entry, true);
-    this.#get(value);
+    this.push(value);
     f.simdMem(11, 0);
     f.else();
-    this.#get(va);
+    this.push(va);
     for (const lane of [0, 1]) {
-      this.#get(value);
+      this.push(value);
       f.simdLane(29, lane); // i64x2.extract_lane
     }
     f.get(this.#c.pc);
@@ -445,11 +297,11 @@ export class InterpreterSem implements Sem {
     f.brIf(this.#c.fault());
     this.#noteSlowStore();
     f.end();
-    this.#effects = true;
+    this.effects = true;
   }
   readLow(i: number, width: 32 | 64): Value {
     if (this.isMemory(i)) return this.load(this.address(i), width, false);
-    return this.#readRegister(i, (o) => this.#f.mem(LOADS[`${width}u`]!, o), width === 64 ? "i64" : "i32");
+    return this.#readRegister(i, (o) => this.f.mem(LOADS[`${width}u`]!, o), width === 64 ? "i64" : "i32");
   }
   writeLow(i: number, width: 32 | 64, value: Value): void {
     if (this.isMemory(i)) {
@@ -457,45 +309,33 @@ export class InterpreterSem implements Sem {
       return;
     }
     this.#registerOffset(i);
-    this.#get(value);
-    this.#f.mem(STORES[width]!, this.#c.base);
-    this.#effects = true;
-  }
-  readF32(i: number): Value {
-    return this.wasm("f32_reinterpret_i32", "f32", this.readLow(i, 32));
-  }
-  readF64(i: number): Value {
-    return this.wasm("f64_reinterpret_i64", "f64", this.readLow(i, 64));
-  }
-  writeF32(i: number, value: Value): void {
-    this.writeLow(i, 32, this.wasm("i32_reinterpret_f32", "i32", value));
-  }
-  writeF64(i: number, value: Value): void {
-    this.writeLow(i, 64, this.wasm("i64_reinterpret_f64", "i64", value));
+    this.push(value);
+    this.f.mem(STORES[width]!, this.#c.base);
+    this.effects = true;
   }
   slot(offset: number, width: Width, signed = true): Value {
-    this.#f.i32(0);
-    this.#f.mem(LOADS[`${width}${signed ? "s" : "u"}`]!, this.#c.base + offset);
-    return this.#new(width === 64 ? "i64" : "i32");
+    this.f.i32(0);
+    this.f.mem(LOADS[`${width}${signed ? "s" : "u"}`]!, this.#c.base + offset);
+    return this.fresh(width === 64 ? "i64" : "i32");
   }
   slotV(offset: number): Value {
-    this.#f.i32(0);
-    this.#f.simdMem(0, this.#c.base + offset, 4);
-    return this.#new("v128");
+    this.f.i32(0);
+    this.f.simdMem(0, this.#c.base + offset, 4);
+    return this.fresh("v128");
   }
   setSlot(offset: number, width: Width, value: Value): void {
     if ((width === 64) !== (value.type === "i64"))
-      throw new Error(`${this.#form.name}: slot of ${width} bits gets ${value.type}`);
-    this.#f.i32(0);
-    this.#get(value);
-    this.#f.mem(STORES[width]!, this.#c.base + offset);
-    this.#effects = true;
+      throw new Error(`${this.form.name}: slot of ${width} bits gets ${value.type}`);
+    this.f.i32(0);
+    this.push(value);
+    this.f.mem(STORES[width]!, this.#c.base + offset);
+    this.effects = true;
   }
 
   // ---- flags ----------------------------------------------------------------------------------------------------------
   flags(kind: FlagName, a: Value, b: Value, r: Value): void {
-    if (this.#form.noFlags) return;
-    const f = this.#f;
+    if (this.form.noFlags) return;
+    const f = this.f;
     const { base } = this.#c;
     for (const [v, at] of [
       [a, Vp.flagA],
@@ -503,7 +343,7 @@ export class InterpreterSem implements Sem {
       [r, Vp.flagR],
     ] as const) {
       f.i32(0);
-      this.#get(v);
+      this.push(v);
       if (v.type === "i32") f.op("i64_extend_i32_s");
       f.mem("i64_store", base + at, 3);
     }
@@ -512,7 +352,7 @@ export class InterpreterSem implements Sem {
     f.mem("i32_store", base + Vp.flagKind, 2);
   }
   #ifSub(fast: () => void, slow: () => void): Value {
-    const f = this.#f;
+    const f = this.f;
     f.i32(0);
     f.mem("i32_load", this.#c.base + Vp.flagKind, 2);
     f.op("i32_eqz");
@@ -521,30 +361,30 @@ export class InterpreterSem implements Sem {
     f.else();
     slow();
     f.end();
-    return this.#new("i32");
+    return this.fresh("i32");
   }
   #flagOperands(op: OpName): void {
-    this.#f.i32(0);
-    this.#f.mem("i64_load", this.#c.base + Vp.flagA, 3);
-    this.#f.i32(0);
-    this.#f.mem("i64_load", this.#c.base + Vp.flagB, 3);
-    this.#f.op(op);
+    this.f.i32(0);
+    this.f.mem("i64_load", this.#c.base + Vp.flagA, 3);
+    this.f.i32(0);
+    this.f.mem("i64_load", this.#c.base + Vp.flagB, 3);
+    this.f.op(op);
   }
   carry(): Value {
     return this.#ifSub(
       () => this.#flagOperands("i64_lt_u"),
-      () => this.#f.call(this.#c.helpers.get("carry")!),
+      () => this.f.call(this.#c.helpers.get("carry")!),
     );
   }
   condition(cc: number): Value {
-    const f = this.#f;
+    const f = this.f;
     const { base } = this.#c;
     if (cc === 4 || cc === 5) {
       f.i32(0);
       f.mem("i64_load", base + Vp.flagR, 3);
       f.op("i64_eqz");
       if (cc === 5) f.op("i32_eqz");
-      return this.#new("i32");
+      return this.fresh("i32");
     }
     const slow = (): void => {
       f.i32(cc);
@@ -575,74 +415,44 @@ export class InterpreterSem implements Sem {
       f.else();
       slow();
       f.end();
-      return this.#new("i32");
+      return this.fresh("i32");
     }
     slow();
-    return this.#new("i32");
+    return this.fresh("i32");
   }
   keptFlags(): Value {
-    return this.#form.noFlags ? this.const32(0) : this.packedFlags();
+    return this.form.noFlags ? this.const32(0) : this.packedFlags();
   }
   packedFlags(): Value {
-    this.#f.call(this.#c.helpers.get("packedFlags")!);
-    return this.#new("i32");
+    this.f.call(this.#c.helpers.get("packedFlags")!);
+    return this.fresh("i32");
   }
 
   // ---- control ----------------------------------------------------------------------------------------------------------
   call(name: string, ...args: Value[]): Value {
     const signature = Helper[name as HelperName];
     if (signature === undefined) throw new Error(`no helper ${name}`);
-    if ("faults" in signature) this.#checkFault();
-    for (const a of args) this.#get(a);
-    this.#f.call(this.#c.helpers.get(name as HelperName)!);
-    return signature.result === undefined ? { type: "i32" } : this.#new(signature.result);
+    if ("faults" in signature) this.checkFault();
+    for (const a of args) this.push(a);
+    this.f.call(this.#c.helpers.get(name as HelperName)!);
+    return signature.result === undefined ? { type: "i32" } : this.fresh(signature.result);
   }
   faultUnless(condition: Value): void {
-    this.#get(condition);
-    this.#f.op("i32_eqz");
-    this.#f.brIf(this.#c.fault());
-    this.#effects = true;
+    this.push(condition);
+    this.f.op("i32_eqz");
+    this.f.brIf(this.#c.fault());
+    this.effects = true;
   }
   raise(vector: number, error = -1): void {
-    this.#checkFault();
-    this.#f.i32(vector);
-    this.#f.i32(error);
-    this.#f.get(this.#c.pc);
-    this.#f.call(this.#c.helpers.get("raise")!);
-    this.#f.br(this.#c.fault());
-  }
-  if(condition: Value, then: () => void, otherwise?: () => void): void {
-    this.#get(condition);
-    if (condition.type === "i64") {
-      this.#f.op("i64_eqz");
-      this.#f.op("i32_eqz");
-    }
-    const before = this.#effects;
-    const places = [...this.#places];
-    this.#f.if();
-    then();
-    const after = this.#effects;
-    this.#restorePlaces(places);
-    if (otherwise !== undefined) {
-      this.#effects = before;
-      this.#f.else();
-      otherwise();
-      this.#restorePlaces(places);
-    }
-    this.#effects ||= after;
-    this.#f.end();
-  }
-  ifCount(count: Value, then: () => void): void {
-    if (this.#form.operands[1]?.kind === "i") then();
-    else this.if(count, then);
-  }
-  /** What was computed inside an arm is not known after it. */
-  #restorePlaces(places: (number | undefined)[]): void {
-    this.#places.length = 0;
-    this.#places.push(...places);
+    this.checkFault();
+    this.f.i32(vector);
+    this.f.i32(error);
+    this.f.get(this.#c.pc);
+    this.f.call(this.#c.helpers.get("raise")!);
+    this.f.br(this.#c.fault());
   }
   #pushRip(): void {
-    const f = this.#f;
+    const f = this.f;
     f.i32(0);
     f.mem("i64_load", this.#c.base + Vp.ripPage, 3);
     f.get(this.#c.pc);
@@ -651,35 +461,35 @@ export class InterpreterSem implements Sem {
   }
   slotRip(): Value {
     this.#pushRip();
-    return this.#new("i64");
+    return this.fresh("i64");
   }
   fieldRegister(): Value {
-    this.#f.get(this.#c.pc);
-    this.#f.mem("i32_load16_u", Rec.src, 1);
-    this.#f.mem("i64_load", this.#c.base, 3);
-    return this.#new("i64");
+    this.f.get(this.#c.pc);
+    this.f.mem("i32_load16_u", Rec.src, 1);
+    this.f.mem("i64_load", this.#c.base, 3);
+    return this.fresh("i64");
   }
   nextRip(): Value {
-    const f = this.#f;
+    const f = this.f;
     const { pc } = this.#c;
     this.#pushRip();
     f.get(pc);
     f.mem("i64_load8_u", Rec.length);
     f.op("i64_add");
-    return this.#new("i64");
+    return this.fresh("i64");
   }
   /** target = ripPage + the record's jump distance. */
   #directTarget(): void {
-    const f = this.#f;
+    const f = this.f;
     f.i32(0);
     f.mem("i64_load", this.#c.base + Vp.ripPage, 3);
     f.get(this.#c.pc);
-    if (this.#form.fused) f.mem("i64_load32_s", Rec.imm + 4, 2);
+    if (this.form.fused) f.mem("i64_load32_s", Rec.imm + 4, 2);
     else f.mem("i64_load", Rec.imm, 3);
     f.op("i64_add");
   }
   #takeJump(): void {
-    const f = this.#f;
+    const f = this.f;
     const { pc, budget, target, direct, next } = this.#c;
     if (this.#c.cold) {
       f.i32(0);
@@ -689,7 +499,7 @@ export class InterpreterSem implements Sem {
       f.op("return");
       return;
     }
-    const link = this.#scratch.take("i32");
+    const link = this.scratch.take("i32");
     f.get(budget);
     f.get(pc);
     f.mem("i32_load8_u", Rec.count);
@@ -717,35 +527,35 @@ export class InterpreterSem implements Sem {
     this.ended = true;
   }
   jumpIf(condition: Value): void {
-    this.#get(condition);
-    this.#f.if();
+    this.push(condition);
+    this.f.if();
     this.#takeJump();
-    this.#f.end();
+    this.f.end();
   }
   jumpTo(target: Value): void {
-    const f = this.#f;
+    const f = this.f;
     if (this.#c.cold) {
       f.i32(0);
-      this.#get(target);
+      this.push(target);
       f.mem("i64_store", this.#c.base + Vp.rip, 3);
       f.i32(Status.redispatch);
       f.op("return");
     } else {
-      this.#get(target);
+      this.push(target);
       f.set(this.#c.target);
       f.br(this.#c.indirect);
     }
     this.ended = true;
   }
   leave(status: Value): void {
-    if (!this.#c.cold) throw new Error(`${this.#form.name}: leaves from the loop`);
-    this.#get(status);
-    this.#f.op("return");
+    if (!this.#c.cold) throw new Error(`${this.form.name}: leaves from the loop`);
+    this.push(status);
+    this.f.op("return");
     this.ended = true;
   }
   /** `pc` moves to the next record, without a dispatch. */
   nextRecord(): void {
-    const f = this.#f;
+    const f = this.f;
     f.get(this.#c.pc);
     f.i32(REC_BYTES);
     f.op("i32_add");
@@ -757,6 +567,6 @@ export class InterpreterSem implements Sem {
   }
   advance(): void {
     this.nextRecord();
-    this.#f.br(this.#c.next);
+    this.f.br(this.#c.next);
   }
 }

@@ -68,7 +68,7 @@ export function checkDebug(r: i32): i32 {
   let hits: u64 = 0;
   for (let i = 0; i < 4; i++) if (armed(i) && kind(i) == EXECUTE && address(i) == rip) hits |= 1 << i;
   if (hits == 0) return L.Status_next;
-  set64(DR6, get64(DR6) | hits);
+  set64(DR6, (get64(DR6) & ~u64(15)) | hits);
   fault(1, -1);
   return L.Status_fault;
 }
@@ -88,7 +88,7 @@ function named(n: i32): i32 {
     return -1;
   }
   if ((get64(DR7) & GD) != 0) {
-    set64(DR6, get64(DR6) | BD);
+    set64(DR6, (get64(DR6) & ~u64(15)) | BD);
     fault(1, -1);
     return -1;
   }

@@ -1,4 +1,5 @@
 /** Far jumps, calls and returns to code segments, and loads of far pointers (Intel SDM vol. 2, CALL, JMP, RET, LDS). */
+import { throughGate } from "./call-gate";
 import * as L from "./layout";
 import { readable } from "./mmu";
 import * as S from "./segment";
@@ -131,7 +132,12 @@ export function far(r: i32): i32 {
     set64(L.Vp_rip, nextRip(r));
     return L.Status_redispatch;
   }
-  if (which == L.System_callFar || which == L.System_farPointerCall) {
+  const calls = which == L.System_callFar || which == L.System_farPointerCall;
+  if (protectedMode() && (sel & 0xfffc) != 0) {
+    if (!S.readDescriptor(sel, 13, false)) return L.Status_fault;
+    if ((S.high & 0x1000) == 0) return throughGate(sel, calls, nextRip(r) - (code64() ? 0 : S.base(L.SegIndex_cs)));
+  }
+  if (calls) {
     const oldCs = u64(S.selector(L.SegIndex_cs));
     const back = nextRip(r) - (code64() ? 0 : S.base(L.SegIndex_cs));
     const sp = gpr(4);

@@ -54,10 +54,10 @@ export function interrupt(vector: i32): i32 {
   count(L.Stat_interrupts);
   return deliverNested(vector, false, 0, EXTERNAL);
 }
-/** INT n, INT3, INTO: RIP is that of the next instruction. @returns Status */
-export function softwareInterrupt(vector: i32, rip: u64, next: u64): i32 {
+/** INT n, INT3, INTO, and ICEBP (`privileged`): RIP is that of the next instruction. @returns Status */
+export function softwareInterrupt(vector: i32, privileged: bool, rip: u64, next: u64): i32 {
   set64(L.Vp_rip, next);
-  if (deliver(vector, false, 0, vector == 1 ? PRIVILEGED : SOFTWARE) != 0) return L.Status_redispatch;
+  if (deliver(vector, false, 0, privileged ? PRIVILEGED : SOFTWARE) != 0) return L.Status_redispatch;
   set64(L.Vp_rip, rip);
   return L.Status_fault;
 }
@@ -79,7 +79,8 @@ function deliver(vector: i32, hasError: bool, error: i32, kind: i32): i32 {
   stackAccess(false);
   if (done != 0) {
     set32(L.Vp_debugTrap, 0);
-    set32(L.Vp_debugHits, 0);
+    // what an instruction before INT n has touched is trapped in its handler (MOV SS holds it off that long)
+    if (kind != SOFTWARE) set32(L.Vp_debugHits, 0);
     if (vector == 1 && kind != SOFTWARE) enterHandler();
   }
   return done;

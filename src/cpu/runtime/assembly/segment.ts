@@ -7,6 +7,7 @@ import { cpl, fault, get16, get32, get64, gp, longMode, protectedMode, set16, se
 export let low: u32 = 0;
 export let high: u32 = 0;
 export let upper: u32 = 0;
+export let upperHigh: u32 = 0;
 let descriptorAt: u64 = 0;
 
 @inline export function selector(seg: i32): u32 { return get16(L.Vp_seg + seg * L.SEG_BYTES); }
@@ -58,6 +59,7 @@ export function readDescriptor(sel: u32, vector: i32, wide: bool): i32 {
     const second = systemRead(descriptorAt + 8, 8);
     if (second == 0) return 0;
     upper = load<u32>(second);
+    upperHigh = load<u32>(second, 4);
   }
   return 1;
 }
@@ -115,11 +117,13 @@ export function loadSystemSegment(seg: i32, sel: u32): i32 {
   const type = (high >> 8) & 0x1f;
   if (seg == L.SegIndex_ldtr ? type != 2 : type != 9 && (type != 1 || longMode())) return gp(e);
   if ((high & 0x8000) == 0) return fault(11, e);
+  const b = descBase() | (u64(upper) << 32);
+  if (u64((i64(b) << 16) >> 16) != b) return gp(e);
   if (seg == L.SegIndex_tr) {
     high |= 0x200;
     if (!systemWrite(descriptorAt + 4, 4, u64(high))) return 0;
   }
-  set(seg, sel, descAttr(), descLimit(), descBase() | (u64(upper) << 32));
+  set(seg, sel, descAttr(), descLimit(), b);
   return 1;
 }
 

@@ -179,12 +179,12 @@ export function system(r: i32): i32 {
     case L.System_hlt:
       if (!privileged()) return L.Status_fault;
       return exit(r, L.Exit_halt);
-    case L.System_int: return softwareInterrupt(load<u8>(r, L.Rec_imm), ripOf(r), nextRip(r));
-    case L.System_int3: return softwareInterrupt(3, ripOf(r), nextRip(r));
-    case L.System_icebp: return softwareInterrupt(1, ripOf(r), nextRip(r));
+    case L.System_int: return softwareInterrupt(load<u8>(r, L.Rec_imm), false, ripOf(r), nextRip(r));
+    case L.System_int3: return softwareInterrupt(3, false, ripOf(r), nextRip(r));
+    case L.System_icebp: return softwareInterrupt(1, true, ripOf(r), nextRip(r));
     case L.System_into:
       if ((u32(packedFlags()) & 0x800) == 0) return redispatchNext(r);
-      return softwareInterrupt(4, ripOf(r), nextRip(r));
+      return softwareInterrupt(4, false, ripOf(r), nextRip(r));
     case L.System_ud: return failed(ud());
     case L.System_tooLong: return failed(gp(0));
     case L.System_noFpu: return failed(fault(7, -1));
