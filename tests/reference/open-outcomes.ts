@@ -13,6 +13,8 @@ export interface OutcomeRule {
   readonly applies: (c: Compared, trap: number, ourTrap: number) => boolean;
 }
 const UD = 6;
+const GP = 13;
+const PF = 14;
 const isMemoryFault = (trap: number): boolean => trap >= 12 && trap <= 14;
 const bothFault = (trap: number, ourTrap: number): boolean => isMemoryFault(trap) && isMemoryFault(ourTrap);
 const mnemonic = (c: Compared): string => c.instruction?.row.mnemonic ?? "";
@@ -62,8 +64,20 @@ export const OPEN: readonly OutcomeRule[] = [
     applies: (c) => mnemonic(c) === "xgetbv" && register(c, 1) === 1,
   },
   {
-    name: "a store through CS outside 64-bit code: we do not check the rights of segments (#GP)",
-    applies: (c, trap) => c.instruction?.segment === SegIndex.cs && trap === 13 && codeSize(c.before, c.at) === 32,
+    name: "a store of a procedure (x87, system) through CS outside 64-bit code: we do not check the rights of segments (#GP)",
+    applies: ({ instruction, before, at }, trap) =>
+      instruction?.segment === SegIndex.cs &&
+      instruction.row.options.selector !== undefined &&
+      trap === GP &&
+      codeSize(before, at) === 32,
+  },
+  {
+    name: "an access over the end of the 4 GiB of 32-bit code: Linux comes back to it again and again",
+    applies: (c, trap, ourTrap) =>
+      trap === Outcome.ranAway &&
+      ourTrap === PF &&
+      codeSize(c.before, c.at) === 32 &&
+      (c.faultAddress + 16n) % (1n << 32n) < 32n,
   },
   {
     name: "near jumps of 16 bits outside 64-bit code: we keep the upper half of EIP",

@@ -117,7 +117,7 @@ export class BlockBuilder {
       const out = this.#decoder.out;
       this.#count++;
       if (result === "undefined" || result === "long") {
-        this.#procedure(result === "long" ? System.tooLong : System.ud, at, 0);
+        this.#procedure(result === "long" ? System.gp : System.ud, at, 0);
         this.#forms[this.#forms.length - 1] = undefined;
         ended = true;
         at += Math.max(1, out.length);
@@ -265,6 +265,11 @@ export class BlockBuilder {
     if (options.cc !== undefined && this.#fuse(o, at, options.cc)) return;
     const shape = !o.memory ? "r" : index === Vp.zero ? "m" : "x";
     let form = lookupForm(row, o.width, shape);
+    // code segments cannot be written; the rights of other segments are not looked at, nor are those of procedures' operands
+    if (o.segment === SegIndex.cs && form.facts.stores && o.memory && (mode & ModeKey.real) === 0) {
+      this.#procedure(System.gp, at, o.length);
+      return;
+    }
     if (SHIFTS.has(row.form) && row.operands[1] !== "CL" && (o.immLow & (o.width === 64 ? 63 : 31)) === 0)
       form = touchForm(row.operands[0] === "Eb" ? 8 : o.width, shape);
     const rec = this.#clear(form, at, o.length);

@@ -118,7 +118,7 @@ export const System = {
   monitor: 109,
   icebp: 110,
   checkDebug: 111,
-  tooLong: 112,
+  gp: 112,
 } as const;
 /** Operations of string instructions. */
 export const StringOp = { movs: 0, cmps: 1, stos: 2, lods: 3, scas: 4, ins: 5, outs: 6 } as const;

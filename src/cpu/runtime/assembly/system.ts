@@ -186,7 +186,7 @@ export function system(r: i32): i32 {
       if ((u32(packedFlags()) & 0x800) == 0) return redispatchNext(r);
       return softwareInterrupt(4, false, ripOf(r), nextRip(r));
     case L.System_ud: return failed(ud());
-    case L.System_tooLong: return failed(gp(0));
+    case L.System_gp: return failed(gp(0));
     case L.System_noFpu: return failed(fault(7, -1));
     case L.System_fwait: return fwait();
     case L.System_rdfsbase:
