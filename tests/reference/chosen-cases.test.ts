@@ -118,6 +118,7 @@ const CASES: readonly Chosen[] = [
     memory: { 504: 5n << 32n },
     compatibility: true,
   },
+  { name: "VEX.vvvv without use", code: "c4 c3 bb f0 f0 0c", outcome: UD, compatibility: true },
   { name: "a store through CS", code: "2e 89 08", outcome: GP, compatibility: true },
   { name: "a load through CS", code: "2e 8b 08", outcome: DONE, compatibility: true },
   { name: "LES", code: "c4 10", outcome: DONE, memory: { 0: 0x2b_12345678n }, compatibility: true },

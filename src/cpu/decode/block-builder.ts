@@ -11,7 +11,7 @@ import { Decoder, type Instruction } from "./decode.js";
 
 const MAX_INSTRUCTIONS = 48;
 /** Most arena bytes that one block can take: header, alias header, records with their address micro-operations. */
-export const MAX_BLOCK_BYTES = (MAX_INSTRUCTIONS * 4 + 8) * REC_BYTES;
+export const MAX_BLOCK_BYTES = (MAX_INSTRUCTIONS * 5 + 8) * REC_BYTES;
 
 /** Bits of Rec.link in a procedure's record, above the operand width. */
 export const ProcedureFlag = {

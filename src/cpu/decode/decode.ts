@@ -159,6 +159,7 @@ export class Decoder {
       o.rex = 0;
     }
     let unknown = false;
+    let vvvv = 0;
     let map = 0;
     // C4 and C5 are LES and LDS outside 64-bit code, with a memory operand
     if ((b === 0xc4 || b === 0xc5) && (code === 64 || (at < limit && bytes[at]! >= 0xc0))) {
@@ -176,7 +177,8 @@ export class Decoder {
       }
       if ((last & 4) !== 0) unknown = true;
       map = select + 4;
-      o.vvvv = ~(last >> 3) & (code === 64 ? 15 : 7);
+      vvvv = ~(last >> 3) & 15;
+      o.vvvv = code === 64 ? vvvv : vvvv & 7;
       if (code === 64) o.rex = (three ? ((last >> 4) & 8) | (~(first >> 5) & 7) : ~(first >> 5) & 4) | 0x40;
       const pp = last & 3;
       opsize = pp === 1;
@@ -225,8 +227,8 @@ export class Decoder {
       row = r;
       break;
     }
-    // VEX.vvvv of an instruction that does not use it has all (inverted) bits clear
-    if (map > 3 && o.vvvv !== 0 && row?.operands.some((x) => x[0] === "B") !== true) row = undefined;
+    // VEX.vvvv of an instruction that does not use it has all (inverted) bits clear, also the one that 32-bit code has no use for
+    if (vvvv !== 0 && row?.operands.some((x) => x[0] === "B") !== true) row = undefined;
     if (row === undefined) {
       if (code === 64 && map === 0 && b === 0x62) {
         // no EVEX: BOUND outside 64-bit mode, and nothing more to read here
