@@ -106,6 +106,7 @@ program
     "keys that sign the archive (default: this host's, else the ones that come with enlighten)",
   )
   .option("--cpu <model>", "what CPUID advertises: default, max, +feature, -feature", cpu, "default")
+  .option("--no-regions", "interpret only: hot code is not compiled")
   .option("--strict-float", "all flags of SSE arithmetic exact, MXCSR.DE too (floating point several times slower)")
   .option("--stats", "print counters at the end")
   .addOption(

@@ -26,6 +26,7 @@ export interface RunOptions {
   readonly deterministic?: number;
   readonly debugExit?: boolean;
   readonly strictFloat?: boolean;
+  readonly regions: boolean;
   readonly traceCpu?: string;
   readonly trace?: string;
   readonly disk: readonly DiskArgument[];
@@ -132,6 +133,7 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
       ...(o.keyring === undefined ? {} : { keyring: o.keyring }),
       ...(o.offline === undefined ? {} : { offline: o.offline }),
       ...(o.deterministic === undefined ? {} : { deterministic: o.deterministic }),
+      ...(o.regions ? {} : { regions: false }),
       ...(o.strictFloat === undefined ? {} : { strictFloat: o.strictFloat }),
       ...(o.debugExit === undefined ? {} : { debugExit: o.debugExit }),
     });

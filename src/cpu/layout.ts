@@ -115,6 +115,8 @@ export const Vp = {
   debugHits: 0x6ac,
   /** 1: the next instruction is not looked at for breakpoints (RFLAGS.RF, or MOV SS before it). */
   resume: 0x6b0,
+  /** Regions that have died by stores to their code, counted. */
+  regionDeaths: 0x6b8,
   /** DR0..DR3 that DR7 arms for data (bits 0..3): their pages stay out of the TLB. */
   watch: 0x6b4,
   /** Next free byte of the record arena; end of the arena. */
@@ -199,6 +201,8 @@ export const Pending = { interrupt: 1, nmi: 2, stop: 4, other: 8 } as const;
 /** Why the interpreter came back. */
 export const Exit = { slice: 0, event: 1, halt: 2, tripleFault: 3, hostCall: 4, shutdown: 5 } as const;
 
+/** What a region tells the loop: go on at RIP, deliver the recorded fault, run the one instruction at RIP. */
+export const RegionStatus = { next: 0, fault: 1, single: 2 } as const;
 /** What a cold operation tells the loop. */
 export const Status = { next: 0, fault: 1, redispatch: 2, exit: 3 } as const;
 
@@ -241,8 +245,24 @@ export const Rec = {
 /** In Rec.src2: the record pushes or pops beside its memory operand. */
 export const BESIDE_STACK = 0xff;
 export const REC_BYTES = 32;
-/** A block's header record: guest page frame, first byte, last byte, next block of the page, number of records. */
-export const Head = { page: 0, start: 4, end: 8, next: 12, records: 16, hashNext: 20, mode: 24, owner: 28 } as const;
+/**
+ * A block's header record. `region`: what the gate enters instead of the block (table index << 8 | entry); start, end: physical
+ * addresses of its first byte and behind its last; `next`: the next block of the page; `records` (u16): how many follow; `handler`
+ * (u16): that of its first record, while a gate stands there, or Head.isRegion; `owner`: the header that dies with these bytes.
+ */
+export const Head = {
+  region: 0,
+  start: 4,
+  end: 8,
+  next: 12,
+  records: 16,
+  handler: 18,
+  hashNext: 20,
+  mode: 24,
+  owner: 28,
+} as const;
+/** Head.handler of a region's own header, behind which the headers of its entries' blocks are: u32 count, u32 each. */
+export const REGION_HEAD = 0xffff;
 
 /** What decoding depends on besides the bytes. */
 export const ModeKey = {
@@ -265,6 +285,8 @@ export const ModeKey = {
   emulate: 256,
   /** DR7 arms a breakpoint: each instruction is preceded by a look at it. */
   debug: 512,
+  /** CPL is 3. */
+  user: 1024,
 } as const;
 
 export const SegIndex = { es: 0, cs: 1, ss: 2, ds: 3, fs: 4, gs: 5, ldtr: 6, tr: 7 } as const;

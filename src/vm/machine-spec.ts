@@ -15,6 +15,8 @@ export interface MachineSpec {
   readonly debugExit: boolean;
   /** MXCSR's flags are exact, at a price (cpu/layout.ts, MXCSR_STRICT). */
   readonly strictFloat: boolean;
+  /** Hot code is compiled (cpu/region). */
+  readonly regions: boolean;
   /** The guest sees Hyper-V. */
   readonly hypervisor: boolean;
   /** Send trace records, not only keep them. */

@@ -52,6 +52,8 @@ export interface PartitionOptions {
   readonly trace?: Trace;
   /** MXCSR's flags are exact (cpu/layout.ts, MXCSR_STRICT). */
   readonly strictFloat?: boolean;
+  /** Hot code is compiled to WebAssembly. Default: false. */
+  readonly regions?: boolean;
 }
 
 /** A machine at rest, complete: plain data. RAM is kept by page, all-zero pages left out. */
@@ -172,7 +174,7 @@ export class Partition {
       vmcall: () => this.hypervisor !== undefined && this.#hypercall(),
     };
     this.#trace = o.trace ?? NO_TRACE;
-    this.vp = new VirtualProcessor(engine, 0, host, o.modules, o.countForms);
+    this.vp = new VirtualProcessor(engine, 0, host, o.modules, o.countForms, o.regions);
     const { base, words } = this.vp;
     const features = (["smap", "pcid"] as const).filter((f) => o.features.has(f));
     this.vp.view.setUint32(

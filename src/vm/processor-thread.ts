@@ -116,6 +116,7 @@ export class ProcessorThread {
       },
       shared: true,
       strictFloat: spec.strictFloat,
+      regions: spec.regions,
       clock,
       entropy,
       wallClockSeconds: start.wallClockSeconds,
@@ -150,6 +151,7 @@ export class ProcessorThread {
     const { vp } = this.partition;
     const counters: Record<string, number> = {};
     for (const name of Object.keys(Stat) as (keyof typeof Stat)[]) counters[name] = vp.stat(name);
+    Object.assign(counters, vp.regions?.counters);
     counters.portReads = this.partition.ports.counters.reads;
     counters.portWrites = this.partition.ports.counters.writes;
     return { instructions: vp.retired, timeNs: this.#clock.now(), counters };

@@ -56,6 +56,8 @@ export interface VmOptions {
    * ordinary result, which lets the host's own arithmetic do it.
    */
   readonly strictFloat?: boolean;
+  /** Hot code is compiled to WebAssembly. Default: yes, but not with `deterministic`. */
+  readonly regions?: boolean;
   /** Gets a line for every instruction before it runs: count, RIP, bytes, text. Very slow. */
   readonly traceCpu?: (lines: string) => void | Promise<void>;
   /** Synthetic devices that are offered (default: all), or "none": a PC without a hypervisor. */
@@ -194,6 +196,7 @@ export class Vm implements AsyncDisposable {
       features: [...parseCpuModel(cpu)],
       debugExit: this.#options.debugExit ?? false,
       strictFloat: this.#options.strictFloat ?? false,
+      regions: this.#options.regions ?? this.#options.deterministic === undefined,
       hypervisor: saved === undefined ? this.#services.length > 0 : saved.hypervisor !== undefined,
       trace: this.#options.trace !== undefined,
       traceCpu: this.#options.traceCpu !== undefined,

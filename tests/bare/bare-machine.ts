@@ -39,13 +39,20 @@ export interface BareMachine {
 }
 
 /** @param block index of the processor's block: tests use 1, so that nothing hides behind address 0 */
-export function createBareMachine(ramBytes: number, host: Partial<ProcessorHost> = {}, block = 1): BareMachine {
+export function createBareMachine(
+  ramBytes: number,
+  host: Partial<ProcessorHost> = {},
+  block = 1,
+  regions = process.env.ENLIGHTEN_REGIONS === "1",
+): BareMachine {
   const engine = createEngineMemory(ramBytes, 2, true);
   const vp = new VirtualProcessor(
     engine,
     block,
     { ...silentHost, ...host },
     { runtime: loadRuntime(), interpreter: undefined },
+    false,
+    regions,
   );
   const ram = new DataView(vp.ram.buffer, vp.ram.byteOffset, vp.ram.byteLength);
   // identity map of the first 1 GiB in 4 KiB pages for RAM: tables from 0x10000 on

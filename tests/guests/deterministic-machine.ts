@@ -41,6 +41,7 @@ export async function bootDeterministic(o: SteppedOptions = {}): Promise<Stepped
     features: [...parseCpuModel("default")],
     debugExit: false,
     strictFloat: false,
+    regions: false,
     traceCpu: false,
     hypervisor,
     trace: false,

@@ -86,7 +86,7 @@ test("integer instructions do what this machine's processor does", {
     }
   }
   t.diagnostic(
-    `integer forms: defined ${defined.size}, tested ${covered.size}; cases ${cases}, wrong ${failed} in ${bad.size} kinds`,
+    `integer forms: defined ${defined.size}, tested ${covered.size}; cases ${cases}, in regions ${engine.compiled}, wrong ${failed} in ${bad.size} kinds`,
   );
   for (const [reason, n] of otherwise) t.diagnostic(`${n} rows otherwise: ${reason}`);
   assert.equal(failed, 0, `\n${[...bad.values()].slice(0, Number(process.env.SHOW ?? 40)).join("\n")}\n`);

@@ -119,11 +119,13 @@ const TRAP_STACK = 0x9000;
 /** Our processor, with a handler that halts for every exception. */
 export class EngineRunner {
   readonly machine: BareMachine;
+  /** Instructions that ran as regions. */
+  compiled = 0;
   readonly #strict: number;
   /** @param strict MXCSR's flags are exact (MXCSR_STRICT) */
-  constructor(strict = false) {
+  constructor(strict = false, regions = process.env.ENLIGHTEN_REGIONS === "1") {
     this.#strict = strict ? MXCSR_STRICT : 0;
-    this.machine = createBareMachine(4 << 20);
+    this.machine = createBareMachine(4 << 20, {}, 1, regions);
     const { vp } = this.machine;
     const ram = new DataView(vp.ram.buffer, vp.ram.byteOffset, vp.ram.byteLength);
     ram.setUint32(GDT + 0x10, 0x0000ffff, true);
@@ -161,6 +163,7 @@ export class EngineRunner {
         vp.ram[CODE + length] = 0xf4;
         vp.runtime.ramWritten(CODE, 32);
         before = text;
+        if (vp.regions?.force(BigInt(CODE)) === true) this.compiled++;
       }
       vp.ram.set(out.subarray(at + Field.window, at + Field.window + WINDOW_BYTES), WINDOW);
       this.#load(out, o, at);

@@ -28,6 +28,28 @@ export interface BlockSource {
   secondPage(): number;
 }
 
+/** A record by fields, for the region compiler. Meaning: Rec in layout.ts. */
+export interface DecodedRecord {
+  readonly form: Form;
+  readonly dst: number;
+  readonly src: number;
+  readonly base: number;
+  readonly index: number;
+  readonly scale: number;
+  readonly disp: number;
+  readonly immLow: number;
+  readonly immHigh: number;
+  readonly pageOffset: number;
+  readonly length: number;
+  readonly src2: number;
+}
+export interface DecodedInstruction {
+  readonly row: Row;
+  readonly length: number;
+  /** Address micro-operations first. */
+  readonly records: readonly DecodedRecord[];
+}
+
 export class BlockBuilder {
   readonly #bytes: Uint8Array;
   readonly #view: DataView;
@@ -49,6 +71,8 @@ export class BlockBuilder {
   readonly #callIndirect: Row;
   readonly redispatchHandler: number;
   readonly attendHandler: number;
+  /** Of the gate to a region. */
+  readonly regionHandler: number;
   #first = 0;
   #at = 0;
   #count = 0;
@@ -71,6 +95,7 @@ export class BlockBuilder {
     this.#callIndirect = rows.find((r) => r.options.selector === System.callNearIndirect)!;
     this.redispatchHandler = specialForm("enlighten.redispatch").id;
     this.attendHandler = specialForm("enlighten.attend").id;
+    this.regionHandler = specialForm("enlighten.region").id;
   }
 
   /**
@@ -134,25 +159,65 @@ export class BlockBuilder {
       this.#joinSequences();
     }
     const records = (this.#at - this.#first) / REC_BYTES;
-    v.setUint32(header + Head.page, page, true);
+    v.setUint32(header + Head.region, 0, true);
     v.setUint32(header + Head.start, physical, true);
     v.setUint32(header + Head.end, page + Math.min(at, 4096), true);
-    v.setUint32(header + Head.records, records, true);
+    v.setUint16(header + Head.records, records, true);
+    v.setUint16(header + Head.handler, 0, true);
     v.setUint32(header + Head.mode, mode, true);
     v.setUint32(header + Head.owner, header, true);
     if (alias !== 0) {
       const second = alias & ~1;
       const extra = this.#at;
       this.#at += REC_BYTES;
-      v.setUint32(extra + Head.page, second, true);
+      v.setUint32(extra + Head.region, 0, true);
       v.setUint32(extra + Head.start, second, true);
       v.setUint32(extra + Head.end, second + (at - 4096), true);
-      v.setUint32(extra + Head.records, 0, true);
+      v.setUint16(extra + Head.records, 0, true);
+      v.setUint16(extra + Head.handler, 0, true);
       v.setUint32(extra + Head.owner, header, true);
       v.setUint32(this.#vp + Vp.blockAlias, extra, true);
     } else v.setUint32(this.#vp + Vp.blockAlias, 0, true);
     v.setUint32(this.#vp + Vp.arenaNext, this.#at, true);
     return header;
+  }
+
+  /**
+   * The instruction at RAM offset `physical` alone, nothing fused.
+   * @returns undefined where there is none that lies in its page and is defined
+   */
+  instruction(physical: number, mode: number): DecodedInstruction | undefined {
+    const code =
+      (mode & ModeKey.codeMask) === ModeKey.code64 ? 64 : (mode & ModeKey.codeMask) === ModeKey.code32 ? 32 : 16;
+    const start = this.#ram + physical;
+    const end = this.#ram + (physical & ~0xfff) + 4096;
+    if (this.#decoder.decode(this.#bytes, start, end, code) !== "ok") return undefined;
+    const out = this.#decoder.out;
+    const scratch = this.#vp + Vp.scratch;
+    this.#single = true;
+    this.#at = scratch;
+    this.#count = 1;
+    this.#forms.length = 0;
+    this.#emit(out, physical & 0xfff, mode, code);
+    const v = this.#view;
+    const records = this.#forms.map((form, i): DecodedRecord => {
+      const at = scratch + i * REC_BYTES;
+      return {
+        form: form!,
+        dst: v.getUint16(at + Rec.dst, true),
+        src: v.getUint16(at + Rec.src, true),
+        base: v.getUint16(at + Rec.base, true),
+        index: v.getUint16(at + Rec.index, true),
+        scale: v.getUint8(at + Rec.scale),
+        disp: v.getInt32(at + Rec.disp, true),
+        immLow: v.getInt32(at + Rec.imm, true),
+        immHigh: v.getInt32(at + Rec.imm + 4, true),
+        pageOffset: v.getUint16(at + Rec.pageOffset, true),
+        length: v.getUint8(at + Rec.length),
+        src2: v.getUint8(at + Rec.src2),
+      };
+    });
+    return { row: out.row, length: out.length, records };
   }
 
   #clear(form: Form, at: number, length: number): number {

@@ -7,7 +7,7 @@
 
 import { type Form, forms, formsFingerprint } from "../isa/forms.js";
 import { Helper, type HelperName } from "../isa/runtime-calls.js";
-import { ARENA_BYTES, Exit, JUMP_CACHE_ENTRIES, REC_BYTES, Rec, Status, Vp } from "../layout.js";
+import { ARENA_BYTES, Exit, Head, JUMP_CACHE_ENTRIES, REC_BYTES, Rec, RegionStatus, Status, Vp } from "../layout.js";
 import { FunctionBuilder, ModuleBuilder } from "../wasm/assembler.js";
 import { InterpreterSem, type LoopContext } from "./interpreter-sem.js";
 
@@ -35,12 +35,18 @@ export function generateInterpreter(base: number, shared: boolean, countForms = 
   const hot = all.filter((f) => f.hot);
   const cold = all.filter((f) => !f.hot);
 
+  module.importTable("env", "regions", 1);
   const coldType = module.typeIndex(["i32", "i32"], ["i32"]);
+  const regionType = module.typeIndex(["i32", "i32"], ["i32"]);
   const coldFunctions = cold.map((form) => module.add(coldFunction(form, base, helpers)));
-  module.add(loop(hot, base, helpers, coldType, countForms), `run-${formsFingerprint()}`);
+  module.add(loop(hot, base, helpers, coldType, regionType, countForms), `run-${formsFingerprint()}`);
   module.table(coldFunctions);
   return { bytes: module.finish(), hot: hot.length, cold: cold.length };
 }
+
+/** The table of regions is imported, that of the cold forms the module's own. */
+const REGION_TABLE = 0;
+const OWN_TABLE = 1;
 
 /** Pair counts of `countForms`, in the last part of the arena: u32 by first * PAIR_FORMS + second. */
 export const PAIR_FORMS = 1024;
@@ -79,6 +85,7 @@ function loop(
   base: number,
   helpers: ReadonlyMap<HelperName, number>,
   coldType: number,
+  regionType: number,
   countForms: boolean,
 ): FunctionBuilder {
   const f = new FunctionBuilder(["i32"], ["i32"]);
@@ -239,6 +246,75 @@ function loop(
   f.mem("i32_load16_u", Rec.handler, 1);
   f.brTable(labels, coldLabel);
   const scratch = new InterpreterSem.Scratch(f);
+  /** A fault is recorded and RIP is in the block: to its handler. */
+  const deliver = (): void => {
+    f.i32(0);
+    f.call(helpers.get("deliverFault")!);
+    f.set(status);
+    loadState();
+    f.get(status);
+    f.if();
+    leave(Exit.tripleFault);
+    f.end();
+    f.br(redispatch);
+  };
+  const sliceIfSpent = (): void => {
+    f.get(budget);
+    f.i32(0);
+    f.op("i32_lt_s");
+    f.if();
+    leave(Exit.slice);
+    f.end();
+  };
+  /**
+   * The gate to a region: the block's header says which function, and where in it to begin. The function gives back a
+   * RegionStatus, with RIP and the budget in the block.
+   */
+  const enterRegion = (): void => {
+    f.get(pc);
+    f.i32(REC_BYTES);
+    f.op("i32_sub");
+    f.mem("i32_load", Head.region, 2);
+    f.tee(entry);
+    f.i32(255);
+    f.op("i32_and");
+    f.get(budget);
+    f.get(entry);
+    f.i32(8);
+    f.op("i32_shr_u");
+    f.callIndirect(regionType, REGION_TABLE);
+    f.set(status);
+    loadState();
+    f.i32(0);
+    f.mem("i32_load", base + Vp.budget, 2);
+    f.set(budget);
+    f.get(status);
+    f.i32(RegionStatus.next);
+    f.op("i32_eq");
+    f.if();
+    sliceIfSpent();
+    f.br(redispatch);
+    f.end();
+    f.get(status);
+    f.i32(RegionStatus.fault);
+    f.op("i32_eq");
+    f.if();
+    // the instruction that faults counts, as in a block
+    f.get(budget);
+    f.i32(1);
+    f.op("i32_sub");
+    f.set(budget);
+    deliver();
+    f.end();
+    f.get(target);
+    f.call(helpers.get("lookupSingle")!);
+    f.tee(pc);
+    f.op("i32_eqz");
+    f.if();
+    deliver();
+    f.end();
+    f.br(next);
+  };
   for (const form of hot) {
     f.end();
     scratch.reset();
@@ -256,6 +332,10 @@ function loop(
       cold: false,
       scratch,
     };
+    if (form.name.startsWith("enlighten.region/")) {
+      enterRegion();
+      continue;
+    }
     const parts = form.parts ?? [form];
     parts.forEach((part, i) => {
       const followed = i < parts.length - 1;
@@ -277,7 +357,7 @@ function loop(
   f.mem("i32_load16_u", Rec.handler, 1);
   f.i32(hot.length);
   f.op("i32_sub");
-  f.callIndirect(coldType);
+  f.callIndirect(coldType, OWN_TABLE);
   f.tee(status);
   f.op("i32_eqz");
   f.if();

@@ -199,9 +199,17 @@ function isHot(
   const kinds = operands.map((o) => o.kind).join("");
   if (fused) return true;
   if (
-    ["jmp", "call", "ret", "callIndirect", "jmpIndirect", "nop", "enlighten.redispatch", "enlighten.address"].includes(
-      name,
-    ) &&
+    [
+      "jmp",
+      "call",
+      "ret",
+      "callIndirect",
+      "jmpIndirect",
+      "nop",
+      "enlighten.redispatch",
+      "enlighten.region",
+      "enlighten.address",
+    ].includes(name) &&
     width === 64
   )
     return kinds !== "x";

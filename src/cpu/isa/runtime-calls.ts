@@ -47,6 +47,7 @@ export const Helper = {
   vectorFloat: h(["i32", "v128", "v128"], "i32", { faults: true }),
   // control
   lookup: h(["i64"], "i32", { faults: true }),
+  lookupSingle: h(["i64"], "i32", { faults: true }),
   deliverFault: h(["i32"], "i32"),
   // everything that is a procedure rather than a formula: the record says what to do
   system: cold,

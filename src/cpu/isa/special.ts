@@ -18,6 +18,8 @@ export const special: readonly Special[] = [
   { name: "enlighten.redispatch", width: 64, operands: [], define: (s) => s.jumpTo(s.slotRip()) },
   // the same, but by the loop's cold way, which looks whether something wants the processor's attention
   { name: "enlighten.attend", width: 64, operands: [], define: (s) => s.jumpTo(s.slotRip()) },
+  // the way into a region: the loop writes it itself (interpreter/generator.ts)
+  { name: "enlighten.region", width: 64, operands: [], define: (s) => s.jumpTo(s.slotRip()) },
   // tempAddress = segment base (src) + effective address
   {
     name: "enlighten.address",

@@ -6,6 +6,7 @@ import { BlockBuilder } from "../decode/block-builder.js";
 import { generateInterpreter } from "../interpreter/generator.js";
 import { formsFingerprint } from "../isa/forms.js";
 import { Exit, layoutMemory, type MemoryLayout, SEG_BYTES, SegAttr, SegIndex, Stat, Vp } from "../layout.js";
+import { MAX_REGIONS, type RegionRuntime, Regions } from "../region/regions.js";
 
 /** The engine's memory with its map. */
 export interface EngineMemory {
@@ -50,7 +51,7 @@ export interface ProcessorHost {
 }
 
 /** The runtime's exports that the host calls. */
-interface Runtime {
+interface Runtime extends RegionRuntime {
   rflags(): number;
   setRflags(flags: number): void;
   updateMode(): void;
@@ -62,8 +63,6 @@ interface Runtime {
   secondPage(): number;
   interrupt(vector: number): number;
   trap(vector: number): number;
-  /** RAM offset of the instruction at RIP, -1 = its fetch faults; changes nothing but accessed bits. */
-  peekCode(): number;
 }
 
 /** State of a segment register, as descriptors have it. */
@@ -108,8 +107,17 @@ export class VirtualProcessor {
   retired = 0;
   readonly #redispatch: number;
   readonly #attend: number;
+  /** The second tier, where it is on. */
+  readonly regions: Regions | undefined;
 
-  constructor(engine: EngineMemory, index: number, host: ProcessorHost, modules: EngineModules, countForms = false) {
+  constructor(
+    engine: EngineMemory,
+    index: number,
+    host: ProcessorHost,
+    modules: EngineModules,
+    countForms = false,
+    regions = false,
+  ) {
     const { memory, layout, shared } = engine;
     const buffer = memory.buffer;
     this.index = index;
@@ -181,11 +189,22 @@ export class VirtualProcessor {
     this.runtime = runtime.exports as unknown as Runtime;
     const made = index === 0 && shared && !countForms ? modules.interpreter : undefined;
     const module = made ?? new WebAssembly.Module(generateInterpreter(base, shared, countForms).bytes);
-    const instance = new WebAssembly.Instance(module, { env: { memory }, runtime: runtime.exports });
+    const table = new WebAssembly.Table({ element: "anyfunc", initial: MAX_REGIONS });
+    const instance = new WebAssembly.Instance(module, { env: { memory, regions: table }, runtime: runtime.exports });
     const run = instance.exports[`run-${formsFingerprint()}`];
     if (typeof run !== "function")
       throw new Error("invariant broken: the interpreter was built from other forms than the decoder's (build again)");
     this.#run = run as (budget: number) => number;
+    if (regions)
+      this.regions = new Regions({
+        memory,
+        layout,
+        shared,
+        base,
+        blocks,
+        runtime: this.runtime as Runtime & Record<string, unknown>,
+        table,
+      });
     this.#redispatch = blocks.redispatchHandler;
     this.#attend = blocks.attendHandler;
     this.reset();
@@ -265,6 +284,7 @@ export class VirtualProcessor {
   run(budget: number): number {
     const reason = this.#run(budget);
     this.retired += budget - this.view.getInt32(this.base + Vp.budget, true);
+    if (reason === Exit.slice) this.regions?.sample();
     return reason;
   }
   stat(name: keyof typeof Stat): number {

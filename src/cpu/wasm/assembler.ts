@@ -220,6 +220,23 @@ export class ByteWriter {
       this.u8(low | 0x80);
     }
   }
+  /** Signed LEB128 of a 64-bit value in two halves. */
+  words(low: number, high: number): void {
+    if (high === low >> 31) {
+      this.s32(low);
+      return;
+    }
+    let v = (BigInt(high) << 32n) | BigInt(low >>> 0);
+    for (;;) {
+      const part = Number(v & 0x7fn);
+      v >>= 7n;
+      if ((v === 0n && (part & 0x40) === 0) || (v === -1n && (part & 0x40) !== 0)) {
+        this.u8(part);
+        return;
+      }
+      this.u8(part | 0x80);
+    }
+  }
   name(text: string): void {
     const bytes = new Uint8Array(text.length);
     for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
@@ -233,7 +250,9 @@ export class ByteWriter {
 
 /** One function being written. Locals are typed and numbered after the parameters. */
 export class FunctionBuilder {
-  readonly code = new ByteWriter();
+  code = new ByteWriter();
+  /** Branch hints: offsets in the code. */
+  hints: { readonly at: number; readonly taken: boolean }[] = [];
   readonly params: readonly ValTypeName[];
   readonly results: readonly ValTypeName[];
   readonly #locals: ValTypeName[] = [];
@@ -258,6 +277,17 @@ export class FunctionBuilder {
   i64(value: number): void {
     this.code.u8(0x42);
     this.code.s64(value);
+  }
+  i64Words(low: number, high: number): void {
+    this.code.u8(0x42);
+    this.code.words(low, high);
+  }
+  /** The next `if` or `br_if` is mostly taken. */
+  likely(): void {
+    this.hints.push({ at: this.code.length, taken: true });
+  }
+  unlikely(): void {
+    this.hints.push({ at: this.code.length, taken: false });
   }
   f64(value: number): void {
     this.code.u8(0x44);
@@ -315,10 +345,19 @@ export class FunctionBuilder {
     this.code.u8(0x10);
     this.code.u32(func);
   }
-  callIndirect(type: number): void {
+  callIndirect(type: number, table = 0): void {
     this.code.u8(0x11);
     this.code.u32(type);
-    this.code.u8(0);
+    this.code.u32(table);
+  }
+  /** Puts the code of another builder with the same locals in front. */
+  prepend(before: FunctionBuilder): void {
+    const code = new ByteWriter();
+    code.raw(before.code.take());
+    const shift = code.length;
+    code.raw(this.code.take());
+    this.code = code;
+    this.hints = [...before.hints, ...this.hints.map(({ at, taken }) => ({ at: at + shift, taken }))];
   }
   /** @returns the label of the new block, to be given to br */
   block(result?: ValTypeName): number {
@@ -356,6 +395,8 @@ export class FunctionBuilder {
     for (const label of labels) this.code.u32(this.#depth - label);
     this.code.u32(this.#depth - otherwise);
   }
+  /** Bytes of local declarations in front of the code, after `finish`. */
+  declarationBytes = 0;
   /** The body with its local declarations, as the code section wants it. */
   finish(): Uint8Array {
     const out = new ByteWriter();
@@ -370,6 +411,7 @@ export class FunctionBuilder {
       out.u32(count);
       out.u8(ValType[type]);
     }
+    this.declarationBytes = out.length;
     out.raw(this.code.take());
     out.u8(Op.end);
     return out.take();
@@ -389,6 +431,7 @@ export class ModuleBuilder {
   readonly #imports: ImportedFunction[] = [];
   readonly #functions: { name: string | undefined; body: FunctionBuilder }[] = [];
   #table: readonly number[] = [];
+  #importedTable: { module: string; name: string; minimum: number } | undefined;
   readonly #memory: { minimum: number; maximum: number; shared: boolean };
 
   /** @param memory bounds of the imported memory `env.memory`, in 64 KiB pages */
@@ -409,6 +452,10 @@ export class ModuleBuilder {
   add(body: FunctionBuilder, exportName?: string): number {
     this.#functions.push({ name: exportName, body });
     return this.#imports.length + this.#functions.length - 1;
+  }
+  /** A table of functions that is table 0; the module's own then is table 1. */
+  importTable(module: string, name: string, minimum: number): void {
+    this.#importedTable = { module, name, minimum };
   }
   /** The functions (by index) that call_indirect reaches, in table order. */
   table(functions: readonly number[]): void {
@@ -438,13 +485,22 @@ export class ModuleBuilder {
       }
     });
     section(2, (s) => {
-      s.u32(this.#imports.length + 1);
+      const table = this.#importedTable;
+      s.u32(this.#imports.length + (table === undefined ? 1 : 2));
       this.#imports.forEach((imported, i) => {
         s.name(imported.module);
         s.name(imported.name);
         s.u8(0);
         s.u32(importTypes[i]!);
       });
+      if (table !== undefined) {
+        s.name(table.module);
+        s.name(table.name);
+        s.u8(1);
+        s.u8(0x70);
+        s.u8(0);
+        s.u32(table.minimum);
+      }
       s.name("env");
       s.name("memory");
       s.u8(2);
@@ -479,18 +535,42 @@ export class ModuleBuilder {
     if (this.#table.length > 0) {
       section(9, (s) => {
         s.u32(1);
-        s.u8(0);
+        if (this.#importedTable === undefined) s.u8(0);
+        else {
+          // an active segment for a table by number
+          s.u8(2);
+          s.u32(1);
+        }
         s.u8(0x41);
         s.s32(0);
         s.u8(0x0b);
+        if (this.#importedTable !== undefined) s.u8(0);
         s.u32(this.#table.length);
         for (const f of this.#table) s.u32(f);
       });
     }
+    const bodies = this.#functions.map((f) => f.body.finish());
+    const hinted = this.#functions
+      .map(({ body }, i) => ({ body, index: i + this.#imports.length }))
+      .filter(({ body }) => body.hints.length > 0);
+    if (hinted.length > 0) {
+      section(0, (s) => {
+        s.name("metadata.code.branch_hint");
+        s.u32(hinted.length);
+        for (const { body, index } of hinted) {
+          s.u32(index);
+          s.u32(body.hints.length);
+          for (const { at, taken } of body.hints) {
+            s.u32(at + body.declarationBytes);
+            s.u32(1);
+            s.u8(taken ? 1 : 0);
+          }
+        }
+      });
+    }
     section(10, (s) => {
-      s.u32(this.#functions.length);
-      for (const f of this.#functions) {
-        const body = f.body.finish();
+      s.u32(bodies.length);
+      for (const body of bodies) {
         s.u32(body.length);
         s.raw(body);
       }

@@ -14,4 +14,10 @@ declare namespace WebAssembly {
   class Global {
     constructor(descriptor: { value: "i32"; mutable: boolean }, value: number);
   }
+  class Table {
+    constructor(descriptor: { element: "anyfunc"; initial: number; maximum?: number });
+    readonly length: number;
+    get(index: number): unknown;
+    set(index: number, value: unknown): void;
+  }
 }

@@ -431,6 +431,23 @@ export function rmwDone(pc: i32): void {
   attendAfter(pc);
 }
 
+/** For a region: address in the memory of readable bytes, 0 = fault. @param size bytes, and STACK_ACCESS (region/region-sem.ts) */
+export function regionRead(va: u64, size: i32): i32 {
+  ofStack = (size & 0x100) != 0;
+  return readSlow(va, size & 0xff, 0);
+}
+/** The same for writing: plain RAM without code there, 1 = the interpreter has to do it. */
+export function regionWrite(va: u64, size: i32): i32 {
+  ofStack = (size & 0x100) != 0;
+  const bytes = size & 0xff;
+  count(L.Stat_tlbMisses);
+  if (4096 - i32(va & 0xfff) < bytes) return 1;
+  const a = access(va, WRITE);
+  if (a == MISSED) return 0;
+  if (!inRam(a) || (load<u64>(LINE_MASKS + i32(a >> 12) * 8) & linesOf(u32(a), u32(a) + u32(bytes))) != 0) return 1;
+  return RAM + u32(a);
+}
+
 /** Accesses of procedures, at the current privilege level. Address in the memory of `size` readable bytes, 0 = fault. */
 export function readable(va: u64, size: i32): i32 {
   const slot = slotOf(i32(get32(L.Vp_tlb)), va);
@@ -545,7 +562,7 @@ export function secondPage(): i32 {
   return VP + L.Vp_blockHash + i32(((physical * 0x9e3779b1) >> 16 ^ mode) & (L.BLOCK_HASH_ENTRIES - 1)) * 4;
 }
 function insertPage(header: i32): void {
-  const page = load<u32>(header, L.Head_page) >> 12;
+  const page = load<u32>(header, L.Head_start) >> 12;
   const list = PAGE_BLOCKS + i32(page) * 4;
   store<i32>(header, load<i32>(list), L.Head_next);
   store<i32>(list, header);
@@ -569,21 +586,14 @@ function protect(page: u32): void {
   }
 }
 
-/** The record to run at `rip`; 0 = its fetch faults (recorded, RIP set). Fills the jump cache and sets ripPage. */
-export function lookup(address: u64): i32 {
-  count(L.Stat_jumpMisses);
-  const rip = linear(address);
+/** The block at `rip` for `mode`, decoded if need be; 0 = its fetch faults (recorded, RIP set). Sets ripPage. */
+function blockAt(rip: u64, mode: u32): i32 {
   set64(L.Vp_rip, rip);
   const p = fetchAddress(rip);
   if (p == MISSED) return 0;
   if (!inRam(p)) return gp(0);
   const physical = u32(p);
-  const mode = get32(L.Vp_mode);
-  let header = load<i32>(bucket(physical, mode));
-  while (header != 0) {
-    if (load<u32>(header, L.Head_start) == physical && load<u32>(header, L.Head_mode) == mode) break;
-    header = load<i32>(header, L.Head_hashNext);
-  }
+  let header = findBlock(physical, mode);
   if (header == 0) {
     if (get32(L.Vp_arenaNext) + u32(L.MAX_BLOCK) > u32(VP + L.Vp_arena + L.ARENA_BYTES)) flushArena();
     header = hostDecode(physical, mode);
@@ -596,13 +606,26 @@ export function lookup(address: u64): i32 {
     const alias = i32(get32(L.Vp_blockAlias));
     if (alias != 0) insertPage(alias);
   }
+  set64(L.Vp_ripPage, rip & ~u64(0xfff));
+  return header;
+}
+/** The record to run at `rip`; 0 = its fetch faults (recorded, RIP set). Fills the jump cache and sets ripPage. */
+export function lookup(address: u64): i32 {
+  count(L.Stat_jumpMisses);
+  const rip = linear(address);
+  const header = blockAt(rip, get32(L.Vp_mode));
+  if (header == 0) return 0;
   const record = header + L.REC_BYTES;
   const slot = VP + L.Vp_jumpCache + i32(((u32(rip) ^ (u32(rip >> 12) * 5)) & (L.JUMP_CACHE_ENTRIES - 1)) << 4);
   store<u64>(slot, rip);
   store<i32>(slot, record, 8);
   store<u32>(slot, get32(L.Vp_jumpTag), 12);
-  set64(L.Vp_ripPage, rip & ~u64(0xfff));
   return record;
+}
+/** The same for the one instruction at `rip`, which a region has left to the interpreter: no gate stands there. */
+export function lookupSingle(rip: u64): i32 {
+  const header = blockAt(rip, get32(L.Vp_mode) | L.ModeKey_single);
+  return header == 0 ? 0 : header + L.REC_BYTES;
 }
 
 /** Throws all records away. */
@@ -635,12 +658,40 @@ function unhash(header: i32): void {
 }
 /** Every record of the block now leads back to the dispatcher; links to them need not be found. */
 function kill(header: i32): void {
+  if (load<u16>(header, L.Head_handler) == L.REGION_HEAD) {
+    closeGates(header);
+    return;
+  }
   const handler = load<u16>(VP + L.Vp_redispatch);
-  const n = load<i32>(header, L.Head_records);
+  const n = i32(load<u16>(header, L.Head_records));
   for (let i = 1; i <= n; i++) store<u16>(header + i * L.REC_BYTES, handler);
   unhash(header);
   store<u32>(header, u32.MAX_VALUE, L.Head_start);
 }
+/** A region's code has changed: its entries are blocks like others again. */
+function closeGates(region: i32): void {
+  const n = load<i32>(region, L.REC_BYTES);
+  for (let i = 1; i <= n; i++) {
+    const block = load<i32>(region + L.REC_BYTES + i * 4);
+    if (load<u32>(block, L.Head_start) == u32.MAX_VALUE || load<u32>(block, L.Head_region) >> 8 != load<u32>(region, L.Head_region)) continue;
+    store<u32>(block, 0, L.Head_region);
+    store<u16>(block + L.REC_BYTES, load<u16>(block, L.Head_handler));
+  }
+  store<u32>(region, u32.MAX_VALUE, L.Head_start);
+  set32(L.Vp_regionDeaths, get32(L.Vp_regionDeaths) + 1);
+}
+/** For the region compiler: a header that it has written is to die with the bytes it names. */
+export function watchCode(header: i32): void { insertPage(header); }
+/** The block that is decoded from `physical` for `mode`, 0 = none. */
+export function findBlock(physical: u32, mode: u32): i32 {
+  let header = load<i32>(bucket(physical, mode));
+  while (header != 0) {
+    if (load<u32>(header, L.Head_start) == physical && load<u32>(header, L.Head_mode) == mode) break;
+    header = load<i32>(header, L.Head_hashNext);
+  }
+  return header;
+}
+
 /** A store has changed RAM at `physical`: blocks made from those bytes go. */
 export function dirtyCode(physical: u64, size: i32): void {
   const page = u32(physical >> 12);

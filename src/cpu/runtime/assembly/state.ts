@@ -152,6 +152,7 @@ export function flushJumps(): void {
 }
 export function setCpl(level: i32): void {
   set32(L.Vp_cpl, level);
+  set32(L.Vp_mode, level == 3 ? get32(L.Vp_mode) | L.ModeKey_user : get32(L.Vp_mode) & ~L.ModeKey_user);
   set32(L.Vp_tlb, VP + (level == 3 ? L.Vp_tlbUser : L.Vp_tlbSupervisor));
   retag();
 }
@@ -173,8 +174,10 @@ export function updateMode(): void {
   if ((cr0 & 1) == 0) m |= L.ModeKey_real;
   if (get32(L.Vp_singleStep) != 0) m |= L.ModeKey_single;
   if ((get64(L.Vp_dr + 56) & 0xff) != 0) m |= L.ModeKey_debug;
+  if (cpl() == 3) m |= L.ModeKey_user;
   const old = get32(L.Vp_mode);
   set32(L.Vp_mode, m);
-  if (((old ^ m) & ~L.ModeKey_codeMask) != 0) flushJumps();
+  // the jump cache's tags have code size and level in them
+  if (((old ^ m) & ~(L.ModeKey_codeMask | L.ModeKey_user)) != 0) flushJumps();
   else retag();
 }

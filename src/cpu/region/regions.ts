@@ -1,0 +1,190 @@
+/**
+ * Which code becomes a region, and where the regions are: the processor's run is sampled at the end of each slice, an address that
+ * is seen often is compiled, and gates are put at its entries (cpu-engine.md 3.9).
+ */
+import type { BlockBuilder } from "../decode/block-builder.js";
+import { ARENA_BYTES, Head, type MemoryLayout, ModeKey, REC_BYTES, REGION_HEAD, Vp } from "../layout.js";
+import { compileRegion, REGION_EXPORT } from "./compiler.js";
+import { discoverRegion } from "./region.js";
+
+/** Slots of the regions' table: live regions at most. */
+export const MAX_REGIONS = 8192;
+/** Sampled this often, an address is compiled. */
+const HOT = 2;
+/** Bytes of the arena that a region may need. */
+const ROOM = 8192;
+/** Addresses counted at a time. */
+const MAX_COUNTED = 4096;
+
+/** The runtime's functions that this asks. */
+export interface RegionRuntime {
+  peekCode(): number;
+  findBlock(physical: number, mode: number): number;
+  lookup(rip: bigint): number;
+  watchCode(header: number): void;
+}
+export interface RegionsOptions {
+  readonly memory: WebAssembly.Memory;
+  readonly layout: MemoryLayout;
+  readonly shared: boolean;
+  /** Of the processor's block. */
+  readonly base: number;
+  readonly blocks: BlockBuilder;
+  readonly runtime: RegionRuntime & Record<string, unknown>;
+  readonly table: WebAssembly.Table;
+}
+export interface RegionCounters {
+  compiled: number;
+  instructions: number;
+  bytes: number;
+  refused: number;
+  dead: number;
+}
+
+export class Regions {
+  readonly counters: RegionCounters = { compiled: 0, instructions: 0, bytes: 0, refused: 0, dead: 0 };
+  readonly #o: RegionsOptions;
+  readonly #view: DataView;
+  /** Samples by physical address and mode. */
+  readonly #counts = new Map<number, number>();
+  /** Headers of live regions by table slot. */
+  readonly #headers = new Map<number, number>();
+  readonly #free: number[] = [];
+  #next = 0;
+  #deaths = 0;
+  #generation = 0;
+
+  constructor(o: RegionsOptions) {
+    this.#o = o;
+    this.#view = new DataView(o.memory.buffer);
+    this.#generation = this.#slot(Vp.arenaGeneration);
+  }
+  #slot(offset: number): number {
+    return this.#view.getUint32(this.#o.base + offset, true);
+  }
+  /** Call it between two runs: RIP is where the processor is. */
+  sample(): void {
+    this.#bury();
+    const mode = this.#slot(Vp.mode);
+    if ((mode & (ModeKey.codeMask | ModeKey.single | ModeKey.debug)) !== ModeKey.code64) return;
+    const physical = this.#o.runtime.peekCode();
+    if (physical < 0) return;
+    const key = physical * 2048 + mode;
+    const count = (this.#counts.get(key) ?? 0) + 1;
+    if (count < HOT) {
+      if (this.#counts.size >= MAX_COUNTED) this.#counts.clear();
+      this.#counts.set(key, count);
+      return;
+    }
+    // not asked again before the others have been counted anew
+    if (count > HOT) return;
+    this.#counts.set(key, count);
+    this.#compile(physical, mode);
+  }
+  /** Compiles what is at an address, hot or not: for tests. @returns whether a gate stands there now */
+  force(rip: bigint): boolean {
+    this.#bury();
+    const before = this.counters.compiled;
+    const { runtime, base } = this.#o;
+    this.#view.setBigUint64(base + Vp.rip, rip, true);
+    const record = runtime.lookup(rip);
+    const physical = runtime.peekCode();
+    if (record === 0 || physical < 0) return false;
+    this.#compile(physical, this.#slot(Vp.mode));
+    return this.counters.compiled > before;
+  }
+  /** Gives back what died by stores to its code, or with all blocks. */
+  #bury(): void {
+    const generation = this.#slot(Vp.arenaGeneration);
+    if (generation !== this.#generation) {
+      this.#generation = generation;
+      for (const slot of this.#headers.keys()) this.#release(slot);
+      this.#counts.clear();
+      this.#deaths = this.#slot(Vp.regionDeaths);
+      return;
+    }
+    const deaths = this.#slot(Vp.regionDeaths);
+    if (deaths === this.#deaths) return;
+    this.#deaths = deaths;
+    for (const [slot, header] of this.#headers)
+      if (this.#view.getUint32(header + Head.start, true) === 0xffffffff) this.#release(slot);
+    this.#counts.clear();
+  }
+  #release(slot: number): void {
+    this.#o.table.set(slot, null);
+    this.#headers.delete(slot);
+    this.#free.push(slot);
+    this.counters.dead++;
+  }
+
+  #compile(physical: number, mode: number): void {
+    const { blocks, runtime, base, shared, memory } = this.#o;
+    const page = physical & ~0xfff;
+    const region = discoverRegion(
+      {
+        instruction: (offset) => blocks.instruction(page + offset, mode),
+        wasEntered: (offset) => runtime.findBlock(page + offset, mode) !== 0,
+        enteredIn: (offset) => {
+          const list: number[] = [];
+          for (let at = offset; at < offset + 4096; at++) if (runtime.findBlock(page + at, mode) !== 0) list.push(at);
+          return list;
+        },
+      },
+      physical & 0xfff,
+    );
+    const slot = this.#free.at(-1) ?? this.#next;
+    if (region === undefined || slot >= MAX_REGIONS) {
+      this.counters.refused++;
+      return;
+    }
+    const v = this.#view;
+    const arenaEnd = base + Vp.arena + ARENA_BYTES;
+    let next = this.#slot(Vp.arenaNext);
+    if (next + ROOM > arenaEnd) return; // the next block decoded empties the arena
+    const keep = (data: Uint8Array): number => {
+      const at = next;
+      new Uint8Array(memory.buffer, at, data.length).set(data);
+      next += data.length;
+      return at;
+    };
+    const bytes = compileRegion(region, base, (mode & ModeKey.user) !== 0, shared, keep);
+    const module = new WebAssembly.Module(bytes);
+    const instance = new WebAssembly.Instance(module, {
+      env: { memory },
+      runtime,
+    });
+    const entries = region.entries.map((b) => runtime.findBlock(page + region.blocks[b]!.offset, mode));
+    const header = next;
+    next += REC_BYTES + Math.ceil((4 + entries.length * 4) / REC_BYTES) * REC_BYTES;
+    v.setUint32(base + Vp.arenaNext, next, true);
+    const start = Math.min(...region.blocks.map((b) => b.offset));
+    const end = Math.max(...region.blocks.map((b) => b.end));
+    v.setUint32(header + Head.region, slot, true);
+    v.setUint32(header + Head.start, page + start, true);
+    v.setUint32(header + Head.end, page + end, true);
+    v.setUint16(header + Head.records, 0, true);
+    v.setUint16(header + Head.handler, REGION_HEAD, true);
+    v.setUint32(header + Head.hashNext, 0, true);
+    v.setUint32(header + Head.mode, mode, true);
+    v.setUint32(header + Head.owner, header, true);
+    let gates = 0;
+    entries.forEach((block, entry) => {
+      if (block === 0 || v.getUint32(block + Head.region, true) !== 0) return;
+      v.setUint16(block + Head.handler, v.getUint16(block + REC_BYTES, true), true);
+      v.setUint16(block + REC_BYTES, blocks.regionHandler, true);
+      v.setUint32(block + Head.region, (slot << 8) | entry, true);
+      v.setUint32(header + REC_BYTES + 4 + gates * 4, block, true);
+      gates++;
+    });
+    v.setUint32(header + REC_BYTES, gates, true);
+    if (gates === 0) return;
+    this.#o.table.set(slot, instance.exports[REGION_EXPORT] as () => void);
+    if (this.#free.length > 0) this.#free.pop();
+    else this.#next++;
+    this.#headers.set(slot, header);
+    runtime.watchCode(header);
+    this.counters.compiled++;
+    this.counters.bytes += bytes.length;
+    this.counters.instructions += region.blocks.reduce((n, b) => n + b.instructions.length, 0);
+  }
+}
