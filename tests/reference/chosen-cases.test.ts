@@ -78,6 +78,8 @@ const CASES: readonly Chosen[] = [
     outcome: PF,
     registers: { [RSI]: 1n << 40n, [RCX]: (1n << 40n) | 5n },
   },
+  { name: "REP MOVSB of nothing", code: "67 f3 a4", outcome: DONE, registers: { [RCX]: 0, [RDI]: 1n << 40n } },
+  { name: "REPNE SCASB of nothing", code: "67 f2 ae", outcome: DONE, registers: { [RCX]: 0, [RDI]: 1n << 40n } },
   { name: "REPNE SCASB in the middle", code: "f2 ae", outcome: DONE, registers: { [RCX]: 5, [RAX]: 3 } },
   { name: "CMPSB reads RDI first", code: "a6", outcome: GP, registers: { [RSI]: 0x1000, [RDI]: 1n << 60n } },
   { name: "XGETBV with F2", code: "f2 0f 01 d0", outcome: UD, registers: { [RCX]: 0 } },

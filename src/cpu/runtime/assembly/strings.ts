@@ -125,13 +125,10 @@ export function string(r: i32): i32 {
     set64(L.Vp_flagR, r0);
     set32(L.Vp_flagKind, kind0);
   }
-  // a fault of the first element leaves the upper halves too, but not in REP MOVS and REP STOS (as Intel's processors do)
-  if (status == L.Status_fault && si == gpr(6) && di == gpr(7) && !(repeated && (op == L.StringOp_movs || op == L.StringOp_stos))) {
-    if (repeated) setIndex(1, left, mask);
-    return status;
-  }
-  if (op != L.StringOp_stos && op != L.StringOp_scas && op != L.StringOp_ins) setIndex(6, si, mask);
-  if (op != L.StringOp_lods && op != L.StringOp_outs) setIndex(7, di, mask);
+  // where no element was done, REP MOVS and REP STOS clear upper halves all the same, the others do not (as Intel's processors)
+  const always = repeated && (op == L.StringOp_movs || op == L.StringOp_stos);
+  if (si != gpr(6) || (always && op == L.StringOp_movs)) setIndex(6, si, mask);
+  if (di != gpr(7) || always) setIndex(7, di, mask);
   if (repeated) setIndex(1, left, mask);
   return status;
 }
