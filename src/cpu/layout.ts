@@ -242,6 +242,8 @@ export const Rec = {
   src2: 27, // u8: index of a third register operand, or a selector of the operation
   link: 28, // u32: direct jump: record of the target, 0 = not known; cold operation: its number
 } as const;
+/** In Rec.src2: the record pushes or pops beside its memory operand. */
+export const BESIDE_STACK = 0xff;
 export const REC_BYTES = 32;
 /**
  * A block's header record. `region`: what the gate enters instead of the block (table index << 8 | entry); start, end: physical

@@ -57,7 +57,16 @@ test("vectors, error codes and saved RIP of program exceptions", () => {
     ["db 0xce", 0, 6, undefined, 0, true],
     ["lock nop", 0, 6, undefined, 0, true],
     ["mov eax, 0x1234\nmov ds, eax", 3, 13, 0x1234, 5, true],
-    ["mov rbx, 0x7fffffffffff\nmov eax, [rbx]", 3, 14, 4, 10, true],
+    ["mov rbx, 0x7ffffffffffc\nmov eax, [rbx]", 3, 14, 4, 10, true],
+    // an operand whose end is no canonical address, whatever its beginning is
+    ["mov rbx, 0x7fffffffffff\nmov eax, [rbx]", 3, 13, 0, 10, true],
+    ["mov rbx, 0x7ffffffffffd\nadd [rbx], eax", 3, 13, 0, 10, true],
+    ["mov rbp, 0x7ffffffffffd\nmov [rbp], eax", 3, 12, 0, 10, true],
+    ["mov rsp, 0x7ffffffffffc\npop rax", 3, 12, 0, 10, true],
+    // of 15 bytes and of 16
+    ["times 13 db 0x26\nud2", 0, 6, undefined, 0, true],
+    ["times 14 db 0x26\nud2", 0, 13, 0, 0, true],
+    ["times 15 db 0x26", 0, 13, 0, 0, true],
     ["mov rbx, 0x7fffffffffff\nadd byte [rbx], 1", 0, 14, 2, 10, true],
   ];
   for (const [source, cpl, vector, error, after, rf] of cases) {

@@ -23,6 +23,18 @@ function run32(
   return m.run();
 }
 
+test("PUSH and POP of segment registers: the slot's upper half is left alone", () => {
+  for (const { m, name } of machines()) {
+    const o = run32(m, "push dword 0x12345678\npop eax\npush ss\npop ss\npush ds\npop es\nhlt");
+    assert.deepEqual([o.vector, o.rsp], [-1, STACK], name);
+    assert.deepEqual(
+      [m.segment(SegIndex.ss).selector, m.segment(SegIndex.es).selector],
+      [Selector.data, Selector.data],
+    );
+    assert.equal(m.ram.getUint32(STACK - 4, true), 0x12340000 | Selector.data, name);
+  }
+});
+
 test("PUSHA, POPA, PUSH ESP, POP [ESP], PUSH and POP of all kinds", () => {
   for (const { m, name } of machines()) {
     const o = run32(m, "pusha\nmov eax, [esp + 12]\nmov [esp + 16], dword 77\npopa\nhlt", {

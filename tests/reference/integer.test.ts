@@ -4,113 +4,12 @@ import { test } from "node:test";
 import { forms, lookupForm, operationWidths } from "../../src/cpu/isa/forms.js";
 import { type Row, rows } from "../../src/cpu/isa/table.js";
 import { addIntegerCase, type CaseOptions, shapesOf } from "./integer-encoding.js";
+import { notInIntegerTest } from "./isa-coverage.js";
 import { Batch, CASE_BYTES, difference, EngineRunner, Field, nativeProgram, runNative } from "./native-runner.js";
+import { ALL, shiftCount, undefinedFlags } from "./undefined-flags.js";
 import { Random } from "./values.js";
 
 forms();
-
-/** Procedures of the runtime that a user program can run here; the others need privilege, a port, or time. */
-const TESTED_PROCEDURES = new Set([
-  "pushf",
-  "popf",
-  "enter",
-  "loop",
-  "loope",
-  "loopne",
-  "jcxz",
-  "xlat",
-  "cmpxchg8b",
-  "crc32",
-  "movsb",
-  "movs",
-  "cmpsb",
-  "cmps",
-  "stosb",
-  "stos",
-  "lodsb",
-  "lods",
-  "scasb",
-  "scas",
-]);
-/** Rows that are tested elsewhere or otherwise, with the reason. */
-function elsewhere(row: Row): string | undefined {
-  if (row.options.not64) return "not in 64-bit mode: bare-machine tests";
-  if (row.options.sse || row.operands.some((o) => /^[VWPQ]/.test(o)) || row.mnemonic === "emms")
-    return "vector: sse.test";
-  if (row.form === "x87" || row.mnemonic === "fwait") return "x87.test";
-  if (row.options.selector !== undefined && !TESTED_PROCEDURES.has(row.mnemonic))
-    return "system: the real kernel, bare-machine tests";
-  if (row.map === 1 && row.opcode === 0x0d) return "PREFETCHW: its register form is #UD on AMD, a NOP on Intel";
-  if (row.mnemonic.startsWith("clflush") || row.mnemonic === "clwb" || row.mnemonic === "clflush")
-    return "no effect to see";
-  return undefined;
-}
-
-const CF = 1;
-const PF = 4;
-const AF = 0x10;
-const ZF = 0x40;
-const SF = 0x80;
-const OF = 0x800;
-const ALL = CF | PF | AF | ZF | SF | OF;
-/** Flags that the manuals leave undefined; `count` is the shift count that counts. */
-function undefinedFlags(row: Row, width: number, count: number): number {
-  switch (row.mnemonic) {
-    case "and":
-    case "or":
-    case "xor":
-    case "test":
-      return AF;
-    case "shl":
-    case "shr":
-    case "sar":
-      return count === 0 ? 0 : AF | (count === 1 ? 0 : OF) | (count >= width ? CF : 0);
-    case "rol":
-    case "ror":
-    case "rcl":
-    case "rcr":
-      return count === 1 ? 0 : OF;
-    case "shld":
-    case "shrd":
-      return count === 0 ? 0 : count > width ? ALL : AF | (count === 1 ? 0 : OF);
-    case "mul":
-    case "imul":
-      return SF | ZF | AF | PF;
-    case "div":
-    case "idiv":
-      return ALL;
-    case "bsf":
-    case "bsr":
-      return CF | OF | SF | AF | PF;
-    case "bt":
-    case "bts":
-    case "btr":
-    case "btc":
-      return OF | SF | AF | PF;
-    case "lzcnt":
-    case "tzcnt":
-      return OF | SF | AF | PF;
-    case "andn":
-    case "blsr":
-    case "blsmsk":
-    case "blsi":
-    case "bzhi":
-      return AF | PF;
-    case "bextr":
-      return AF | PF | SF;
-    default:
-      return 0;
-  }
-}
-/** Shift count of a case as the instruction masks it. */
-function shiftCount(batch: Batch, at: number, row: Row, width: number): number {
-  if (!/^(sh[lr]d?|sar|ro[lr]|rc[lr])$/.test(row.mnemonic)) return 0;
-  const mask = width === 64 ? 63 : 31;
-  if (row.operands.includes("1")) return 1;
-  if (row.operands.includes("CL")) return batch.bytes[at + Field.gpr + 8]! & mask;
-  const length = batch.view.getUint32(at + Field.length, true);
-  return batch.bytes[at + length - 1]! & mask;
-}
 
 const COUNT = Number(process.env.CASES ?? 24);
 const only = process.env.ONLY === undefined ? undefined : new RegExp(process.env.ONLY);
@@ -126,7 +25,7 @@ test("integer instructions do what this machine's processor does", {
   const defined = new Set<string>();
   for (const row of rows) {
     if (only !== undefined && !only.test(row.mnemonic)) continue;
-    const reason = elsewhere(row);
+    const reason = notInIntegerTest(row);
     if (reason !== undefined) {
       otherwise.set(reason, (otherwise.get(reason) ?? 0) + 1);
       continue;
@@ -165,15 +64,9 @@ test("integer instructions do what this machine's processor does", {
       if (options.shape !== "rip") covered.add(lookupForm(row, options.width as 64, options.shape).name);
       const trapped = nativeView.getInt32(at + Field.trap, true) !== -1;
       // BSWAP of 16 bits is undefined; so are SHLD and SHRD by more than their width
-      const count = shiftCount(batch, at, row, options.width);
+      const length = batch.view.getUint32(at + Field.length, true);
+      const count = shiftCount(row, options.width, batch.bytes[at + Field.gpr + 8]!, batch.bytes[at + length - 1]!);
       if (row.mnemonic === "bswap" && options.width === 16) continue;
-      // BSF and BSR of 0: AMD leaves the whole register, Intel (and we) clear its upper half
-      if (
-        /^bs[fr]$/.test(row.mnemonic) &&
-        options.width === 32 &&
-        (nativeView.getUint32(at + Field.rflags, true) & ZF) !== 0
-      )
-        continue;
       if (/^sh[lr]d$/.test(row.mnemonic) && count > options.width) continue;
       const flags = trapped
         ? // a fault in a repeated compare leaves RFLAGS as they were (SDM, REP); AMD keeps those of the last element

@@ -69,26 +69,31 @@ export class Batch {
   }
 }
 
-let program: string | undefined;
-/** @returns undefined where there is no gcc or the processor is not an x86-64 one */
-export function nativeProgram(): string | undefined {
-  if (program !== undefined) return program;
+/** Compiles a C program that lies beside this file. @returns its path; undefined where there is no gcc or no x86-64 */
+export function compileRunner(name: string, options: readonly string[] = []): string | undefined {
   if (process.arch !== "x64" || process.platform !== "linux") return undefined;
   const source = [
-    join(import.meta.dirname, "native-runner.c"),
-    join(import.meta.dirname, "../../../tests/reference/native-runner.c"),
-    join(process.cwd(), "tests/reference/native-runner.c"),
+    join(import.meta.dirname, name),
+    join(import.meta.dirname, "../../../tests/reference", name),
+    join(process.cwd(), "tests/reference", name),
   ].find(existsSync);
   if (source === undefined) return undefined;
   const dir = mkdtempSync(join(tmpdir(), "enlighten-native-"));
   process.on("exit", () => rmSync(dir, { recursive: true, force: true }));
   const out = join(dir, "runner");
   try {
-    execFileSync("gcc", ["-O1", "-fpie", "-pie", "-o", out, source], { stdio: "pipe" });
+    execFileSync("gcc", ["-O1", "-fpie", "-pie", ...options, "-o", out, source], { stdio: "pipe" });
   } catch {
     return undefined;
   }
-  return (program = out);
+  return out;
+}
+
+let program: string | undefined;
+/** @returns undefined where there is no gcc or the processor is not an x86-64 one */
+export function nativeProgram(): string | undefined {
+  program ??= compileRunner("native-runner.c");
+  return program;
 }
 
 export function runNative(batch: Batch): Uint8Array {

@@ -5,6 +5,7 @@ import { forms, operationWidths, shapes } from "../../src/cpu/isa/forms.js";
 import { type Row, rows } from "../../src/cpu/isa/table.js";
 import { Exit, Vp } from "../../src/cpu/layout.js";
 import { encode } from "./encode.js";
+import { isMmxRow, isVectorRow } from "./isa-coverage.js";
 import {
   Batch,
   CASE_BYTES,
@@ -19,8 +20,7 @@ import {
 import { fill, Random, type Style } from "./values.js";
 
 forms();
-const isMmx = (row: Row): boolean => row.operands.some((o) => /^[PQ]/.test(o)) || row.mnemonic === "emms";
-const vectorRows = rows.filter((r) => (r.options.sse === true && r.form !== "system") || isMmx(r));
+const vectorRows = rows.filter(isVectorRow);
 const styleOf = (row: Row): Style =>
   /(ps|ss)(2|$)/.test(row.mnemonic) ? "f32" : /(pd|sd)(2|$)/.test(row.mnemonic) ? "f64" : "int";
 const approximate = (row: Row): boolean => /^r(cp|sqrt)/.test(row.mnemonic);
@@ -45,7 +45,7 @@ function addCases(batch: Batch, random: Random, row: Row, count: number): void {
     for (const shape of new Set(shapes(row).map((s) => (s === "x" ? "m" : s)))) {
       for (let n = 0; n < count; n++) {
         const general = [0, 1, 2, 6, 7, 8, 9, 12, 13, 15];
-        const vector = (): number => (isMmx(row) ? random.below(8) : random.below(16));
+        const vector = (): number => (isMmxRow(row) ? random.below(8) : random.below(16));
         const reg = row.operands.some((o) => o[0] === "G") ? random.pick(general) : vector();
         let rm = row.operands.some((o) => o[0] === "E") ? random.pick(general) : vector();
         if (n % 7 === 0 && !row.operands.some((o) => /^[GE]/.test(o))) rm = reg;
@@ -88,13 +88,13 @@ function addCases(batch: Batch, random: Random, row: Row, count: number): void {
         }
         for (let i = 0; i < 8; i++) {
           fill(random, "int", view, at + Field.st + i * 16);
-          if (isMmx(row) && row.mnemonic[0] === "c") fill(random, "f32", view, at + Field.st + i * 16);
-          if (isMmx(row) && /^ps[lr]/.test(row.mnemonic) && n % 2 === 0)
+          if (isMmxRow(row) && row.mnemonic[0] === "c") fill(random, "f32", view, at + Field.st + i * 16);
+          if (isMmxRow(row) && /^ps[lr]/.test(row.mnemonic) && n % 2 === 0)
             view.setBigUint64(at + Field.st + i * 16, BigInt(random.below(70)), true);
           view.setUint16(at + Field.st + i * 16 + 8, random.u32(), true);
           for (let k = 10; k < 16; k++) batch.bytes[at + Field.st + i * 16 + k] = 0;
         }
-        if (isMmx(row)) {
+        if (isMmxRow(row)) {
           batch.bytes[at + Field.ftw] = random.below(256);
           view.setUint16(at + Field.fsw, random.below(8) << 11, true);
           if (n % 11 === 10) {
@@ -169,7 +169,7 @@ function compareVectors(t: TestContext, strict: boolean): void {
       const d =
         difference(native, ours, i * CASE_BYTES, {
           x87:
-            isMmx(row) &&
+            isMmxRow(row) &&
             new DataView(native.buffer, native.byteOffset).getInt32(i * CASE_BYTES + Field.trap, true) === -1,
           skipXmm: approximate(row) || dotProduct(row),
           mxcsr: mxcsrMask(batch.view.getUint32(i * CASE_BYTES + Field.mxcsr, true), strict),

@@ -6,15 +6,23 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Batch, CASE_BYTES, EngineRunner, Field, nativeProgram, runNative, WINDOW } from "./native-runner.js";
 import { Random } from "./values.js";
+import {
+  distance,
+  type Encoding,
+  isExact,
+  isStore,
+  isTranscendental,
+  isWideStore,
+  outOfDomain,
+  undefinedBits,
+} from "./x87-undefined.js";
 import { type Extended, extended, fillOperand, type MemoryFormat, nearOne, random64, related } from "./x87-values.js";
 
 const LONG = Number(process.env.ENLIGHTEN_X87_CASES ?? 0);
 const SEED = Number(process.env.ENLIGHTEN_SEED ?? 1);
 const CASES = LONG > 0 ? LONG : 500;
 
-interface Encoding {
-  readonly op: number;
-  readonly modrm: number;
+interface NamedEncoding extends Encoding {
   readonly name: string;
 }
 const MEMORY_FORMATS: readonly (readonly MemoryFormat[])[] = [
@@ -28,14 +36,11 @@ const MEMORY_FORMATS: readonly (readonly MemoryFormat[])[] = [
   ["int16", "int16", "int16", "int16", "bcd", "int64", "bcd", "int64"],
 ];
 const hex = (x: number | bigint): string => x.toString(16);
-const encodings: Encoding[] = [];
+const encodings: NamedEncoding[] = [];
 for (let op = 0xd8; op <= 0xdf; op++) {
   for (let reg = 0; reg < 8; reg++) encodings.push({ op, modrm: 0x07 | (reg << 3), name: `${hex(op)} /${reg}` });
   for (let modrm = 0xc0; modrm < 0x100; modrm++) encodings.push({ op, modrm, name: `${hex(op)} ${hex(modrm)}` });
 }
-const isTranscendental = (e: Encoding): boolean =>
-  e.op === 0xd9 && [0xf0, 0xf1, 0xf2, 0xf3, 0xf9, 0xfb, 0xfe, 0xff].includes(e.modrm);
-
 /** Fills the x87 state of the case. */
 function fillState(random: Random, batch: Batch, at: number, e: Encoding): void {
   const { view } = batch;
@@ -69,7 +74,7 @@ function fillState(random: Random, batch: Batch, at: number, e: Encoding): void 
   view.setUint32(at + Field.rflags, 2 | (random.u32() & 0x8d5), true);
   view.setUint32(at + Field.gpr, random.u32(), true);
 }
-function addCases(batch: Batch, random: Random, e: Encoding, count: number): void {
+function addCases(batch: Batch, random: Random, e: NamedEncoding, count: number): void {
   const prefix = [[], [0x66], [0x48]];
   for (let n = 0; n < count; n++) {
     const environment =
@@ -97,71 +102,20 @@ function addCases(batch: Batch, random: Random, e: Encoding, count: number): voi
   }
 }
 
-const RESULT = 0x4500;
-/**
- * Bits of the status word and of RFLAGS that are not compared, where AMD's processors do otherwise than Intel's manual says:
- * FCOMI clears C1; comparisons with an unmasked invalid operand leave their result alone. (And FLD of a denormal with DE unmasked
- * does not push: such cases are left out.)
- */
-function undefinedBits(e: Encoding, open: number): { fsw: number; flags: number } {
-  const toFlags = (e.op === 0xdb || e.op === 0xdf) && e.modrm >= 0xe8 && e.modrm < 0xf8;
-  if (toFlags) return { fsw: 0x200, flags: open & 1 ? 0x45 : 0 };
-  if (open & 1 && compares(e)) return { fsw: RESULT, flags: 0 };
-  return { fsw: 0, flags: 0 };
-}
-function compares({ op, modrm }: Encoding): boolean {
-  if (modrm < 0xc0) return op % 2 === 0 && modrm >> 4 === 1;
-  if (op === 0xd9) return modrm === 0xe4;
-  if (op === 0xda) return modrm === 0xe9;
-  if (op === 0xdd) return modrm >= 0xe0 && modrm < 0xf0;
-  return (op === 0xd8 || op === 0xdc || op === 0xde) && modrm >= 0xd0 && modrm < 0xe0;
-}
 const show = (view: DataView, at: number): string =>
   `${hex(view.getUint16(at + 8, true)).padStart(4, "0")}:${hex(view.getBigUint64(at, true)).padStart(16, "0")}`;
 
 let largest = 0n;
 let largestAt = "";
-/** Distance of two results in units in the last place. */
-function distance(high1: number, low1: bigint, high2: number, low2: bigint): bigint {
-  const linear = (high: number, low: bigint): bigint => {
-    const exp = BigInt(high & 0x7fff);
-    const magnitude = ((exp === 0n ? 1n : exp) << 63n) + (low & ~(1n << 63n)) + ((low >> 63n) << 63n) - (1n << 63n);
-    return high >> 15 ? -magnitude : magnitude;
-  };
-  const d = linear(high1, low1) - linear(high2, low2);
-  return d < 0n ? -d : d;
-}
-/** FYL2XP1 of a number up to -1, for which the manual defines nothing. */
-function outOfDomain(e: Encoding, before: DataView, at: number): boolean {
-  const high = before.getUint16(at + Field.st + 8, true);
-  return e.op === 0xd9 && e.modrm === 0xf9 && high >= 0xbfff && high < 0xffff;
-}
-/** Results that are exact here, and said to be inexact there: 2^+-1 - 1, logarithms of powers of two. */
-function isExact(e: Encoding, before: DataView, at: number): boolean {
-  const high = before.getUint16(at + Field.st + 8, true);
-  const low = before.getBigUint64(at + Field.st, true);
-  if (e.modrm === 0xf0) return (high & 0x7fff) === 0x3fff && low === 1n << 63n;
-  if (e.modrm === 0xf1) return (low & (low - 1n)) === 0n;
-  if (e.modrm !== 0xf9) return false;
-  // 1 + A a power of two
-  const exp = (high & 0x7fff) - 0x3fff;
-  if (exp < -63 || exp > 63) return false;
-  const sum = (1n << 127n) + (high >> 15 ? -1n : 1n) * (low << BigInt(64 + exp));
-  return (sum & (sum - 1n)) === 0n;
-}
 const PAGE_FAULT = 14;
-const isStore = ({ op, modrm }: Encoding): boolean => modrm < 0xc0 && op % 2 === 1 && (modrm & 0x38) !== 0;
-/** Ten bytes go to memory in two pieces on Intel's processors: a fault on the second leaves the first written. */
-const isWideStore = (e: Encoding): boolean =>
-  (e.op === 0xdb && (e.modrm & 0x38) === 0x38) || (e.op === 0xdf && (e.modrm & 0x38) === 0x30);
 /** Whether the number in ST0 or ST1 is at the edge of the normal range: one ulp decides whether it counts as an underflow. */
 const isTiny = (view: DataView, at: number): boolean =>
   [0, 1].some((i) => (view.getUint16(at + Field.st + i * 16 + 8, true) & 0x7fff) <= 1);
-function difference(before: DataView, native: DataView, ours: DataView, at: number, e: Encoding): string {
+function difference(before: DataView, native: DataView, ours: DataView, at: number, e: NamedEncoding): string {
   const trap = native.getInt32(at + Field.trap, true);
-  // a store that an unmasked exception suppresses: Intel's processors do not look at the address then, AMD's do
-  const suppressed = isStore(e) && (native.getUint16(at + Field.fsw, true) & 0x80) !== 0 && trap < 0;
-  if (suppressed && ours.getInt32(at + Field.trap, true) === PAGE_FAULT) return "";
+  // a store that an unmasked exception suppresses: Intel's processors (and we) do not look at the address then, AMD's do
+  const suppressed = isStore(e) && (ours.getUint16(at + Field.fsw, true) & 0x80) !== 0;
+  if (suppressed && trap === PAGE_FAULT && ours.getInt32(at + Field.trap, true) < 0) return "";
   if (trap !== ours.getInt32(at + Field.trap, true)) return `trap ${ours.getInt32(at + Field.trap, true)}, not ${trap}`;
   const word = (name: string, offset: number, mask = 0xffff): string => {
     const a = native.getUint16(at + offset, true) & mask;
@@ -170,12 +124,13 @@ function difference(before: DataView, native: DataView, ours: DataView, at: numb
   };
   const open = native.getUint16(at + Field.fsw, true) & ~native.getUint16(at + Field.fcw, true) & 0x3f;
   if ((e.op === 0xd9 || e.op === 0xdd) && e.modrm === 7 && open & 2) return "";
-  if (outOfDomain(e, before, at)) return "";
+  const st0 = before.getUint16(at + Field.st + 8, true);
+  if (outOfDomain(e, st0)) return "";
   const undefinedHere = undefinedBits(e, open);
   let skip = undefinedHere.fsw;
   const approximate = isTranscendental(e);
   if (approximate) skip |= 0x200;
-  if (approximate && isExact(e, before, at)) skip |= 0x80b0;
+  if (approximate && isExact(e, st0, before.getBigUint64(at + Field.st, true))) skip |= 0x80b0;
   if (approximate && isTiny(native, at)) skip |= 0x8090;
   const first =
     word("fsw", Field.fsw, 0xffff & ~skip) ||
@@ -229,7 +184,7 @@ test("x87: every encoding as the FPU of this machine does it", {
   const tested = new Set<string>();
   for (let from = 0; from < list.length; from += 32) {
     const batch = new Batch();
-    const owners: Encoding[] = [];
+    const owners: NamedEncoding[] = [];
     for (const e of list.slice(from, from + 32)) {
       const before = batch.count;
       addCases(batch, random, e, e.modrm < 0xc0 || e.op === 0xd9 || e.modrm % 8 < 2 ? CASES : Math.ceil(CASES / 8));

@@ -6,12 +6,12 @@
 import { type Form, fusedForm, lookupForm, matchSequence, specialForm, touchForm, withoutFlags } from "../isa/forms.js";
 import { System } from "../isa/rows-integer.js";
 import { type Row, rows } from "../isa/table.js";
-import { Head, type MemoryLayout, ModeKey, REC_BYTES, Rec, SegIndex, Vp } from "../layout.js";
+import { BESIDE_STACK, Head, type MemoryLayout, ModeKey, REC_BYTES, Rec, SegIndex, Vp } from "../layout.js";
 import { Decoder, type Instruction } from "./decode.js";
 
 const MAX_INSTRUCTIONS = 48;
 /** Most arena bytes that one block can take: header, alias header, records with their address micro-operations. */
-export const MAX_BLOCK_BYTES = (MAX_INSTRUCTIONS * 4 + 8) * REC_BYTES;
+export const MAX_BLOCK_BYTES = (MAX_INSTRUCTIONS * 5 + 8) * REC_BYTES;
 
 /** Bits of Rec.link in a procedure's record, above the operand width. */
 export const ProcedureFlag = {
@@ -141,8 +141,8 @@ export class BlockBuilder {
       }
       const out = this.#decoder.out;
       this.#count++;
-      if (result === "undefined") {
-        this.#procedure(System.ud, at, 0);
+      if (result === "undefined" || result === "long") {
+        this.#procedure(result === "long" ? System.gp : System.ud, at, 0);
         this.#forms[this.#forms.length - 1] = undefined;
         ended = true;
         at += Math.max(1, out.length);
@@ -279,12 +279,31 @@ export class BlockBuilder {
         segment < 0 || (code === 64 ? segment < SegIndex.fs : segment < SegIndex.fs && (mode & ModeKey.flat) !== 0)
           ? Vp.zero
           : Vp.segBase + segment * 8;
+      // an absolute offset of 64 bits; a displacement that is too long with what was added to it
+      const absolute =
+        (o.dispHigh !== 0 && o.dispHigh !== -1) || (o.dispHigh === -1) !== o.disp < 0 ? o.dispHigh : undefined;
+      if (absolute === undefined && disp !== (disp | 0)) {
+        this.#addressRecord(this.#addressX, at, o.length, base, index, scale, o.disp, Vp.zero);
+        base = Vp.tempAddress;
+        index = Vp.zero;
+        scale = 0;
+        disp -= o.disp;
+      }
+      if (options.bitString) {
+        const reg = ((o.modrm >> 3) & 7) | ((o.rex & 4) << 1);
+        const rec = this.#addressRecord(this.#bitAddress, at, o.length, base, index, scale, disp, Vp.gpr + reg * 8);
+        v.setInt32(rec + Rec.imm, o.width, true);
+        base = Vp.tempAddress;
+        index = Vp.zero;
+        disp = 0;
+        // a scale without an index: the address is the stack's (mmu.ts, noteStack)
+        scale = o.base === 4 || o.base === 5 ? 3 : 0;
+      }
       let made = false;
-      const far = disp !== (disp | 0) || (o.dispHigh !== 0 && o.dispHigh !== -1) || (o.dispHigh === -1) !== o.disp < 0;
-      if (far) {
+      if (absolute !== undefined) {
         const rec = this.#clear(this.#absolute, at, o.length);
         v.setInt32(rec + Rec.imm, o.disp, true);
-        v.setInt32(rec + Rec.imm + 4, o.dispHigh, true);
+        v.setInt32(rec + Rec.imm + 4, absolute, true);
         v.setUint16(rec + Rec.src, segBase, true);
         made = true;
       } else if (o.addressWidth !== 64) {
@@ -293,8 +312,10 @@ export class BlockBuilder {
         made = true;
       } else if (segBase !== Vp.zero) {
         if (base === Vp.zero) base = segBase;
-        else if (index === Vp.zero) index = segBase;
-        else {
+        else if (index === Vp.zero) {
+          index = segBase;
+          scale = 0;
+        } else {
           this.#addressRecord(this.#addressX, at, o.length, base, index, scale, disp, segBase);
           made = true;
         }
@@ -305,19 +326,15 @@ export class BlockBuilder {
         scale = 0;
         disp = 0;
       }
-      if (options.bitString) {
-        const reg = ((o.modrm >> 3) & 7) | ((o.rex & 4) << 1);
-        const rec = this.#addressRecord(this.#bitAddress, at, o.length, base, index, scale, disp, Vp.gpr + reg * 8);
-        v.setInt32(rec + Rec.imm, o.width, true);
-        base = Vp.tempAddress;
-        index = Vp.zero;
-        scale = 0;
-        disp = 0;
-      }
     }
     if (options.cc !== undefined && this.#fuse(o, at, options.cc)) return;
     const shape = !o.memory ? "r" : index === Vp.zero ? "m" : "x";
     let form = lookupForm(row, o.width, shape);
+    // code segments cannot be written; the rights of other segments are not looked at, nor are those of procedures' operands
+    if (o.segment === SegIndex.cs && form.facts.stores && o.memory && (mode & ModeKey.real) === 0) {
+      this.#procedure(System.gp, at, o.length);
+      return;
+    }
     if (SHIFTS.has(row.form) && row.operands[1] !== "CL" && (o.immLow & (o.width === 64 ? 63 : 31)) === 0)
       form = touchForm(row.operands[0] === "Eb" ? 8 : o.width, shape);
     const rec = this.#clear(form, at, o.length);
@@ -325,7 +342,8 @@ export class BlockBuilder {
     const word = rec >>> 2;
     w[word]! |= scale << 24;
     // instructions of the stack name RSP there: their faults are #SS
-    if (!o.memory && STACK.has(row.form)) base = Vp.gpr + 4 * 8;
+    const stack = STACK.has(row.form);
+    if (!o.memory && stack) base = Vp.gpr + 4 * 8;
     w[word + 2] = base | (index << 16);
     w[word + 3] = disp;
     w[word + 4] = o.immLow;
@@ -358,6 +376,9 @@ export class BlockBuilder {
         case Place.rm:
           place = Vp.gpr + rm * 8;
           break;
+        case Place.segment: // REX.R is ignored
+          place = reg & 7;
+          break;
         case Place.number:
           place = reg;
           break;
@@ -389,6 +410,7 @@ export class BlockBuilder {
       else v.setUint8(rec + Rec.src2, (place - Vp.gpr) >> 3);
       field += 2;
     }
+    if (stack && o.memory) v.setUint8(rec + Rec.src2, BESIDE_STACK);
     if (options.selector !== undefined) {
       v.setUint8(rec + Rec.src2, options.selector);
       let bits: number = o.width;
@@ -515,6 +537,7 @@ const Place = {
   q: 10,
   jump: 11,
   vvvv: 12,
+  segment: 13,
 } as const;
 const PLACES: Readonly<Record<string, number>> = {
   E: Place.e,
@@ -524,7 +547,7 @@ const PLACES: Readonly<Record<string, number>> = {
   R: Place.rm,
   C: Place.number,
   D: Place.number,
-  S: Place.number,
+  S: Place.segment,
   V: Place.v,
   W: Place.w,
   P: Place.p,

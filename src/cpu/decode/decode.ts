@@ -40,7 +40,12 @@ export interface Instruction {
   opcodeRegister: number;
 }
 
-export type DecodeResult = "ok" | "undefined" | "more";
+/**
+ * "undefined" is #UD, "long" #GP(0) for more than 15 bytes, "more" an instruction that goes on past the bytes there are. A
+ * processor finds an instruction's end before it looks whether there is such an instruction: so a fetch that faults, and the
+ * limit of 15 bytes, come before #UD.
+ */
+export type DecodeResult = "ok" | "undefined" | "long" | "more";
 
 const candidates: (Row[] | undefined)[] = [];
 function prepare(): void {
@@ -51,6 +56,31 @@ function prepare(): void {
   }
   // rows with a mandatory prefix are looked at first, so that "f3 0f bc" wins over "0f bc"
   for (const list of candidates) list?.sort((a, b) => rank(b) - rank(a));
+  for (let k = 256; k < 2048; k++) candidates[k] ??= [unknownRow(k >> 8, k & 0xff)];
+}
+/** Opcodes of the two-byte map that are no instruction and have no ModRM. */
+const WITHOUT_MODRM = new Set([0x04, 0x0a, 0x0c, 0x0e, 0x0f, 0x24, 0x25, 0x26, 0x27, 0x36, 0x37, 0xaa]);
+let unknownRows = 0;
+/**
+ * The shape of an opcode that the table does not have (as Intel's processors read it): ModRM, and an immediate in map 0F 3A. Behind
+ * VEX, where a processor without AVX has hardly any opcodes, there is nothing more to read.
+ */
+function unknownRow(map: number, opcode: number): Row {
+  return {
+    mnemonic: "(bad)",
+    map: map as Row["map"],
+    opcode,
+    prefix: undefined,
+    reg: undefined,
+    rm: undefined,
+    mod: undefined,
+    modrm: map < 4 && (map > 1 || !WITHOUT_MODRM.has(opcode)),
+    operands: map === 3 ? ["Ib"] : [],
+    define: () => {},
+    form: "",
+    options: { width: 32, unknown: true },
+    index: rows.length + unknownRows++,
+  };
 }
 const rank = (r: Row): number =>
   (r.prefix === undefined ? 0 : r.prefix === 0 ? 1 : 2) * 4 +
@@ -94,7 +124,7 @@ export class Decoder {
   /**
    * @param code 16, 32 or 64
    * @param end  first byte that may not be read
-   * @returns "more" when the instruction goes on past `end`; "undefined" is #UD (out.length tells how much was read)
+   * @returns whether there is an instruction; out.length tells how much was read
    */
   decode(bytes: Uint8Array, start: number, end: number, code: number): DecodeResult {
     const o = this.out;
@@ -102,7 +132,7 @@ export class Decoder {
     const limit = Math.min(end, start + 15);
     const short = (): DecodeResult => {
       o.length = 15;
-      return end < start + 15 ? "more" : "undefined";
+      return end < start + 15 ? "more" : "long";
     };
     o.lock = false;
     o.repeat = 0;
@@ -128,13 +158,12 @@ export class Decoder {
       } else break;
       o.rex = 0;
     }
+    let unknown = false;
+    let vvvv = 0;
     let map = 0;
     // C4 and C5 are LES and LDS outside 64-bit code, with a memory operand
     if ((b === 0xc4 || b === 0xc5) && (code === 64 || (at < limit && bytes[at]! >= 0xc0))) {
-      if (opsize || o.lock || o.repeat !== 0 || o.rex !== 0) {
-        o.length = at - start;
-        return "undefined";
-      }
+      unknown = opsize || o.lock || o.repeat !== 0 || o.rex !== 0;
       // the fields R, X, B and vvvv are inverted (SDM vol. 2, "The VEX Prefix")
       const three = b === 0xc4;
       if (at + (three ? 3 : 2) > limit) return short();
@@ -142,12 +171,14 @@ export class Decoder {
       const last = three ? bytes[at++]! : first;
       b = bytes[at++]!;
       const select = three ? first & 31 : 1;
-      if (select < 1 || select > 3 || (last & 4) !== 0) {
+      if (select < 1 || select > 3) {
         o.length = at - start;
         return "undefined";
       }
+      if ((last & 4) !== 0) unknown = true;
       map = select + 4;
-      o.vvvv = ~(last >> 3) & (code === 64 ? 15 : 7);
+      vvvv = ~(last >> 3) & 15;
+      o.vvvv = code === 64 ? vvvv : vvvv & 7;
       if (code === 64) o.rex = (three ? ((last >> 4) & 8) | (~(first >> 5) & 7) : ~(first >> 5) & 4) | 0x40;
       const pp = last & 3;
       opsize = pp === 1;
@@ -158,17 +189,15 @@ export class Decoder {
       if (at >= limit) return short();
       b = bytes[at++]!;
       map = 1;
-      if (b === 0x38 || b === 0x3a) {
-        map = b === 0x38 ? 2 : 3;
+      if (b >> 3 === 7) {
+        // 0F 38 and 0F 3A; the others of this line are read like them
+        map = (b & 2) === 0 ? 2 : 3;
+        unknown = (b & 5) !== 0;
         if (at >= limit) return short();
         b = bytes[at++]!;
       }
     }
-    const list = candidates[map * 256 + b];
-    if (list === undefined) {
-      o.length = at - start;
-      return "undefined";
-    }
+    const list = candidates[map * 256 + b]!;
     const hasModrm = list[0]!.modrm;
     let modrm = 0;
     if (hasModrm) {
@@ -198,14 +227,21 @@ export class Decoder {
       row = r;
       break;
     }
-    // VEX.vvvv of an instruction that does not use it has all (inverted) bits clear
-    if (row === undefined || (map > 3 && o.vvvv !== 0 && !row.operands.some((x) => x[0] === "B"))) {
-      o.length = at - start + (hasModrm ? 1 : 0);
-      return "undefined";
+    // VEX.vvvv of an instruction that does not use it has all (inverted) bits clear, also the one that 32-bit code has no use for
+    if (vvvv !== 0 && row?.operands.some((x) => x[0] === "B") !== true) row = undefined;
+    if (row === undefined) {
+      if (code === 64 && map === 0 && b === 0x62) {
+        // no EVEX: BOUND outside 64-bit mode, and nothing more to read here
+        o.length = at - start;
+        return "undefined";
+      }
+      // the others of an opcode have the same length
+      row = list[0]!;
+      unknown = true;
     }
     o.row = row;
-    // 90 with REX.B is XCHG r8, rAX
-    if (map === 0 && b === 0x90 && (rex & 1) !== 0)
+    // 90 with REX.B is XCHG r8, rAX; F3 90 is PAUSE even so
+    if (map === 0 && b === 0x90 && (rex & 1) !== 0 && o.repeat !== 0xf3)
       o.row = row = candidates[0x91]!.find((r) => r.operands.length === 2)!;
     if (row.prefix === 0xf2 || row.prefix === 0xf3) o.repeat = 0;
     const mandatory66 = row.prefix === 0x66;
@@ -354,11 +390,8 @@ export class Decoder {
       if (at >= limit) return short();
       o.imm2 = bytes[at++]!;
     }
-    if (o.lock && !(options.lock && o.memory)) {
-      o.length = at - start;
-      return "undefined";
-    }
     o.length = at - start;
-    return "ok";
+    if (unknown || options.unknown || (o.lock && !(options.lock && o.memory))) return "undefined";
+    return options.noRexR && (rex & 4) !== 0 ? "undefined" : "ok";
   }
 }

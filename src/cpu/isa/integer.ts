@@ -480,15 +480,13 @@ export const bts = bitOp("set");
 export const btr = bitOp("reset");
 export const btc = bitOp("complement");
 
-/** BSF, BSR: with a zero source ZF is set and the destination is unchanged (as all processors do). */
+/** BSF, BSR: with a zero source ZF is set and the whole destination is unchanged (SDM vol. 2, BSF, of newer processors). */
 const bitScan =
   (forward: boolean): Definition =>
   (s) => {
     const v = s.zext(s.read(1), s.width);
-    const old = s.read(0);
     const n = forward ? s.ctz(v) : s.bin("sub", s.constW(v.type === "i64" ? 63 : 31), s.clz(v));
-    const zero = s.eqz(v);
-    s.write(0, s.select(zero, old, n));
+    s.if(s.eqz(s.eqz(v)), () => s.write(0, n));
     s.flags("sub", v, s.constW(0), s.norm(v, s.width));
   };
 export const bsf = bitScan(true);
@@ -650,6 +648,10 @@ const direction =
 export const std = direction(true);
 export const cld = direction(false);
 export const nop: Definition = () => {};
+/** CLFLUSH and its like do nothing here, but their address has to be one that can be read. */
+export const flushLine: Definition = (s) => {
+  s.readU(0);
+};
 
 // ---- BMI1, BMI2, ADX ------------------------------------------------------------------------------------------------------------
 

@@ -118,6 +118,7 @@ export const System = {
   monitor: 109,
   icebp: 110,
   checkDebug: 111,
+  gp: 112,
 } as const;
 /** Operations of string instructions. */
 export const StringOp = { movs: 0, cmps: 1, stos: 2, lods: 3, scas: 4, ins: 5, outs: 6 } as const;
@@ -326,9 +327,9 @@ for (let k = 0x18; k <= 0x1f; k++) row("nop", `0f ${k.toString(16)}`, "Ev", I.no
 row("lfence", "np 0f ae /5 mod3", "", I.nop, {}, "nop");
 row("mfence", "np 0f ae /6 mod3", "", I.nop, {}, "nop");
 row("sfence", "np 0f ae /7 mod3", "", I.nop, {}, "nop");
-row("clflush", "np 0f ae /7 mem", "Mb", I.nop, {}, "nopE");
-row("clwb", "66 0f ae /6 mem", "Mb", I.nop, {}, "nopE");
-row("clflushopt", "66 0f ae /7 mem", "Mb", I.nop, {}, "nopE");
+row("clflush", "np 0f ae /7 mem", "Mb", I.flushLine, {}, "flushLine");
+row("clwb", "66 0f ae /6 mem", "Mb", I.flushLine, {}, "flushLine");
+row("clflushopt", "66 0f ae /7 mem", "Mb", I.flushLine, {}, "flushLine");
 row("movnti", "np 0f c3", "My,Gy", I.mov, {}, "mov");
 
 const sys = (name: string, encoding: string, operands: string, selector: number, more = {}): void =>
@@ -346,8 +347,8 @@ sys("swapgs", "0f 01 /7 rm0", "", System.swapgs);
 sys("rdtscp", "0f 01 /7 rm1", "", System.rdtscp);
 sys("mov", "0f 20", "Rq,Cq", System.movFromCr);
 sys("mov", "0f 22", "Cq,Rq", System.movToCr, { ends: true });
-sys("mov", "0f 21", "Rq,Dq", System.movFromDr);
-sys("mov", "0f 23", "Dq,Rq", System.movToDr, { ends: true });
+sys("mov", "0f 21", "Rq,Dq", System.movFromDr, { noRexR: true });
+sys("mov", "0f 23", "Dq,Rq", System.movToDr, { ends: true, noRexR: true });
 sys("sgdt", "0f 01 /0 mem", "Mb", System.sgdt);
 sys("sidt", "0f 01 /1 mem", "Mb", System.sidt);
 sys("lgdt", "0f 01 /2 mem", "Mb", System.lgdt);
@@ -360,8 +361,8 @@ sys("monitor", "0f 01 /1 rm0", "", System.monitor);
 sys("mwait", "0f 01 /1 rm1", "", System.mwait);
 sys("clac", "0f 01 /1 rm2", "", System.clac);
 sys("stac", "0f 01 /1 rm3", "", System.stac);
-sys("xgetbv", "0f 01 /2 rm0", "", System.xgetbv);
-sys("xsetbv", "0f 01 /2 rm1", "", System.xsetbv);
+sys("xgetbv", "np 0f 01 /2 rm0", "", System.xgetbv);
+sys("xsetbv", "np 0f 01 /2 rm1", "", System.xsetbv);
 sys("sldt", "0f 00 /0", "Ev", System.sldt);
 sys("str", "0f 00 /1", "Ev", System.str);
 sys("lldt", "0f 00 /2", "Ew", System.lldt);
@@ -396,8 +397,10 @@ sys("xrstor", "np 0f ae /5 mem", "Mb", System.xrstor, { fpu: true });
 sys("xsaveopt", "np 0f ae /6 mem", "Mb", System.xsave, { fpu: true });
 sys("xsavec", "np 0f c7 /4 mem", "Mb", System.xsavec, { fpu: true });
 sys("cmpxchg8b", "0f c7 /1 mem", "Mb", System.cmpxchg8b, { lock: true });
-sys("rdrand", "0f c7 /6 mod3", "Ev", System.rdrand);
-sys("rdseed", "0f c7 /7 mod3", "Ev", System.rdseed);
+for (const prefix of ["np", "66"]) {
+  sys("rdrand", `${prefix} 0f c7 /6 mod3`, "Ev", System.rdrand);
+  sys("rdseed", `${prefix} 0f c7 /7 mod3`, "Ev", System.rdseed);
+}
 sys("rdpid", "f3 0f c7 /7 mod3", "Ey", System.rdpid);
 sys("cpuid", "0f a2", "", System.cpuid);
 sys("rdmsr", "0f 32", "", System.rdmsr);

@@ -54,6 +54,10 @@ export interface RowOptions {
   readonly direct?: true;
   /** REX.W makes a difference although no operand has its size. */
   readonly rexW?: true;
+  /** REX.R names a register that is none: #UD. */
+  readonly noRexR?: true;
+  /** No instruction: made by the decoder for what it has to skip. */
+  readonly unknown?: true;
   /** Operand size is fixed to these bits, whatever the prefixes. */
   readonly width?: 8 | 16 | 32 | 64;
 }

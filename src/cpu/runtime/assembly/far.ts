@@ -6,6 +6,8 @@ import * as S from "./segment";
 import { code64, cpl, fault, gp, gpr, longMode, protectedMode, set64, setGpr, updateMode } from "./state";
 import { ea, nextRip, peekValue, pushValue, setRegister, setStack, topValue } from "./system";
 
+/** In long mode, only the lower half of an offset counts for a segment of compatibility mode. */
+@inline function offsetFor(long: bool, offset: u64): u64 { return long || !longMode() ? offset : offset & 0xffffffff; }
 /** Checks a transfer to CS at the same level, changing nothing but the descriptor's accessed bit. @returns 0 = fault */
 function checkTarget(sel: u32, offset: u64): i32 {
   if (!protectedMode()) return 1;
@@ -18,7 +20,7 @@ function checkTarget(sel: u32, offset: u64): i32 {
   if ((S.high & 0x8000) == 0) return fault(11, e);
   const long = longMode() && (S.high & 0x200000) != 0;
   if (long && (S.high & 0x400000) != 0) return gp(e);
-  if (long ? u64((i64(offset) << 16) >> 16) != offset : offset > u64(S.descLimit())) return gp(0);
+  if (long ? u64((i64(offset) << 16) >> 16) != offset : offsetFor(long, offset) > u64(S.descLimit())) return gp(0);
   return S.markAccessed();
 }
 /** What checkTarget has found good. */
@@ -71,7 +73,7 @@ function retFar(r: i32): i32 {
     gp(e);
     return L.Status_fault;
   }
-  if (far64 ? u64((i64(rip) << 16) >> 16) != rip : rip > u64(S.descLimit())) {
+  if (far64 ? u64((i64(rip) << 16) >> 16) != rip : offsetFor(far64, rip) > u64(S.descLimit())) {
     gp(0);
     return L.Status_fault;
   }

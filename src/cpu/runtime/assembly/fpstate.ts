@@ -1,7 +1,7 @@
 /** FXSAVE, FXRSTOR, XSAVE, XRSTOR (Intel SDM vol. 1, chapters 10.5 and 13). x87 registers are kept by physical number; the images by stack position. */
 import { VP } from "./env";
 import * as L from "./layout";
-import { readable, writeBytes } from "./mmu";
+import { plainWritable, readable, writeBytes } from "./mmu";
 import { ea } from "./system";
 import { initialize, setControlWord, summarize } from "./x87-stack";
 import { code64, get16, get32, get64, gp, gpr, mxcsr as guestMxcsr, set16, set32, set64, setMxcsr, ud } from "./state";
@@ -52,7 +52,8 @@ export function fxsave(r: i32): i32 {
   store<u32>(image, 0xffff, 28);
   const n = code64() ? 16 : 8;
   memory.copy(image + 160, VP + L.Vp_xmm, n * 16);
-  // bytes 416..511 (288.. outside 64-bit mode) are not written
+  // bytes 416..511 (288.. outside 64-bit mode) are not written, but have to be there
+  if (plainWritable(va + 511, 1) == 0) return L.Status_fault;
   return writeBytes(va, 160 + n * 16, image) ? L.Status_next : L.Status_fault;
 }
 /** Copies a guest structure of up to 1 KiB to the scratch area. */

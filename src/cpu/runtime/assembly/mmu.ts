@@ -259,17 +259,36 @@ export function resetTlb(): void {
 
 /** The access is relative to SS: a non-canonical address is #SS, not #GP. */
 let ofStack: bool = false;
+/** The same where there may be a push or pop beside the memory operand. */
+function noteAccess(pc: i32, va: u64): void {
+  noteStack(pc);
+  if (load<u8>(pc, L.Rec_src2) != L.BESIDE_STACK) return;
+  const sp = get64(L.Vp_gpr + 32);
+  if (va == sp || va + 8 == sp || va + 2 == sp) ofStack = true;
+}
 /** Whether the record's memory operand is the stack's: RSP or RBP as base, without FS or GS. */
-function noteStack(pc: i32): void {
+export function noteStack(pc: i32): void {
   if (pc == 0) {
     ofStack = false;
     return;
   }
   const base = i32(load<u16>(pc, L.Rec_base)), index = i32(load<u16>(pc, L.Rec_index));
+  if (base == L.Vp_tempAddress) {
+    // an address that was made before: the decoder says whether it is the stack's
+    ofStack = index == L.Vp_zero && load<u8>(pc, L.Rec_scale) != 0;
+    return;
+  }
   ofStack = (base == L.Vp_gpr + 32 || base == L.Vp_gpr + 40) && !(index >= L.Vp_segBase && index < L.Vp_segBase + 48);
 }
 export function stackAccess(yes: bool): void { ofStack = yes; }
 
+/** An operand that begins below the hole of the non-canonical addresses and ends in it: that comes before any page fault. */
+export function reachesHole(va: u64, size: i32): bool {
+  const last = va + u64(size - 1);
+  if (!longMode() || canonical(last) || !canonical(va)) return false;
+  translate(last, READ, false);
+  return true;
+}
 function translate(va: u64, access: i32, user: bool): u64 {
   if (longMode() && !canonical(va)) {
     if (ofStack) fault(12, 0);
@@ -332,10 +351,11 @@ function attendAfter(pc: i32): void {
 }
 
 export function readSlow(va: u64, size: i32, pc: i32): i32 {
-  if (pc != 0) noteStack(pc);
+  if (pc != 0) noteAccess(pc, va);
   count(L.Stat_tlbMisses);
   if (get32(L.Vp_watch) != 0 && !implicit) touch(va, size, false);
   const first = 4096 - i32(va & 0xfff);
+  if (first < size && reachesHole(va, size)) return 0;
   const a = access(va, READ);
   if (a == MISSED) return 0;
   if (first >= size) {
@@ -354,6 +374,7 @@ function writeFrom(va: u64, size: i32, from: i32): i32 {
   count(L.Stat_tlbMisses);
   if (get32(L.Vp_watch) != 0 && !implicit) touch(va, size, true);
   const first = 4096 - i32(va & 0xfff);
+  if (first < size && reachesHole(va, size)) return 0;
   const a = access(va, WRITE);
   if (a == MISSED) return 0;
   if (first >= size) {
@@ -367,7 +388,7 @@ function writeFrom(va: u64, size: i32, from: i32): i32 {
   return 1;
 }
 export function writeSlow(va: u64, size: i32, value: u64, pc: i32): i32 {
-  if (pc != 0) noteStack(pc);
+  if (pc != 0) noteAccess(pc, va);
   store<u64>(VP + L.Vp_bounce2, value);
   const done = writeFrom(va, size, VP + L.Vp_bounce2);
   attendAfter(pc);
@@ -387,6 +408,7 @@ export function rmwSlow(va: u64, size: i32, pc: i32): i32 {
   count(L.Stat_tlbMisses);
   if (get32(L.Vp_watch) != 0 && !implicit) touch(va, size, true);
   const first = 4096 - i32(va & 0xfff);
+  if (first < size && reachesHole(va, size)) return 0;
   const a = access(va, WRITE);
   if (a == MISSED) return 0;
   if (first >= size && inRam(a) && !hasCode(a)) return RAM + u32(a);
@@ -431,6 +453,15 @@ export function readable(va: u64, size: i32): i32 {
   const slot = slotOf(i32(get32(L.Vp_tlb)), va);
   if ((load<u64>(slot) ^ va) <= u64(4096 - size)) return i32(u32(va)) + load<i32>(slot, 8);
   return readSlow(va, size, 0);
+}
+/** Memory that a procedure reads and then writes, as rmwSlow has it: `modified` has to follow. 0 = fault. */
+export function modifiable(va: u64, size: i32, r: i32): i32 {
+  const slot = slotOf(i32(get32(L.Vp_tlb)) + L.TLB_WRITE, va);
+  if ((load<u64>(slot) ^ va) <= u64(4096 - size)) return i32(u32(va)) + load<i32>(slot, 8);
+  return rmwSlow(va, size, r);
+}
+export function modified(at: i32, r: i32): void {
+  if (at == VP + L.Vp_bounce) rmwDone(r);
 }
 /** Like `readable`, for at most one page, for writing in place; 0 = fault, 1 = not plain RAM, or watched. */
 export function plainWritable(va: u64, size: i32): i32 {

@@ -91,10 +91,11 @@ export function string(r: i32): i32 {
       setRegister(L.Vp_gpr, size * 8, value);
       si += step;
     } else if (op == L.StringOp_cmps) {
-      if (!read(srcBase + (si & mask), size)) { status = L.Status_fault; break; }
-      const a = value;
+      // the second operand first, as Intel's processors do
       if (!read(dstBase + (di & mask), size)) { status = L.Status_fault; break; }
-      compare(a, value, size);
+      const b = value;
+      if (!read(srcBase + (si & mask), size)) { status = L.Status_fault; break; }
+      compare(value, b, size);
       si += step;
       di += step;
     } else if (op == L.StringOp_scas) {
@@ -117,15 +118,17 @@ export function string(r: i32): i32 {
     budget = get32(L.Vp_debugHits) != 0 ? 0 : budget - 1;
     if (compares && repeated && (get64(L.Vp_flagR) == 0) != wantZero) break;
   }
-  if (status == L.Status_fault && compares) {
-    // the flags are those from before the instruction, however far it came
+  if (status != L.Status_next && compares) {
+    // stopped by a fault, a trap or an interrupt: the flags are those from before the instruction, however far it came
     set64(L.Vp_flagA, a0);
     set64(L.Vp_flagB, b0);
     set64(L.Vp_flagR, r0);
     set32(L.Vp_flagKind, kind0);
   }
-  setIndex(6, si, mask);
-  setIndex(7, di, mask);
+  // where no element was done, REP MOVS and REP STOS clear upper halves all the same, the others do not (as Intel's processors)
+  const always = repeated && (op == L.StringOp_movs || op == L.StringOp_stos);
+  if (si != gpr(6) || (always && op == L.StringOp_movs)) setIndex(6, si, mask);
+  if (di != gpr(7) || always) setIndex(7, di, mask);
   if (repeated) setIndex(1, left, mask);
   return status;
 }

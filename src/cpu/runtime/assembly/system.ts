@@ -5,7 +5,7 @@ import {
 import { checkDebug, movFromDr, movToDr, touchPort } from "./debug";
 import { iret, softwareInterrupt } from "./interrupt";
 import * as L from "./layout";
-import { checkSecond, flushTlb, forgetUserPages, invalidatePage, pointersValid, readable, stackAccess, systemRead, write, writeBytes } from "./mmu";
+import { checkSecond, flushTlb, forgetUserPages, invalidatePage, modifiable, modified, noteStack, plainWritable, pointersValid, readable, stackAccess, systemRead, write, writeBytes } from "./mmu";
 import * as S from "./segment";
 import {
   AC, afterFlags, code64, cpl, fault, get16, get32, get64, gp, gpr, IF, longMode, NT, packedFlags, protectedMode, RF, rflags, set16, set32, set64,
@@ -65,7 +65,7 @@ function privileged(): bool {
 }
 
 export function system(r: i32): i32 {
-  stackAccess(false);
+  noteStack(isMemory(r) ? r : 0);
   switch (i32(load<u8>(r, L.Rec_src2))) {
     case L.System_cli:
       if (cpl() > iopl()) return failed(gp(0));
@@ -186,6 +186,7 @@ export function system(r: i32): i32 {
       if ((u32(packedFlags()) & 0x800) == 0) return redispatchNext(r);
       return softwareInterrupt(4, false, ripOf(r), nextRip(r));
     case L.System_ud: return failed(ud());
+    case L.System_gp: return failed(gp(0));
     case L.System_noFpu: return failed(fault(7, -1));
     case L.System_fwait: return fwait();
     case L.System_rdfsbase:
@@ -368,13 +369,21 @@ function popf(r: i32): i32 {
 function pushSeg(r: i32): i32 {
   const op = (load<u32>(r, L.Rec_link) >> 16) & 0xff;
   const seg = op >= 0xa0 ? (op == 0xa0 ? L.SegIndex_fs : L.SegIndex_gs) : i32(op >> 3) & 3;
-  return pushValue(u64(S.selector(seg)), width(r) >> 3) ? L.Status_next : L.Status_fault;
+  const size = width(r) >> 3;
+  if (size != 4) return pushValue(u64(S.selector(seg)), size) ? L.Status_next : L.Status_fault;
+  // of a slot of 32 bits, the upper half is left alone (SDM vol. 2, PUSH, of newer processors)
+  const sp = (gpr(4) - 4) & stackMask();
+  stackAccess(true);
+  if (!write(stackBase() + sp, 2, u64(S.selector(seg)))) return L.Status_fault;
+  setStack(sp);
+  return L.Status_next;
 }
 function popSeg(r: i32): i32 {
   const op = (load<u32>(r, L.Rec_link) >> 16) & 0xff;
   const seg = op >= 0xa0 ? (op == 0xa1 ? L.SegIndex_fs : L.SegIndex_gs) : i32(op >> 3) & 3;
   const size = width(r) >> 3;
-  if (!peekValue(size, 0)) return L.Status_fault;
+  // the upper part of the stack's slot is not read
+  if (!peekValue(2, 0)) return L.Status_fault;
   if (!S.loadSegment(seg, u32(topValue) & 0xffff)) return L.Status_fault;
   setStack(gpr(4) + u64(size));
   updateMode();
@@ -402,6 +411,8 @@ function enter(r: i32): i32 {
     if (!write(b + sp, size, frame)) return L.Status_fault;
   }
   sp = (sp - u64(load<u16>(r, L.Rec_imm))) & m;
+  // the new top of the stack has to be one that can be written
+  if (plainWritable(b + sp, 1) == 0) return L.Status_fault;
   setRegister(L.Vp_gpr + 40, size * 8, frame);
   setStack(sp);
   return L.Status_next;
@@ -482,16 +493,21 @@ const PCIDE: u64 = 0x20000;
 
 // ---- control registers -----------------------------------------------------------------------------------------------------------
 
+/** A control register that is none is #UD whatever the level. */
+function controlRegister(n: i32): bool {
+  if (n == 0 || n == 2 || n == 3 || n == 4 || n == 8) return privileged();
+  ud();
+  return false;
+}
 function movFromCr(r: i32): i32 {
-  if (!privileged()) return L.Status_fault;
+  if (!controlRegister(load<u16>(r, L.Rec_src))) return L.Status_fault;
   let v: u64;
   switch (i32(load<u16>(r, L.Rec_src))) {
     case 0: v = get64(L.Vp_cr0); break;
     case 2: v = get64(L.Vp_cr2); break;
     case 3: v = get64(L.Vp_cr3); break;
     case 4: v = get64(L.Vp_cr4); break;
-    case 8: v = u64(hostReadCr8()); break;
-    default: return failed(ud());
+    default: v = u64(hostReadCr8());
   }
   setRegister(load<u16>(r, L.Rec_dst), code64() ? 64 : 32, v);
   return L.Status_next;
@@ -521,7 +537,7 @@ function pagingPae(cr4: u64): bool {
   return (get64(L.Vp_cr0) & 0x80000000) != 0 && (cr4 & 0x20) != 0 && !longMode();
 }
 function movToCr(r: i32): i32 {
-  if (!privileged()) return L.Status_fault;
+  if (!controlRegister(load<u16>(r, L.Rec_dst))) return L.Status_fault;
   let v = get64(load<u16>(r, L.Rec_src));
   if (!code64()) v &= 0xffffffff;
   switch (i32(load<u16>(r, L.Rec_dst))) {
@@ -550,11 +566,9 @@ function movToCr(r: i32): i32 {
       updateMode();
       break;
     }
-    case 8:
+    default:
       if ((v & ~u64(15)) != 0) return failed(gp(0));
       hostWriteCr8(i32(v));
-      break;
-    default: return failed(ud());
   }
   return redispatchNext(r);
 }
@@ -573,7 +587,7 @@ function fsgsbase(r: i32): i32 {
   const which = i32(load<u8>(r, L.Rec_src2));
   const seg = which == L.System_rdfsbase || which == L.System_wrfsbase ? L.SegIndex_fs : L.SegIndex_gs;
   const reg = i32(load<u16>(r, L.Rec_dst));
-  const bits = width(r);
+  const bits = width(r) == 64 ? 64 : 32;
   if (which == L.System_rdfsbase || which == L.System_rdgsbase) setRegister(reg, bits, S.base(seg));
   else {
     const v = bits == 64 ? get64(reg) : get64(reg) & 0xffffffff;
@@ -590,8 +604,7 @@ function cmpxchgWide(r: i32): i32 {
   const size = wide ? 16 : 8;
   const va = ea(r);
   if (wide && (va & 15) != 0) return failed(gp(0));
-  const tmp = VP + L.Vp_bounce2;
-  const at = readable(va, size);
+  const at = modifiable(va, size, r);
   if (at == 0) return L.Status_fault;
   const a = load<u64>(at), b = wide ? load<u64>(at, 8) : 0;
   const f = u32(packedFlags()) & ~ZF;
@@ -599,15 +612,13 @@ function cmpxchgWide(r: i32): i32 {
   if (wide) equal = a == gpr(0) && b == gpr(2);
   else equal = a == ((gpr(0) & 0xffffffff) | (gpr(2) << 32));
   // the destination is written in both cases
-  store<u64>(tmp, a);
-  store<u64>(tmp, b, 8);
   if (equal) {
     if (wide) {
-      store<u64>(tmp, gpr(3));
-      store<u64>(tmp, gpr(1), 8);
-    } else store<u64>(tmp, (gpr(3) & 0xffffffff) | (gpr(1) << 32));
+      store<u64>(at, gpr(3));
+      store<u64>(at, gpr(1), 8);
+    } else store<u64>(at, (gpr(3) & 0xffffffff) | (gpr(1) << 32));
   }
-  if (!writeBytes(va, size, tmp)) return L.Status_fault;
+  modified(at, r);
   if (!equal) {
     if (wide) {
       setGpr(0, a);
@@ -668,13 +679,16 @@ function crc32(r: i32): i32 {
 }
 function bound(r: i32): i32 {
   const bits = width(r), size = bits >> 3;
-  const at = readable(ea(r), 2 * size);
-  if (at == 0) return L.Status_fault;
   const reg = get64(load<u16>(r, L.Rec_dst));
-  const inside = bits == 32
-    ? i32(reg) >= load<i32>(at) && i32(reg) <= load<i32>(at, 4)
-    : i16(reg) >= load<i16>(at) && i16(reg) <= load<i16>(at, 2);
-  return inside ? L.Status_next : failed(fault(5, -1));
+  // one after the other: the upper bound is not read for an index below the lower one
+  for (let i = 0; i < 2; i++) {
+    const at = readable(ea(r) + u64(i * size), size);
+    if (at == 0) return L.Status_fault;
+    const limit = bits == 32 ? load<i32>(at) : i32(load<i16>(at));
+    const index = bits == 32 ? i32(reg) : i32(i16(reg));
+    if (i == 0 ? index < limit : index > limit) return failed(fault(5, -1));
+  }
+  return L.Status_next;
 }
 function arpl(r: i32): i32 {
   if (!protectedMode()) return failed(ud());

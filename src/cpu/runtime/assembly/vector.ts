@@ -1,7 +1,7 @@
 /** Vector instructions that are procedures rather than formulas. */
 import { VP } from "./env";
 import * as L from "./layout";
-import { plainWritable, write } from "./mmu";
+import { plainWritable, reachesHole, stackAccess, write } from "./mmu";
 import { get64, gpr, set16, get16, ud } from "./state";
 import { aes, carrylessMultiply, sha1, sha256message } from "./vector-crypto";
 
@@ -13,6 +13,8 @@ function maskmov(r: i32, size: i32): i32 {
   if ((bits & L.ProcedureFlag_address16) != 0) to &= 0xffff;
   to += get64(load<u16>(r, L.Rec_base));
   const from = VP + i32(load<u16>(r, L.Rec_dst)), mask = VP + i32(load<u16>(r, L.Rec_src));
+  stackAccess(false);
+  if (reachesHole(to, size)) return L.Status_fault;
   // all pages first: a fault leaves nothing written
   for (let i = 0; i < size; i++) {
     if ((load<u8>(mask + i) & 0x80) != 0 && plainWritable(to + u64(i), 1) == 0) return L.Status_fault;

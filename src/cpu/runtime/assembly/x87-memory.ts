@@ -1,7 +1,7 @@
 /** x87 instructions with a memory operand. */
 import { VP } from "./env";
 import * as L from "./layout";
-import { plainWritable, readable, write, writeBytes } from "./mmu";
+import { readable, write, writeBytes } from "./mmu";
 import {
   DE, IE, indefinite, masked, OE, raiseFlags, resultHigh, resultLow, setConvertedB, setResult, SNAN, classify, UE,
 } from "./softfloat80";
@@ -68,7 +68,8 @@ function loadOperand(r: i32, format: i32): i32 {
     }
     setResult(convertedHigh, value);
   }
-  if (settle(false)) push(resultHigh, resultLow);
+  // an unmasked denormal is loaded all the same (Intel; the manual has the stack left alone, as AMD's processors do)
+  if (settle(false) || openExceptions() == DE) push(resultHigh, resultLow);
   return L.Status_next;
 }
 
@@ -105,7 +106,7 @@ function storeOperand(r: i32, format: i32, popping: bool, truncate: bool): i32 {
   const stored = empty ? masked(IE) : (openExceptions() & (IE | OE | UE)) == 0;
   if (stored) {
     if (!(size > 8 ? writeBytes(va, size, image) : write(va, size, load<u64>(image)))) return L.Status_fault;
-  } else if (plainWritable(va, 1) == 0 || plainWritable(va + u64(size - 1), 1) == 0) return L.Status_fault; // #PF comes before #MF
+  } // else memory is not looked at (Intel; on AMD's processors #PF comes first)
   noteMemory(r, va);
   if (empty) stackFault(false);
   else settle(true);

@@ -6,6 +6,7 @@ import {
   arithmeticStack, changeSign, compareFlags, compareStack, compareWithZero, copyTo, duplicate, exchange, examine, extractStack,
   loadConstant, moveConditionally, remainderStack,
 } from "./x87-arithmetic";
+import { noteStack } from "./mmu";
 import { memoryForm } from "./x87-memory";
 import {
   beginOp, C1, free, high, initialize, isEmpty, loadA, loadB, low, moveTop, note, pendingException, pop, put, setConditions, settleTo, underflowTo,
@@ -25,7 +26,10 @@ export function x87(r: i32): i32 {
   const bits = load<u32>(r, L.Rec_link);
   const op = i32((bits >> 16) & 7), modrm = i32(bits >> 24);
   const reg = (modrm >> 3) & 7, i = modrm & 7;
-  if (modrm < 0xc0) return memoryForm(r, op, reg);
+  if (modrm < 0xc0) {
+    noteStack(r);
+    return memoryForm(r, op, reg);
+  }
   // what neither waits nor counts as an instruction on numbers
   switch (op << 8 | modrm) {
     case 0x3e0: // FENI, FDISI, FSETPM of the 8087 and 287 do nothing
