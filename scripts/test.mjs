@@ -54,7 +54,7 @@ function find(folder) {
 }
 const groups = {
   unit: () => [...find(join(dist, "src")), ...find(join(dist, "scripts"))],
-  cpu: () => ["reference", "bare", "regions"].flatMap((f) => find(join(dist, "tests", f))),
+  cpu: () => ["reference", "bare", "regions", "qemu"].flatMap((f) => find(join(dist, "tests", f))),
   guests: () => [
     ...find(join(dist, "tests", "guests")),
     ...find(join(dist, "tests", "image")),

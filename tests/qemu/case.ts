@@ -1,0 +1,44 @@
+/** One program of the image: what runs, and what is said about its end. */
+
+/** Where it starts: k = level 0, u = level 3; 64-bit code, or compatibility mode with 32- or 16-bit code. */
+export type Level = "k64" | "u64" | "k32" | "u32" | "k16" | "u16";
+
+export interface Case {
+  readonly name: string;
+  readonly level: Level;
+  /** nasm; its labels begin with a dot. It ends by an exception, or by `stop`. */
+  readonly code: string;
+  /** nasm of level 0 that runs before, with the macros of monitor.ts; `@x` is the label `.x` of the code. It may use any register. */
+  readonly setup?: string;
+  /** RFLAGS at the start. Default: 2. */
+  readonly rflags?: number;
+  /** Bits of RFLAGS that the manual leaves undefined. */
+  readonly undefinedFlags?: number;
+  /** It ends by INT n with the vector of a fault. */
+  readonly software?: boolean;
+  /** QEMU is wrong: fields of the outcome by the manual ("" = not there), and where that is to be read. */
+  readonly manual?: { readonly fields: Readonly<Record<string, string>>; readonly why: string };
+}
+
+export const Flag = {
+  CF: 1,
+  PF: 4,
+  AF: 0x10,
+  ZF: 0x40,
+  SF: 0x80,
+  TF: 0x100,
+  IF: 0x200,
+  DF: 0x400,
+  OF: 0x800,
+  IOPL3: 0x3000,
+  NT: 0x4000,
+  RF: 0x10000,
+  AC: 0x40000,
+} as const;
+/** OF, SF, ZF, AF, PF, CF. */
+export const ARITHMETIC = 0x8d5;
+
+/** Same code at several levels: the level is put behind the name. */
+export function atLevels(levels: readonly Level[], c: Omit<Case, "level">): Case[] {
+  return levels.map((level) => ({ ...c, level, name: `${c.name}.${level}` }));
+}

@@ -1,0 +1,38 @@
+/** The image's lines as fields, and what a case has to come to by QEMU's and the manual's word. */
+import { type Case, Flag } from "./case.js";
+
+export type Outcome = Readonly<Record<string, string>>;
+
+/** Lines by name; the flags that are undefined are taken out. */
+export function outcomes(cases: readonly Case[], text: string): Map<string, Outcome> {
+  const result = new Map<string, Outcome>();
+  const byName = new Map(cases.map((c) => [c.name, c]));
+  for (const line of text.split("\n")) {
+    const [name = "", ...fields] = line.trim().split(" ");
+    const c = byName.get(name);
+    if (c === undefined) continue;
+    const outcome: Record<string, string> = Object.fromEntries(fields.map((f) => f.split("=") as [string, string]));
+    const undefinedFlags = c.undefinedFlags ?? 0;
+    for (const field of ["fl", "hf"])
+      outcome[field] = (Number.parseInt(outcome[field] ?? "0", 16) & ~undefinedFlags).toString(16);
+    result.set(name, outcome);
+  }
+  return result;
+}
+
+/** #DE BR UD NM TS NP SS GP PF MF AC XM CP: faults; #DB is one for instruction breakpoints, whose RF is as it was. */
+const FAULTS = new Set(["0", "5", "6", "7", "a", "b", "c", "d", "e", "10", "11", "13", "15"]);
+/** SDM vol. 3, "Instruction-Breakpoint Exception Condition": for a fault, the RF that is pushed is 1. QEMU pushes what was there. */
+export function pushesResumeFlag(o: Outcome): boolean {
+  return FAULTS.has(o.v ?? "");
+}
+export function expected(c: Case, qemu: Outcome): Outcome {
+  const result: Record<string, string> = { ...qemu };
+  if (pushesResumeFlag(qemu) && c.software !== true)
+    result.fl = (Number.parseInt(qemu.fl ?? "0", 16) | Flag.RF).toString(16);
+  for (const [name, value] of Object.entries(c.manual?.fields ?? {})) {
+    if (value === "") delete result[name];
+    else result[name] = value;
+  }
+  return result;
+}
