@@ -16,9 +16,26 @@ export interface Case {
   readonly undefinedFlags?: number;
   /** It ends by INT n with the vector of a fault. */
   readonly software?: boolean;
-  /** QEMU is wrong: fields of the outcome by the manual ("" = not there), and where that is to be read. */
-  readonly manual?: { readonly fields: Readonly<Record<string, string>>; readonly why: string };
+  readonly manual?: Manual;
 }
+
+/** QEMU is wrong: what the manual says, and where that is to be read. */
+export interface Manual {
+  /** "" = not there. With a vector, they stand for all of the outcome; else the others are QEMU's. */
+  readonly fields: Readonly<Record<string, string>>;
+  readonly why: string;
+  /** It does not come back there. */
+  readonly notInQemu?: true;
+}
+/** The manual's exception. @param ip default: that of the case's first instruction */
+export const faults = (
+  v: string,
+  why: string,
+  ip = "400000",
+  e = v === "6" ? "" : "0",
+): { readonly manual: Manual } => ({
+  manual: { fields: { v, e, ip }, why },
+});
 
 export const Flag = {
   CF: 1,

@@ -1,5 +1,7 @@
 /** All cases. */
 import type { Case } from "./case.js";
+import { CONTROL } from "./cases-control.js";
 import { FIRST } from "./cases-first.js";
+import { PRIVILEGE } from "./cases-privilege.js";
 
-export const CASES: readonly Case[] = [...FIRST];
+export const CASES: readonly Case[] = [...FIRST, ...PRIVILEGE, ...CONTROL];

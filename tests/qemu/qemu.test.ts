@@ -6,7 +6,7 @@ import { Flag } from "./case.js";
 import { CASES } from "./cases.js";
 import { Place } from "./layout.js";
 import { imageSource } from "./monitor.js";
-import { expected, type Outcome, outcomes, pushesResumeFlag } from "./outcome.js";
+import { compared, expected, type Outcome, outcomes, pushesResumeFlag } from "./outcome.js";
 import { runHere, runInQemu } from "./run.js";
 
 let image: Uint8Array = new Uint8Array();
@@ -14,7 +14,8 @@ let qemu = new Map<string, Outcome>();
 before(() => {
   assert.equal(new Set(CASES.map((c) => c.name)).size, CASES.length, "two cases have one name");
   image = assemble(imageSource(CASES), 32, Place.image).bytes;
-  qemu = outcomes(CASES, runInQemu(image));
+  const comparable = CASES.filter((c) => c.manual?.notInQemu !== true);
+  qemu = outcomes(CASES, runInQemu(assemble(imageSource(comparable), 32, Place.image).bytes));
 });
 
 for (const regions of [false, true]) {
@@ -25,10 +26,12 @@ for (const regions of [false, true]) {
     });
     for (const c of CASES) {
       test(c.name, () => {
-        const theirs = qemu.get(c.name);
         const ours = here.get(c.name);
-        assert.ok(theirs !== undefined && ours !== undefined);
-        assert.deepEqual(ours, expected(c, theirs), c.manual?.why);
+        assert.ok(ours !== undefined);
+        // what does not come back from QEMU has the manual's fields alone
+        const theirs = c.manual?.notInQemu === true ? ours : qemu.get(c.name);
+        assert.ok(theirs !== undefined);
+        assert.deepEqual(compared(c, ours), expected(c, theirs), c.manual?.why);
       });
     }
   });
@@ -36,11 +39,12 @@ for (const regions of [false, true]) {
 
 describe("where QEMU differs from the manual, it still does", () => {
   for (const c of CASES) {
-    if (c.manual === undefined) continue;
+    if (c.manual === undefined || c.manual.notInQemu === true) continue;
     test(c.name, () => {
       const theirs = qemu.get(c.name) ?? {};
-      for (const [name, value] of Object.entries(c.manual!.fields))
-        assert.notEqual(theirs[name] ?? "", value, `QEMU's ${name} is the manual's now: it need not be named`);
+      const { fields } = c.manual!;
+      const same = Object.entries(fields).filter(([name, value]) => (theirs[name] ?? "") === value);
+      assert.ok(same.length < Object.keys(fields).length, "QEMU does what the manual says: the note may go");
     });
   }
   test("RF of a fault's frame", () => {

@@ -17,7 +17,7 @@ const RAM_MIB = 64;
 const CPU = "max,vendor=GenuineIntel,-la57,-avx,-avx2,-pku,-pks,-svm,-mpx,-fma,-f16c,-vaes,-vpclmulqdq";
 
 /** @throws when it does not come to the image's end */
-export function runInQemu(image: Uint8Array): string {
+export function runInQemu(image: Uint8Array, timeout = 30_000): string {
   const folder = mkdtempSync(join(tmpdir(), "enlighten-qemu-"));
   try {
     const file = join(folder, "image");
@@ -30,7 +30,7 @@ export function runInQemu(image: Uint8Array): string {
         ...["-kernel", file, "-nodefaults", "-cpu", CPU, "-m", `${RAM_MIB}`, "-accel", "tcg", "-display", "none"],
         ...["-serial", `file:${output}`, "-no-reboot", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"],
       ],
-      { encoding: "latin1", timeout: 60_000 },
+      { encoding: "latin1", timeout },
     );
     if ((r.error as NodeJS.ErrnoException | undefined)?.code === "ENOENT")
       throw new Error(

@@ -3,6 +3,7 @@
  * of `others`. An unknown register is #GP, as on hardware: Linux reads the doubtful ones with a fix-up.
  */
 import { SEG_BYTES, SegIndex, Vp } from "../layout.js";
+import { takesMemoryTypes } from "./memory-types.js";
 import type { VirtualProcessor } from "./virtual-processor.js";
 
 export const Msr = {
@@ -168,6 +169,7 @@ export class MsrFile {
   write(index: number, low: number, high: number): boolean {
     const v = this.#vp.view;
     const { base } = this.#vp;
+    if (index <= Msr.MTRR_DEF_TYPE && !takesMemoryTypes(index, low, high)) return false;
     const slot = SLOTS[index];
     if (slot !== undefined) {
       if (slot.canonical && !isCanonical(low, high)) return false;

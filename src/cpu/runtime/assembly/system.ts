@@ -236,10 +236,9 @@ export function system(r: i32): i32 {
       if (!hostWrmsr()) return failed(gp(0));
       return redispatchNext(r);
     case L.System_rdtscp:
-      setGpr(1, get64(L.Vp_tscAux) & 0xffffffff);
-    // falls through
     case L.System_rdtsc: {
       if (cpl() != 0 && (get64(L.Vp_cr4) & 4) != 0) return failed(gp(0));
+      if (i32(load<u8>(r, L.Rec_src2)) == L.System_rdtscp) setGpr(1, get64(L.Vp_tscAux) & 0xffffffff);
       hostTsc();
       const t = get64(L.Vp_tscNow);
       setGpr(0, t & 0xffffffff);
