@@ -16,6 +16,8 @@ export interface Case {
   readonly undefinedFlags?: number;
   /** It ends by INT n with the vector of a fault. */
   readonly software?: boolean;
+  /** Fields that the manual leaves open; "t" and "m" stand for all of the tables and of the data. */
+  readonly open?: readonly string[];
   readonly manual?: Manual;
 }
 

@@ -2,6 +2,8 @@
 import type { Case } from "./case.js";
 import { CONTROL } from "./cases-control.js";
 import { FIRST } from "./cases-first.js";
+import { FLOAT } from "./cases-float.js";
+import { PAGING } from "./cases-paging.js";
 import { PRIVILEGE } from "./cases-privilege.js";
 
-export const CASES: readonly Case[] = [...FIRST, ...PRIVILEGE, ...CONTROL];
+export const CASES: readonly Case[] = [...FIRST, ...PRIVILEGE, ...CONTROL, ...FLOAT, ...PAGING];

@@ -6,7 +6,7 @@ import { Flag } from "./case.js";
 import { CASES } from "./cases.js";
 import { Place } from "./layout.js";
 import { imageSource } from "./monitor.js";
-import { compared, expected, type Outcome, outcomes, pushesResumeFlag } from "./outcome.js";
+import { compared, expected, isReservedBitFault, type Outcome, outcomes, pushesResumeFlag } from "./outcome.js";
 import { runHere, runInQemu } from "./run.js";
 
 let image: Uint8Array = new Uint8Array();
@@ -51,5 +51,8 @@ describe("where QEMU differs from the manual, it still does", () => {
     for (const [name, o] of qemu)
       if (pushesResumeFlag(o) && CASES.find((c) => c.name === name)!.rflags === undefined)
         assert.equal(Number.parseInt(o.fl!, 16) & Flag.RF, 0, name);
+  });
+  test("P of a reserved bit's error code", () => {
+    for (const [name, o] of qemu) if (isReservedBitFault(o)) assert.equal(Number.parseInt(o.e!, 16) & 1, 0, name);
   });
 });

@@ -53,7 +53,7 @@ export function fxsave(r: i32): i32 {
   const n = code64() ? 16 : 8;
   memory.copy(image + 160, VP + L.Vp_xmm, n * 16);
   // bytes 416..511 (288.. outside 64-bit mode) are not written, but have to be there
-  if (plainWritable(va + 511, 1) == 0) return L.Status_fault;
+  if (plainWritable(va, 1) == 0 || plainWritable(va + 511, 1) == 0) return L.Status_fault;
   return writeBytes(va, 160 + n * 16, image) ? L.Status_next : L.Status_fault;
 }
 /** Copies a guest structure of up to 1 KiB to the scratch area. */

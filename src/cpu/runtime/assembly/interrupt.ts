@@ -2,7 +2,7 @@
 import { VP } from "./env";
 import * as L from "./layout";
 import { enterHandler } from "./debug";
-import { readable, stackAccess, systemRead, systemWrite } from "./mmu";
+import { pushFrame, readable, stackAccess, systemRead } from "./mmu";
 import * as S from "./segment";
 import {
   AC, afterFlags, IF, NT, RF, TF, VM, ID, code64, count, cpl, fault, get16, get32, get64, gp, gpr, longMode, protectedMode, rflags, set32, set64, setCpl,
@@ -69,7 +69,7 @@ export function trap(vector: i32): i32 {
 let sp: u64 = 0;
 function push(v: u64, size: i32, ssBase: u64, mask: u64): i32 {
   sp = (sp - u64(size)) & mask;
-  return systemWrite(ssBase + sp, size, v);
+  return pushFrame(ssBase + sp, size, v);
 }
 
 /** One attempt. @returns 0 = a fault during delivery is recorded, nothing has changed */

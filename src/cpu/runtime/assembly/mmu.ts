@@ -21,6 +21,8 @@ let walkDirty: bool = false;
 let walkUser: bool = false;
 /** The access is the processor's own (descriptor tables, TSS, interrupt stacks), not the program's. */
 let implicit: bool = false;
+/** It is a push of a frame below level 3: SMAP's implicit accesses are those to tables (SDM vol. 3, "Access Rights"), so AC counts. */
+let ofFrame: bool = false;
 
 function pte(physical: u64): u64 {
   return physical < u64(RAM_BYTES) ? load<u64>(RAM + u32(physical)) : 0;
@@ -150,7 +152,7 @@ function allowed(access: i32, user: bool, rights: u64, noExec: bool, cr0: u64, c
     if (access == WRITE && (rights & RW) == 0 && (cr0 & 0x10000) != 0) return false;
     if ((rights & US) != 0) {
       if (access == EXEC && (cr4 & (1 << 20)) != 0) return false; // SMEP
-      if (access != EXEC && (cr4 & (1 << 21)) != 0 && (implicit || (get32(L.Vp_rflags) & AC) == 0)) return false; // SMAP
+      if (access != EXEC && (cr4 & (1 << 21)) != 0 && ((implicit && !ofFrame) || (get32(L.Vp_rflags) & AC) == 0)) return false; // SMAP
     }
   }
   return !(access == EXEC && noExec);
@@ -507,6 +509,12 @@ export function systemWrite(va: u64, size: i32, value: u64): i32 {
   const level = enterSystem();
   const ok = write(va, size, value);
   leaveSystem(level);
+  return ok;
+}
+export function pushFrame(va: u64, size: i32, value: u64): i32 {
+  ofFrame = cpl() != 3;
+  const ok = systemWrite(va, size, value);
+  ofFrame = false;
   return ok;
 }
 function enterSystem(): i32 {
