@@ -256,13 +256,6 @@ const invalidations: readonly Case[] = [
   { name: "invlpg.noncanonical", level: "k64", code: "mov rax, NONCANONICAL\ninvlpg [rax]\nstop" },
 ];
 
-/** Where an IST's stack is taken at level 0. */
-export const SS_STAYS = {
-  manual: {
-    fields: { hd: "18" },
-    why: 'SDM vol. 2, "INT n", INTRA-PRIVILEGE-LEVEL-INTERRUPT: without a change of the level SS is not loaded, IST or not',
-  },
-};
 const implicit: readonly Case[] = [
   {
     name: "smap.descriptor-table",
@@ -282,7 +275,6 @@ const implicit: readonly Case[] = [
     name: "smap.frame-on-user-page",
     code: "mov esp, DATA + 0x800\nstop",
     setup: "cr cr4, 0x200000",
-    ...SS_STAYS,
   }),
   ...atLevels(["k64"], {
     name: "smap.frame-ac",

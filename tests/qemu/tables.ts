@@ -132,7 +132,7 @@ function tss(): string {
   return [
     "dd 0",
     `dq ${hex(Place.rsp0)}, 0, 0, 0`,
-    `dq ${hex(Place.ist1)}, ${hex(Place.ist2)}, ${hex(Place.hole2 + 0x800)}, 0x800000000000, 0, 0, 0`,
+    `dq ${hex(Place.ist1)}, ${hex(Place.ist2)}, ${hex(Place.hole2 + 0x800)}, 0x800000000100, 0, 0, 0`,
     "dd 0, 0",
     "dw 0, 0x68",
     "times 16 db 0xff",

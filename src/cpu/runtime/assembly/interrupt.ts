@@ -244,7 +244,7 @@ export function iret(size: i32): i32 {
   const ssBase = code64() ? 0 : S.base(L.SegIndex_ss);
   let at = gpr(4) & mask;
   if (!pop(ssBase + at, size)) return L.Status_fault;
-  const rip = popped;
+  let rip = popped;
   at = (at + u64(size)) & mask;
   if (!pop(ssBase + at, size)) return L.Status_fault;
   const cs = u32(popped) & 0xffff;
@@ -288,6 +288,8 @@ export function iret(size: i32): i32 {
   if ((S.high & 0x8000) == 0) { fault(11, e); return L.Status_fault; }
   const long = longMode() && (S.high & 0x200000) != 0;
   if (long && (S.high & 0x400000) != 0) { gp(e); return L.Status_fault; }
+  // compatibility mode has EIP
+  if (!long) rip &= 0xffffffff;
   if (long ? u64((i64(rip) << 16) >> 16) != rip : rip > u64(S.descLimit())) { gp(0); return L.Status_fault; }
   if (!S.markAccessed()) return L.Status_fault;
   const csAttr = S.descAttr(), csLimit = S.descLimit(), csBase = long ? 0 : S.descBase();
@@ -317,7 +319,8 @@ export function iret(size: i32): i32 {
   setCpl(level);
   updateMode();
   if (outer) {
-    if (wide64 || (S.attributes(L.SegIndex_ss) & L.SegAttr_big) != 0) setGpr(4, size == 8 || wide64 ? newSp : newSp & 0xffffffff);
+    if (long) setGpr(4, newSp);
+    else if ((S.attributes(L.SegIndex_ss) & L.SegAttr_big) != 0) setGpr(4, newSp & 0xffffffff);
     else setGpr(4, (gpr(4) & ~u64(0xffff)) | (newSp & 0xffff));
   } else setGpr(4, (gpr(4) & ~mask) | at);
   if (level > from) S.dropInnerSegments(level);

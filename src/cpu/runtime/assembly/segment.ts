@@ -116,6 +116,8 @@ export function loadSystemSegment(seg: i32, sel: u32): i32 {
   if (!readDescriptor(sel, 13, longMode())) return 0;
   const type = (high >> 8) & 0x1f;
   if (seg == L.SegIndex_ldtr ? type != 2 : type != 9 && (type != 1 || longMode())) return gp(e);
+  // what stands for the type in the upper half says that it is one (SDM vol. 3, "TSS Descriptor in 64-bit mode")
+  if (longMode() && (upperHigh & 0x1f00) != 0) return gp(e);
   if ((high & 0x8000) == 0) return fault(11, e);
   const b = descBase() | (u64(upper) << 32);
   if (u64((i64(b) << 16) >> 16) != b) return gp(e);
