@@ -156,7 +156,9 @@ export const Vp = {
   execTlb: 0x60000,
   tlbLog: 0x62000,
   blockHash: 0x70000,
-  arena: 0xb0000,
+  /** A TLB in which nothing is ever found. */
+  tlbNone: 0xb0000,
+  arena: 0xd0000,
 } as const;
 
 /**
@@ -287,6 +289,8 @@ export const ModeKey = {
   debug: 512,
   /** CPL is 3. */
   user: 1024,
+  /** Alignment is checked (CR0.AM, RFLAGS.AC, CPL 3): no access goes by the TLB. */
+  aligned: 2048,
 } as const;
 
 export const SegIndex = { es: 0, cs: 1, ss: 2, ds: 3, fs: 4, gs: 5, ldtr: 6, tr: 7 } as const;

@@ -5,7 +5,7 @@
 import { hostDecode, hostMmioRead, hostMmioWrite, LINE_MASKS, PAGE_BLOCKS, RAM, RAM_BYTES, VP } from "./env";
 import { touch, watched } from "./debug";
 import * as L from "./layout";
-import { code64, count, cpl, fault, flushJumps, get32, get64, gp, set32, set64, longMode, AC } from "./state";
+import { checksAlignment, code64, count, cpl, fault, flushJumps, get32, get64, gp, set32, set64, longMode, AC } from "./state";
 
 export const READ: i32 = 0, WRITE: i32 = 1, EXEC: i32 = 2;
 const P: u64 = 1, RW: u64 = 2, US: u64 = 4, A: u64 = 32, D: u64 = 64, PS: u64 = 128, G: u64 = 256, NX: u64 = 1 << 63;
@@ -315,7 +315,7 @@ function access(address: u64, kind: i32): u64 {
   const user = cpl() == 3;
   const physical = translate(va, kind, user);
   if (physical == MISSED) return MISSED;
-  if (inRam(physical) && !watched(va)) {
+  if (inRam(physical) && !watched(va) && !checksAlignment()) {
     const set = i32(get32(L.Vp_tlb));
     fill(slotOf(set, va), va, physical);
     if (walkDirty && !hasCode(physical) && (kind == WRITE)) fill(slotOf(set + L.TLB_WRITE, va), va, physical);
@@ -350,9 +350,28 @@ function attendAfter(pc: i32): void {
   if (pc != 0) store<u16>(pc + L.REC_BYTES, load<u16>(VP + L.Vp_attend));
 }
 
+/** Tags that match no address, once. */
+let tlbNoneReady: bool = false;
+export function fillTlbNone(): void {
+  if (tlbNoneReady) return;
+  tlbNoneReady = true;
+  for (let slot = VP + L.Vp_tlbNone; slot < VP + L.Vp_tlbNone + 2 * L.TLB_WRITE; slot += 16) drop(slot);
+}
+/** #AC(0) for an operand that is not where its type has to be (SDM vol. 3, "Interrupt 17 - Alignment Check Exception"). */
+export function misaligned(va: u64, size: i32): bool {
+  if (implicit) return false;
+  // x87: 80 bits by 8, environments and images by the words they are made of; vectors have rules of their own
+  const to: u64 = size == 2 || size == 14 || size == 94 ? 2 : size == 4 || size == 28 || size == 108 ? 4 : size == 8 || size == 10 ? 8 : 1;
+  // an address that is not canonical is told first, a page that is not there after it
+  if ((va & (to - 1)) == 0 || (longMode() && !canonical(va))) return false;
+  fault(17, 0);
+  return true;
+}
+
 export function readSlow(va: u64, size: i32, pc: i32): i32 {
   if (pc != 0) noteAccess(pc, va);
   count(L.Stat_tlbMisses);
+  if (checksAlignment() && misaligned(va, size)) return 0;
   if (get32(L.Vp_watch) != 0 && !implicit) touch(va, size, false);
   const first = 4096 - i32(va & 0xfff);
   if (first < size && reachesHole(va, size)) return 0;
@@ -372,6 +391,7 @@ export function readSlow(va: u64, size: i32, pc: i32): i32 {
 
 function writeFrom(va: u64, size: i32, from: i32): i32 {
   count(L.Stat_tlbMisses);
+  if (checksAlignment() && misaligned(va, size)) return 0;
   if (get32(L.Vp_watch) != 0 && !implicit) touch(va, size, true);
   const first = 4096 - i32(va & 0xfff);
   if (first < size && reachesHole(va, size)) return 0;
@@ -406,6 +426,7 @@ export function writeSlowV(va: u64, low: u64, high: u64, pc: i32): i32 {
 export function rmwSlow(va: u64, size: i32, pc: i32): i32 {
   noteStack(pc);
   count(L.Stat_tlbMisses);
+  if (checksAlignment() && misaligned(va, size)) return 0;
   if (get32(L.Vp_watch) != 0 && !implicit) touch(va, size, true);
   const first = 4096 - i32(va & 0xfff);
   if (first < size && reachesHole(va, size)) return 0;
@@ -463,20 +484,20 @@ export function modifiable(va: u64, size: i32, r: i32): i32 {
 export function modified(at: i32, r: i32): void {
   if (at == VP + L.Vp_bounce) rmwDone(r);
 }
-/** Like `readable`, for at most one page, for writing in place; 0 = fault, 1 = not plain RAM, or watched. */
+/** Like `readable`, for at most one page, for writing in place; 0 = fault, 1 = not plain RAM, or watched, or checked. */
 export function plainWritable(va: u64, size: i32): i32 {
   const slot = slotOf(i32(get32(L.Vp_tlb)) + L.TLB_WRITE, va);
   if ((load<u64>(slot) ^ va) <= u64(4096 - size)) return i32(u32(va)) + load<i32>(slot, 8);
   const a = access(va, WRITE);
   if (a == MISSED) return 0;
-  return !inRam(a) || hasCode(a) || watched(va) ? 1 : RAM + u32(a);
+  return !inRam(a) || hasCode(a) || watched(va) || checksAlignment() ? 1 : RAM + u32(a);
 }
 export function plainReadable(va: u64): i32 {
   const slot = slotOf(i32(get32(L.Vp_tlb)), va);
   if ((load<u64>(slot) ^ va) <= 4095) return i32(u32(va)) + load<i32>(slot, 8);
   const a = access(va, READ);
   if (a == MISSED) return 0;
-  return inRam(a) && !watched(va) ? RAM + u32(a) : 1;
+  return inRam(a) && !watched(va) && !checksAlignment() ? RAM + u32(a) : 1;
 }
 export function writeBytes(va: u64, size: i32, from: i32): i32 {
   return writeFrom(va, size, from);
