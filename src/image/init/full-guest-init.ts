@@ -31,6 +31,8 @@ for round in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 2
 done
 [ -n "$disk" ] || fail "there is no disk at LUN 0"
 mount -t ext4 -o rw "$disk" /root || fail "the root file system cannot be mounted"
+# apt's mirror is the host's of today: a new disk gets it, and keeps what its owner makes of it
+[ -e /root/etc/apt/sources.list ] || [ ! -e /etc/enlighten/sources.list ] || cp /etc/enlighten/sources.list /root/etc/apt/
 mkdir /run/enlighten
 cp -a /etc/enlighten/. /run/enlighten/
 for place in dev proc sys run; do mount -o move /$place /root/$place; done
@@ -61,6 +63,29 @@ TimeoutStopSec=5
 WantedBy=multi-user.target
 `;
 
+/**
+ * Host keys are a machine's own: the image has none. An RSA key takes seconds here, so it is made when the machine has nothing else
+ * to do; only the SSH server waits.
+ */
+const HOST_KEYS_UNIT = `[Unit]
+Description=SSH host keys of this machine
+Documentation=man:ssh-keygen(1)
+ConditionFileIsExecutable=/usr/bin/ssh-keygen
+ConditionPathExists=|!/etc/ssh/ssh_host_rsa_key
+ConditionPathExists=|!/etc/ssh/ssh_host_ecdsa_key
+ConditionPathExists=|!/etc/ssh/ssh_host_ed25519_key
+Before=ssh.service
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+CPUSchedulingPolicy=idle
+ExecStart=/usr/bin/ssh-keygen -A
+
+[Install]
+WantedBy=ssh.service
+`;
+
 const AUTOLOGIN = `# The console is the host's user's own.
 [Service]
 ExecStart=
@@ -69,7 +94,7 @@ ExecStart=-/sbin/agetty --autologin root --noclear --keep-baud 115200,57600,3840
 
 /** Name of our own package on the disk. */
 export const GUEST_PACKAGE = "enlighten-guest";
-const GUEST_PACKAGE_VERSION = "1";
+const GUEST_PACKAGE_VERSION = "2";
 
 const CONTROL = `Package: ${GUEST_PACKAGE}
 Version: ${GUEST_PACKAGE_VERSION}
@@ -81,7 +106,7 @@ Section: misc
 Priority: optional
 Description: what enlighten adds to a guest
  The agent that takes commands from the host over Hyper-V sockets, and a
- console that needs no password. The host starts the kernel and brings the
+ console that needs no password, and SSH host keys of its own. The host starts the kernel and brings the
  initramfs: no tool that makes one is needed here.
 `;
 
@@ -101,6 +126,7 @@ export function guestPackage(): Uint8Array<ArrayBuffer> {
     UNITS,
     `${UNITS}/multi-user.target.wants`,
     `${UNITS}/serial-getty@ttyS0.service.d`,
+    `${UNITS}/ssh.service.wants`,
   ];
   const file = (path: string, text: string, mode = 0o644): NewTarEntry => ({
     kind: "file",
@@ -117,6 +143,12 @@ export function guestPackage(): Uint8Array<ArrayBuffer> {
       kind: "symlink",
       path: `${UNITS}/multi-user.target.wants/enlighten-agent.service`,
       target: "../enlighten-agent.service",
+    },
+    file(`${UNITS}/enlighten-ssh-keys.service`, HOST_KEYS_UNIT),
+    {
+      kind: "symlink",
+      path: `${UNITS}/ssh.service.wants/enlighten-ssh-keys.service`,
+      target: "../enlighten-ssh-keys.service",
     },
     file(`${UNITS}/serial-getty@ttyS0.service.d/enlighten.conf`, AUTOLOGIN),
   ]);
