@@ -28,14 +28,16 @@ export function distance(a: string, b: string, limit: number): number {
 export function nearNames(name: string, names: Iterable<string>): string[] {
   // one letter of a short name, two of a longer one
   const limit = name.length < 5 ? 1 : 2;
-  const found = new Map<string, number>();
+  const slips = new Map<string, number>();
+  const longer = new Map<string, number>();
   for (const other of names) {
     const d = distance(name, other, limit);
-    if (d <= limit) found.set(other, d);
+    if (d <= limit) slips.set(other, d);
     // "sqlite" for sqlite3, "libnuma" for libnuma1 or libnuma-dev
-    else if (name.length > 2 && other.startsWith(name)) found.set(other, limit + (other.length - name.length) / 100);
+    else if (name.length > 2 && other.startsWith(name)) longer.set(other, other.length);
   }
-  return [...found]
+  const least = Math.min(...slips.values());
+  return [...[...slips].filter(([, d]) => d === least), ...longer]
     .sort(([a, i], [b, j]) => i - j || a.length - b.length || (a < b ? -1 : 1))
     .slice(0, MOST)
     .map(([other]) => other);
