@@ -143,8 +143,8 @@ function checkNames(extra: readonly string[], codename: string, universe: Univer
   const near = new Set(unknown.flatMap((name) => nearNames(name, universe.names())));
   throw new ImageError(
     "missing-package",
-    `${codename} has no package ${unknown.join(", ")}`,
-    near.size > 0 ? `did you mean ${[...near].join(", ")}?` : "look the name up with apt-cache search, on a Debian",
+    `Debian's ${codename} has no package ${unknown.join(" and no ")}`,
+    near.size > 0 ? `one of these: ${[...near].join(", ")}` : "look the name up with apt-cache search, on a Debian",
   );
 }
 

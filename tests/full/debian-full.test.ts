@@ -18,9 +18,25 @@ const HELLO = `#include <stdio.h>
 int main(void) { puts("hello from gcc"); return 7; }
 `;
 
+interface Identity {
+  readonly machine: string;
+  /** Fingerprints of the host keys. */
+  readonly keys: readonly string[];
+}
+async function identityOf(vm: Vm): Promise<Identity> {
+  const script = "cat /etc/machine-id; for key in /etc/ssh/ssh_host_*_key.pub; do ssh-keygen -lf $key; done";
+  const { stdout, exitCode } = await vm.exec(`systemctl is-system-running --wait >/dev/null; ${script}`, {
+    timeoutMs: BOOT_MS,
+  });
+  assert.equal(exitCode, 0, stdout);
+  const [machine = "", ...keys] = stdout.trim().split("\n");
+  return { machine, keys: keys.map((line) => line.split(" ")[1]!) };
+}
+
 describe("debian:12-full", { skip, timeout: 3_600_000 }, () => {
   let vm: Vm;
   let folder: string;
+  let identity: Identity;
   const machines = join(cacheFolder(process.env), "machines");
   const copies = (): string[] => (existsSync(machines) ? readdirSync(machines) : []);
   const run = (command: string, stdin?: string): Promise<ExecResult> =>
@@ -75,6 +91,14 @@ describe("debian:12-full", { skip, timeout: 3_600_000 }, () => {
     assert.equal(await output("systemctl is-active ssh"), "active");
   });
 
+  it("has an identity that nobody else has: machine id, SSH host keys, random seed", async () => {
+    identity = await identityOf(vm);
+    assert.match(identity.machine, /^[0-9a-f]{32}$/);
+    assert.equal(identity.keys.length, 3);
+    assert.equal(await output("ssh-keyscan -t ed25519 127.0.0.1 2>/dev/null | wc -l"), "1");
+    assert.equal(await output("journalctl -b -u enlighten-ssh-keys -q -o cat -p warning"), "");
+  });
+
   it("has Hyper-V's drivers from its own disk, and an untainted kernel", async () => {
     assert.equal(await output("systemd-detect-virt"), "microsoft");
     assert.equal(await output("cat /proc/sys/kernel/tainted"), "0");
@@ -104,6 +128,9 @@ describe("debian:12-full", { skip, timeout: 3_600_000 }, () => {
       timeoutMs: BOOT_MS,
     });
     assert.ok(Number(stdout) >= 8, stdout);
+    const other = await identityOf(first);
+    assert.notEqual(other.machine, identity.machine);
+    for (const key of identity.keys) assert.ok(!other.keys.includes(key), key);
     await first.integration.shutdown({ timeoutMs: 30_000 });
     await first.waitForEnd({ timeoutMs: BOOT_MS });
     assert.equal(statSync(rootFile).size, 9 * 2 ** 30);

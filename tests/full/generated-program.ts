@@ -115,7 +115,7 @@ export function generatedProgram(seed: number, lines: number): string {
     `  for (int round = 0; round < 20; round++)`,
     `    for (int i = 0; i < ${functions}; i++) {`,
     "      all[i](&s);",
-    "      if (round == 0 || i % 16 == 0)",
+    "      if (round == 0 || i % 8 == 0)",
     '        printf("%d %d %016llx %08x %a %a %La %u\\n", round, i, (unsigned long long)s.a, s.b, s.x, (double)s.y, s.w, s.t[i & 15]);',
     "    }",
     "  return 0;",

@@ -98,14 +98,16 @@ for name in every("CIPHER"):
         good += 1
         ok, plain, _ = run(cipher, packed, 0, tag if has_tag(cipher) & AEAD else None)
         back += ok and plain == text
-    show("cipher", name, good, back, total.hexdigest())
+    # RFC 3217 takes an initial value by chance
+    show("cipher", name, str(good), str(back), "-" if name == b"DES3-WRAP" else total.hexdigest())
 
 quick = bind("EVP_Q_mac", P, P, S, S, S, P, S, Z, S, Z, P, Z, P)
 digests = [b"MD5", b"SHA1", b"SHA224", b"SHA256", b"SHA384", b"SHA512", b"SHA3-256", b"SHA3-512", b"SM3", b"RIPEMD-160"]
 ciphers = [b"AES-128-CBC", b"AES-256-CBC", b"CAMELLIA-128-CBC", b"DES-EDE3-CBC"]
-MACS = {b"HMAC": (digests, 20), b"CMAC": (ciphers, 0), b"GMAC": ([b"AES-128-GCM", b"AES-256-GCM"], 0), b"KMAC-128": ([None], 32),
+# GMAC takes an initial value by chance when it has none; the cipher GCM has it all
+MACS = {b"HMAC": (digests, 20), b"CMAC": (ciphers, 0), b"GMAC": ([], 0), b"KMAC-128": ([None], 32),
     b"KMAC-256": ([None], 32), b"SIPHASH": ([None], 16), b"POLY1305": ([None], 32), b"BLAKE2BMAC": ([None], 64), b"BLAKE2SMAC": ([None], 32)}
-KEYS = {b"AES-128-CBC": 16, b"AES-256-CBC": 32, b"CAMELLIA-128-CBC": 16, b"DES-EDE3-CBC": 24, b"AES-128-GCM": 16, b"AES-256-GCM": 32}
+KEYS = {b"AES-128-CBC": 16, b"AES-256-CBC": 32, b"CAMELLIA-128-CBC": 16, b"DES-EDE3-CBC": 24}
 for name in every("MAC"):
     if name not in MACS:
         show("mac", name, "is new here")

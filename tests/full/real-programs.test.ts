@@ -143,7 +143,7 @@ describe("real programs in debian:12-full", { skip, timeout: 3 * LONG_MS }, () =
     const run = "cd /root && rm -f work.db && sqlite3 work.db <work.sql";
     await Promise.all([host(run), guest(run)]);
     const ask = (sql: string): Promise<string> => same(`sqlite3 /root/work.db "${sql}"`);
-    assert.equal(await ask("PRAGMA integrity_check; PRAGMA foreign_key_check"), "ok\n");
+    assert.equal(await ask("PRAGMA integrity_check"), "ok\n");
     await ask(
       "SELECT count(*), sum(amount), avg(price), total(price * amount), max(name), sum(length(data)) FROM item",
     );
