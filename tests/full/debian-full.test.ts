@@ -94,7 +94,7 @@ describe("debian:12-full", { skip, timeout: 3_600_000 }, () => {
   it("has an identity that nobody else has: machine id, SSH host keys, random seed", async () => {
     identity = await identityOf(vm);
     assert.match(identity.machine, /^[0-9a-f]{32}$/);
-    assert.equal(identity.keys.length, 3);
+    assert.equal(identity.keys.length, 2);
     assert.equal(await output("ssh-keyscan -t ed25519 127.0.0.1 2>/dev/null | wc -l"), "1");
     assert.equal(await output("journalctl -b -u enlighten-ssh-keys -q -o cat -p warning"), "");
   });

@@ -1,6 +1,7 @@
 /** Makes a root disk: a small guest of ours, with Debian's mke2fs and dpkg, installs packages on it. No root is needed here. */
 import { chmod, open, rm } from "node:fs/promises";
 import { concatBytes } from "../../image/byte-reader.js";
+import type { PackageRecord } from "../../image/debian-index.js";
 import { ImageError } from "../../image/errors.js";
 import { builderTools, type FullGuestPlan, ROOT_BYTES, writePayload } from "../../image/full-guest.js";
 import { BUILD_COMMAND } from "../../image/init/build-script.js";
@@ -31,6 +32,18 @@ export interface BuildOptions {
 const PARTS = { fetch: 0, payload: 0.05, start: 0.08, install: 0.1, end: 0.99 } as const;
 const between = (from: number, to: number, done: number, total: number): number =>
   from + (to - from) * Math.min(1, total === 0 ? 1 : done / total);
+
+/**
+ * How long a package takes, in seconds of one measured build: files to unpack, and scripts. Those that are slow run programs over
+ * many files.
+ */
+const SLOW: readonly (readonly [RegExp, number])[] = [
+  [/^python3\.\d+(-minimal)?$/, 40],
+  [/^ca-certificates$/, 25],
+  [/^(udev|python3|hyperv-daemons|linux-image-.*)$/, 15],
+];
+const unpackTime = (installedKib: number): number => 0.4 + installedKib / 10_000;
+const configureTime = (name: string): number => SLOW.find(([pattern]) => pattern.test(name))?.[1] ?? 0.6;
 
 /** All into the cache. The first failure ends the others, and is waited for. */
 async function fetchAll({ plan, signal, progress }: BuildOptions): Promise<void> {
@@ -98,11 +111,16 @@ class BuildLog {
   step = "starting the builder guest";
   finished = false;
   readonly #o: BuildOptions;
+  readonly #sizes: ReadonlyMap<string, number>;
+  readonly #total: number;
   #rest = "";
   #done = 0;
 
   constructor(o: BuildOptions) {
     this.#o = o;
+    const size = ({ control }: PackageRecord): number => Number(control.get("installed-size")) || 0;
+    this.#sizes = new Map(o.plan.packages.map(({ record }) => [record.name, size(record)]));
+    this.#total = [...this.#sizes].reduce((sum, [name, kib]) => sum + unpackTime(kib) + configureTime(name), 0);
   }
   push(text: string): void {
     const lines = (this.#rest + text).split("\n");
@@ -110,9 +128,7 @@ class BuildLog {
     for (const line of lines) this.#line(line);
   }
   report(item: string): void {
-    // each package is unpacked and configured
-    const total = 2 * this.#o.plan.packages.length;
-    const part = this.#done === 0 ? PARTS.start : between(PARTS.install, PARTS.end, this.#done, total);
+    const part = this.#done === 0 ? PARTS.start : between(PARTS.install, PARTS.end, this.#done, this.#total);
     this.#o.progress({ step: "build", name: this.step, item, part });
   }
   #line(line: string): void {
@@ -124,8 +140,11 @@ class BuildLog {
       this.step = step;
       this.report("");
     } else if (work !== null) {
-      if (work[1] !== "trigproc") this.#done++;
-      this.report(work[1] === "install" ? work[2]! : `${work[2]} is configured`);
+      const [, what, name = ""] = work;
+      // the line is the beginning of the work: its time is added afterwards
+      this.report(what === "install" ? name : `${name} is configured`);
+      if (what === "install") this.#done += unpackTime(this.#sizes.get(name) ?? 0);
+      else if (what === "configure") this.#done += configureTime(name);
     }
   }
 }
