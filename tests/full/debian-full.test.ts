@@ -119,6 +119,24 @@ describe("debian:12-full", { skip, timeout: 3_600_000 }, () => {
     );
   });
 
+  it("has more packages where they are asked for, beside all the others", async () => {
+    await using more = await createVm({ image: "debian:12-full", memoryMiB: 1024, packages: ["jq", "bc"] });
+    await more.start();
+    const script = "echo '{\"a\":[1,2]}' | jq -c .a; echo 2^70 | bc; dpkg --audit; python3 -c 'print(1)'";
+    const { stdout } = await more.exec(script, { timeoutMs: BOOT_MS });
+    assert.equal(stdout, "[1,2]\n1180591620717411303424\n1\n");
+  });
+
+  it("says which packages a kept disk lacks", async () => {
+    const rootFile = join(folder, "plain.raw");
+    await using first = await createVm({ image: "debian:12-full", rootFile });
+    await first.kill();
+    await assert.rejects(createVm({ image: "debian:12-full", rootFile, packages: ["jq"] }), {
+      code: "disk-exists",
+      message: `${rootFile} is there already, made without jq`,
+    });
+  });
+
   it("keeps its disk in a file, and grows it", async () => {
     const rootFile = join(folder, "root.raw");
     const options = { image: "debian:12-full", memoryMiB: 1024, offline: true, rootFile } as const;

@@ -9,7 +9,7 @@ export const ROOT_MODULES: readonly string[] = ["hv_vmbus", "hv_storvsc", "sd_mo
 
 /**
  * Finds the root disk by its place, LUN 0 of the first controller: names (sda) go by chance, labels and UUIDs may be there twice
- * when a second such disk is attached. What the session's cpio brought is in /run then, which the disk's /etc/enlighten points to.
+ * when a second such disk is attached. What the boot's cpio brought is in /run then, which the disk's /etc/enlighten points to.
  */
 export const ROOT_INIT = `#!/bin/sh
 mount -t proc proc /proc
