@@ -89,8 +89,7 @@ describe("real programs in debian:12-full", { skip, timeout: 3 * LONG_MS }, () =
     await put("/root/openssl.py", OPENSSL_SCRIPT);
     const seen = await same("python3 /root/openssl.py");
     assert.ok(seen.split("\n").length > 150, seen);
-    // and the command lists no more than that script has found
-    assert.match(await same("openssl list -digest-algorithms -cipher-algorithms -mac-algorithms"), /AES-256-GCM/);
+    for (const kind of ["digest", "cipher", "mac"]) await same(`openssl list -${kind}-algorithms`);
   });
 
   it("openssl: known answers", async () => {

@@ -3,7 +3,19 @@
  * of its own, which goes when the machine ends.
  */
 import { rmSync } from "node:fs";
-import { access, chmod, mkdir, readdir, readFile, rename, rm, stat, truncate, writeFile } from "node:fs/promises";
+import {
+  access,
+  chmod,
+  mkdir,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  stat,
+  truncate,
+  utimes,
+  writeFile,
+} from "node:fs/promises";
 import { join } from "node:path";
 import { encodeUtf8 } from "../../image/byte-reader.js";
 import type { ArchiveOptions } from "../../image/debian-archive.js";
@@ -75,6 +87,8 @@ const exists = (path: string): Promise<boolean> =>
     () => false,
   );
 
+const UNUSED_MS = 30 * 24 * 3_600_000;
+
 /** Root disks in the cache folder, by key. */
 class RootDisks {
   readonly folder: string;
@@ -84,10 +98,27 @@ class RootDisks {
   path(key: string): string {
     return join(this.folder, `${key}.raw`);
   }
+  /** A disk's time is that of its last use. */
+  async use(key: string): Promise<string> {
+    const now = new Date();
+    await utimes(this.path(key), now, now).catch(() => {}); // in a cache that may only be read
+    return this.path(key);
+  }
+  /** Removes disks that have not been used for long: each is a gigabyte, and lists of extra packages come and go. */
+  async forget(): Promise<void> {
+    for (const name of await readdir(this.folder)) {
+      if (!/^[0-9a-f]{64}\.raw$/.test(name)) continue;
+      const file = join(this.folder, name);
+      // another process may have been quicker
+      const used = await stat(file).catch(() => undefined);
+      if (used !== undefined && Date.now() - used.mtimeMs > UNUSED_MS) await rm(file, { force: true });
+    }
+  }
   /** A half-made disk has another name, so one that is there is whole. */
   async make(key: string, build: (file: string) => Promise<void>): Promise<void> {
     await mkdir(this.folder, { recursive: true });
     await sweep(this.folder, /^[0-9a-f]{64}\.(\d+)\.part/);
+    await this.forget();
     const partial = join(this.folder, `${key}.${process.pid}.part`);
     try {
       await rm(partial, { force: true });
@@ -152,20 +183,21 @@ async function prepare(reference: string, o: FullGuestOptions): Promise<Prepared
   const extra = [...new Set(o.packages ?? [])].sort();
   const aptSources = aptLines(w.mirror, codenameOf(reference));
   const recipe = await sha256(encodeUtf8(fullRecipe()));
-  const known = await cache.readRecord(await recordName(reference, extra));
+  const known = await cache.readRecord(await recordName(reference, extra, recipe));
   if (isRootRecord(known) && known.recipe === recipe && (await exists(disks.path(known.key)))) {
     const age = archive.now() - known.fetchedAt;
     if (o.offline || (age >= 0 && age < INDEX_LIFE_MS))
-      return { record: known, disk: disks.path(known.key), aptSources };
+      return { record: known, disk: await disks.use(known.key), aptSources };
   }
   const plan = await planFullGuest(reference, extra, archive);
-  if (plan.base !== undefined) await makeDisk(reference, plan.base, [], w, o);
+  if (plan.base !== undefined) await disks.use((await makeDisk(reference, plan.base, [], w, o)).key);
   const record = await makeDisk(reference, plan, extra, w, o);
-  return { record, disk: disks.path(record.key), aptSources };
+  return { record, disk: await disks.use(record.key), aptSources };
 }
 
-async function recordName(reference: string, extra: readonly string[]): Promise<string> {
-  const name = `root-${reference.replace(":", "-")}`;
+/** Versions of this program with other recipes have records of their own, and do not take each other's disks away. */
+async function recordName(reference: string, extra: readonly string[], recipe: string): Promise<string> {
+  const name = `root-${reference.replace(":", "-")}-${recipe.slice(0, 12)}`;
   return extra.length === 0 ? name : `${name}-${(await sha256(encodeUtf8(extra.join(" ")))).slice(0, 12)}`;
 }
 
@@ -179,9 +211,10 @@ async function makeDisk(
 ): Promise<RootRecord> {
   const { kernel, kernelVersion, initramfs } = await rootBoot(plan);
   if (!(await exists(disks.path(plan.key)))) await build(reference, plan, extra, disks, o);
+  const recipe = await sha256(encodeUtf8(fullRecipe()));
   const record: RootRecord = {
     fetchedAt: plan.archive.fetchedAt,
-    recipe: await sha256(encodeUtf8(fullRecipe())),
+    recipe,
     key: plan.key,
     packages: extra,
     kernelVersion,
@@ -190,10 +223,10 @@ async function makeDisk(
   };
   await cache.write(record.kernelSha256, kernel);
   await cache.write(record.initramfsSha256, initramfs);
-  const name = await recordName(reference, extra);
+  const name = await recordName(reference, extra, recipe);
   const known = await cache.readRecord(name);
   await cache.writeRecord(name, record);
-  // there are newer packages, or another recipe: the disk before is a gigabyte that nothing leads to any more
+  // there are newer packages: the disk before is a gigabyte that nothing leads to any more
   if (isRootRecord(known) && known.key !== record.key) await rm(disks.path(known.key), { force: true });
   return record;
 }
