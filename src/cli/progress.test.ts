@@ -33,8 +33,14 @@ describe("progress", () => {
     assert.equal(text(), "\r\x1b[K");
   });
 
-  const work = { step: "long-work", name: "the disk of debian:12-full", packages: 225, bytes: 200e6 } as const;
-  const note = "making the disk of debian:12-full: 225 packages of 200.0 MB. This takes minutes, and is done once.\n";
+  const work = {
+    step: "long-work",
+    name: "the disk of debian:12-full",
+    packages: 225,
+    bytes: 200e6,
+    seconds: 630,
+  } as const;
+  const note = "making the disk of debian:12-full, once: 225 packages of 200.0 MB, about 11 minutes\n";
 
   it("says of a long work what it is, how far and since when, on one line of a terminal", () => {
     const { progress, text, seconds } = line(true);

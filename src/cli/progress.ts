@@ -14,6 +14,10 @@ export interface ProgressStream {
 
 /** Elsewhere than on a terminal a long work says how far it is at every tenth. */
 const TENTHS = 10;
+const about = (seconds: number): string => {
+  const minutes = Math.max(1, Math.round(seconds / 60));
+  return minutes === 1 ? "a minute" : `${minutes} minutes`;
+};
 const megabytes = (n: number): string => (n / 1e6).toFixed(1);
 
 export class ProgressLine {
@@ -62,7 +66,7 @@ export class ProgressLine {
       case "long-work":
         this.#work = { name: p.name, startMs: this.#now(), phase: "", tenth: 0 };
         this.#note(
-          `making ${p.name}: ${p.packages} packages of ${megabytes(p.bytes)} MB. This takes minutes, and is done once.`,
+          `making ${p.name}, once: ${p.packages} packages of ${megabytes(p.bytes)} MB, about ${about(p.seconds)}`,
         );
         break;
       case "build":

@@ -33,8 +33,14 @@ export interface PackageCache {
 export type Progress =
   | { readonly step: "index" | "package"; readonly name: string; readonly bytes: number; readonly totalBytes: number }
   | { readonly step: "unpack" | "assemble"; readonly name: string }
-  /** The start of a work that takes minutes, and is done once. @property bytes of the packages that it takes */
-  | { readonly step: "long-work"; readonly name: string; readonly packages: number; readonly bytes: number }
+  /** The start of a work that is done once. @property bytes of the packages that it takes  @property seconds about so long */
+  | {
+      readonly step: "long-work";
+      readonly name: string;
+      readonly packages: number;
+      readonly bytes: number;
+      readonly seconds: number;
+    }
   /** How far it is: what it does now, with which package, and how much of its time has gone, 0 to 1. */
   | { readonly step: "build"; readonly name: string; readonly item: string; readonly part: number }
   | { readonly step: "warning"; readonly code: string; readonly name: string };

@@ -37,7 +37,7 @@ import { COMMAND_LINE, debianGuest, type GuestOptions } from "./guest.js";
 import { readKeyring } from "./keyring.js";
 import { Mirror } from "./mirror.js";
 import { cacheFolder, FolderCache, sha256 } from "./package-cache.js";
-import { buildRootDisk } from "./root-disk-builder.js";
+import { buildRootDisk, expectedSeconds } from "./root-disk-builder.js";
 import { copySparse } from "./sparse-copy.js";
 
 export interface FullGuestOptions extends GuestOptions {
@@ -244,6 +244,7 @@ async function build(
     name: `the disk of ${[reference, ...extra].join(" + ")}`,
     packages: plan.packages.length,
     bytes: plan.packages.reduce((sum, { record }) => sum + record.size, 0),
+    seconds: expectedSeconds(plan),
   });
   await disks.make(plan.key, (file) =>
     buildRootDisk(file, {

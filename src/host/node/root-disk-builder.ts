@@ -45,6 +45,15 @@ const SLOW: readonly (readonly [RegExp, number])[] = [
 const unpackTime = (installedKib: number): number => 0.4 + installedKib / 10_000;
 const configureTime = (name: string): number => SLOW.find(([pattern]) => pattern.test(name))?.[1] ?? 0.6;
 
+const installedKib = ({ control }: PackageRecord): number => Number(control.get("installed-size")) || 0;
+const timeOf = ({ record }: FullGuestPlan["packages"][number]): number =>
+  unpackTime(installedKib(record)) + configureTime(record.name);
+/** Until the builder is up, without the network. */
+const START_SECONDS = 20;
+/** Of a whole build on a quiet machine like the measured one, without the network. */
+export const expectedSeconds = ({ packages }: FullGuestPlan): number =>
+  packages.reduce((sum, found) => sum + timeOf(found), START_SECONDS);
+
 /** All into the cache. The first failure ends the others, and is waited for. */
 async function fetchAll({ plan, signal, progress }: BuildOptions): Promise<void> {
   const total = plan.packages.reduce((sum, { record }) => sum + record.size, 0);
@@ -118,9 +127,9 @@ class BuildLog {
 
   constructor(o: BuildOptions) {
     this.#o = o;
-    const size = ({ control }: PackageRecord): number => Number(control.get("installed-size")) || 0;
-    this.#sizes = new Map(o.plan.packages.map(({ record }) => [record.name, size(record)]));
-    this.#total = [...this.#sizes].reduce((sum, [name, kib]) => sum + unpackTime(kib) + configureTime(name), 0);
+    const { packages } = o.plan;
+    this.#sizes = new Map(packages.map(({ record }) => [record.name, installedKib(record)]));
+    this.#total = packages.reduce((sum, found) => sum + timeOf(found), 0);
   }
   push(text: string): void {
     const lines = (this.#rest + text).split("\n");
