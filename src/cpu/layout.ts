@@ -77,6 +77,7 @@ export const Vp = {
   tlb: 0x608,
   /** What a jump-cache entry must have beside its address: code size, privilege level, generation (u32). */
   jumpTag: 0x610,
+  /** Of the entries for the supervisor's levels; userGeneration: for level 3. */
   jumpGeneration: 0x618,
   /** Atomic word: something wants the processor's attention (Pending bits). */
   pending: 0x620,
@@ -117,6 +118,13 @@ export const Vp = {
   resume: 0x6b0,
   /** Regions that have died by stores to their code, counted. */
   regionDeaths: 0x6b8,
+  userGeneration: 0x6bc,
+  /**
+   * What the execute TLB and the jump cache may hold: 1 = supervisor code in pages that are not global, 2 = code in 1 GiB pages; and
+   * one bit for each 2 MiB with code, by address modulo 1 GiB.
+   */
+  codeKinds: 0x688,
+  codeRegions: 0x6c0,
   /** DR0..DR3 that DR7 arms for data (bits 0..3): their pages stay out of the TLB. */
   watch: 0x6b4,
   /** Next free byte of the record arena; end of the arena. */

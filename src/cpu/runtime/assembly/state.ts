@@ -140,17 +140,26 @@ export function raise(vector: i32, error: i32, pc: i32): void {
 
 function retag(): void {
   const user: u32 = cpl() == 3 ? 4 : 0;
-  set32(L.Vp_jumpTag, (get32(L.Vp_mode) & L.ModeKey_codeMask) | user | (get32(L.Vp_jumpGeneration) << 3));
+  set32(L.Vp_jumpTag, (get32(L.Vp_mode) & L.ModeKey_codeMask) | user | (get32(user != 0 ? L.Vp_userGeneration : L.Vp_jumpGeneration) << 3));
 }
 /** Forgets every virtual address in the jump cache. */
 export function flushJumps(): void {
-  let g = get32(L.Vp_jumpGeneration) + 1;
+  nextGeneration(L.Vp_jumpGeneration);
+  nextGeneration(L.Vp_userGeneration);
+  retag();
+}
+/** Those of level 3 alone. */
+export function flushUserJumps(): void {
+  nextGeneration(L.Vp_userGeneration);
+  retag();
+}
+function nextGeneration(at: i32): void {
+  let g = get32(at) + 1;
   if (g > 0x0fffffff) {
     memory.fill(VP + L.Vp_jumpCache, 0xff, L.JUMP_CACHE_ENTRIES * 16);
     g = 1;
   }
-  set32(L.Vp_jumpGeneration, g);
-  retag();
+  set32(at, g);
 }
 export function setCpl(level: i32): void {
   set32(L.Vp_cpl, level);
