@@ -50,8 +50,9 @@ function disk(text: string, all: DiskArgument[]): DiskArgument[] {
   const dvd = flags.includes("dvd") || /\.iso$/i.test(file);
   return [...all, { file, readOnly: dvd || flags.includes("ro"), kind: dvd ? "dvd" : "disk" }];
 }
-function packages(text: string): string[] {
-  return text.split(",").filter((name) => name !== "");
+/** Names with commas or spaces between; the option may be repeated. */
+function packages(text: string, all: string[] | undefined): string[] {
+  return [...(all ?? []), ...text.split(/[\s,]+/).filter((name) => name !== "")];
 }
 function services(text: string): RunOptions["services"] {
   if (text === "none") return "none";
@@ -88,7 +89,7 @@ program
     [],
   )
   .option("--size <size>", "make disks of this size where there are none (debian:12-full: its own disk too)", bytes)
-  .option("--packages <names>", "debian:12-full: install these Debian packages too (a,b,c)", packages)
+  .option("--packages <names>", "debian:12-full: install these Debian packages too (jq,strace)", packages)
   .option("--root <file>", "debian:12-full: keep its disk in this file, made where there is none")
   .option(
     "--services <names>",

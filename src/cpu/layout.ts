@@ -77,6 +77,7 @@ export const Vp = {
   tlb: 0x608,
   /** What a jump-cache entry must have beside its address: code size, privilege level, generation (u32). */
   jumpTag: 0x610,
+  /** Of the entries for the supervisor's levels; userGeneration: for level 3. */
   jumpGeneration: 0x618,
   /** Atomic word: something wants the processor's attention (Pending bits). */
   pending: 0x620,
@@ -117,6 +118,13 @@ export const Vp = {
   resume: 0x6b0,
   /** Regions that have died by stores to their code, counted. */
   regionDeaths: 0x6b8,
+  userGeneration: 0x6bc,
+  /**
+   * What the execute TLB and the jump cache may hold: 1 = supervisor code in pages that are not global, 2 = code in 1 GiB pages; and
+   * one bit for each 2 MiB with code, by address modulo 1 GiB.
+   */
+  codeKinds: 0x688,
+  codeRegions: 0x6c0,
   /** DR0..DR3 that DR7 arms for data (bits 0..3): their pages stay out of the TLB. */
   watch: 0x6b4,
   /** Next free byte of the record arena; end of the arena. */
@@ -156,7 +164,9 @@ export const Vp = {
   execTlb: 0x60000,
   tlbLog: 0x62000,
   blockHash: 0x70000,
-  arena: 0xb0000,
+  /** A TLB in which nothing is ever found. */
+  tlbNone: 0xb0000,
+  arena: 0xd0000,
 } as const;
 
 /**
@@ -287,6 +297,8 @@ export const ModeKey = {
   debug: 512,
   /** CPL is 3. */
   user: 1024,
+  /** Alignment is checked (CR0.AM, RFLAGS.AC, CPL 3): no access goes by the TLB. */
+  aligned: 2048,
 } as const;
 
 export const SegIndex = { es: 0, cs: 1, ss: 2, ds: 3, fs: 4, gs: 5, ldtr: 6, tr: 7 } as const;

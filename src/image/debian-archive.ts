@@ -19,6 +19,8 @@ export interface ArchiveOptions extends AssemblyHost {
   readonly signal?: AbortSignal;
 }
 
+export type Fetching = Pick<ArchiveOptions, "progress" | "signal">;
+
 const PACKAGES = "main/binary-amd64/Packages.xz";
 const MAX_RELEASE = 4 << 20;
 const MAX_INDEX = 64 << 20;
@@ -111,10 +113,13 @@ export class DebianArchive {
     throw new ImageError("missing-package", `the mirror has no package ${name}`, "use another mirror (--mirror)");
   }
 
-  /** The .deb, from the cache or the mirror, with the size and hash that the index states. */
-  fetch({ archive, record }: FoundPackage<Archive>): Promise<Uint8Array> {
+  /**
+   * The .deb, from the cache or the mirror, with the size and hash that the index states.
+   * @param fetching instead of what `open` got: who fetches many gives account of them together, and stops them together
+   */
+  fetch({ archive, record }: FoundPackage<Archive>, fetching: Fetching = {}): Promise<Uint8Array> {
     const { name, path, size, sha256 } = record;
-    return fetchByHash(this.#options, archive, [path], { step: "package", name, size, sha256 });
+    return fetchByHash({ ...this.#options, ...fetching }, archive, [path], { step: "package", name, size, sha256 });
   }
 }
 

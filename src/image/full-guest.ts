@@ -12,10 +12,11 @@ import type { FoundPackage, PackageRecord } from "./debian-index.js";
 import { damaged, ImageError } from "./errors.js";
 import { addModules, libraryFiles, need, Tree } from "./guest-initramfs.js";
 import { BUSYBOX_APPLETS } from "./init/applets.js";
-import { buildScript, PAYLOAD, payloadLayer, payloadPackage, shownName } from "./init/build-script.js";
+import { buildScript, extendScript, PAYLOAD, payloadLayer, payloadPackage, shownName } from "./init/build-script.js";
 import { GUEST_PACKAGE, GUEST_PACKAGE_CONTROL, guestPackage, ROOT_INIT, ROOT_MODULES } from "./init/full-guest-init.js";
 import { installLayers, installSet, type PackageUniverse } from "./install-set.js";
 import { type ImageSink, IsoWriter } from "./iso-writer.js";
+import { nearNames } from "./near-names.js";
 import type { Archive } from "./package-source.js";
 import { parseDepends } from "./resolve.js";
 import type { TarEntry } from "./tar.js";
@@ -49,11 +50,23 @@ export function parseFullReference(reference: string): FullReference | undefined
   return codename === undefined ? undefined : { codename, hostName: "debian" };
 }
 
+function known(reference: string): FullReference {
+  const parsed = parseFullReference(reference);
+  if (parsed !== undefined) return parsed;
+  throw new ImageError("unknown-guest", `there is no guest "${reference}"`, "try debian:12-full");
+}
+export const codenameOf = (reference: string): string => known(reference).codename;
+
 export interface FullGuestPlan {
   readonly archive: DebianArchive;
-  /** All that come from the archive. */
+  /** The disk that this one begins as; undefined for one that is made from nothing. */
+  readonly base: FullGuestPlan | undefined;
+  /** All that are installed, beyond what the base has. */
   readonly packages: readonly FoundPackage<Archive>[];
-  /** Names in the order of installation: the essential packages, which are installed together, then one list for each run of dpkg. */
+  /**
+   * Names in the order of installation: the essential packages, which are installed together (none where there is a base), then
+   * one list for each run of dpkg.
+   */
   readonly essential: readonly string[];
   readonly layers: readonly (readonly string[])[];
   readonly kernel: FoundPackage<Archive>;
@@ -73,17 +86,25 @@ export const fullRecipe = (): string =>
     [...AVOIDED],
     ROOT_INIT,
     buildScript("", ""),
+    extendScript(),
     latin1(guestPackage()),
   ]);
 
+interface Universe extends PackageUniverse {
+  readonly base: readonly string[];
+  readonly essential: readonly string[];
+  /** Of packages, and virtual ones. */
+  readonly names: () => Iterable<string>;
+}
+
 /** The archive as the resolver sees it. */
-function universeOf(
-  archive: DebianArchive,
-): PackageUniverse & { readonly base: string[]; readonly essential: string[] } {
+function universeOf(archive: DebianArchive): Universe {
   const providers = new Map<string, string[]>();
   const essential = new Set<string>();
   const base = new Set<string>();
+  const names = new Set<string>();
   for (const { name, isEssential, priority, provides } of archive.summaries()) {
+    names.add(name);
     if (isEssential) essential.add(name);
     if (priority === "required" || priority === "important") base.add(name);
     for (const { name: virtual } of provides === "" ? [] : parseDepends(provides).flat()) {
@@ -102,28 +123,35 @@ function universeOf(
     providers: (name) => providers.get(name) ?? [],
     base: [...base].filter((name) => !AVOIDED.has(name)).sort(),
     essential: [...essential].sort(),
+    names: () => new Set([...names, ...providers.keys()]),
   };
 }
 
-/** Which packages, in which versions. Reads indexes only. */
-export async function planFullGuest(
-  reference: string,
-  extra: readonly string[],
-  options: ArchiveOptions,
-): Promise<FullGuestPlan> {
-  const parsed = parseFullReference(reference);
-  if (parsed === undefined)
-    throw new ImageError("unknown-guest", `there is no guest "${reference}"`, "try debian:12-full");
+/** Names that no package has are told before anything is fetched, with what may have been meant. */
+function checkNames(extra: readonly string[], codename: string, universe: Universe): void {
   for (const name of extra) {
     if (!/^[a-z0-9][a-z0-9+.-]+$/.test(name)) {
-      throw new ImageError("bad-package", `"${name}" is no name of a Debian package`, "give names as apt takes them");
+      throw new ImageError(
+        "bad-package",
+        `"${name}" is no name of a Debian package`,
+        "give names as apt takes them, with commas between",
+      );
     }
   }
-  const archive = await DebianArchive.open(parsed.codename, options, INDEX_LIFE_MS);
-  const universe = universeOf(archive);
-  const kernel = kernelImage(archive, "linux-image-cloud-amd64");
+  const unknown = extra.filter((name) => universe.find(name) === undefined && universe.providers(name).length === 0);
+  if (unknown.length === 0) return;
+  const near = new Set(unknown.flatMap((name) => nearNames(name, universe.names())));
+  throw new ImageError(
+    "missing-package",
+    `Debian's ${codename} has no package ${unknown.join(" and no ")}`,
+    near.size > 0 ? `one of these: ${[...near].join(", ")}` : "look the name up with apt-cache search, on a Debian",
+  );
+}
+
+/** Our own package, which comes from nowhere. */
+function ownRecord(): PackageRecord {
   const control = parseParagraph(GUEST_PACKAGE_CONTROL);
-  const ours: PackageRecord = {
+  return {
     name: control.get("package")!,
     version: control.get("version")!,
     path: "",
@@ -131,35 +159,75 @@ export async function planFullGuest(
     sha256: "",
     control,
   };
+}
+
+/**
+ * Which packages, in which versions. Reads indexes only. A disk with extra packages begins as one without: that takes a minute
+ * rather than ten. Where an extra package makes others of the base give way, it is made from nothing.
+ */
+export async function planFullGuest(
+  reference: string,
+  extra: readonly string[],
+  options: ArchiveOptions,
+): Promise<FullGuestPlan> {
+  const { codename, hostName } = known(reference);
+  const archive = await DebianArchive.open(codename, options, INDEX_LIFE_MS);
+  const universe = universeOf(archive);
+  checkNames(extra, codename, universe);
+  const kernel = kernelImage(archive, "linux-image-cloud-amd64");
+  const ours = ownRecord();
   const preferred = PREFERRED.filter((name) => universe.find(name) !== undefined);
   const essential = installSet([...universe.essential, ...preferred], universe, { avoid: AVOIDED });
-  const all = installSet(
-    [...universe.essential, ...preferred, ...universe.base, ...WANTED_PACKAGES, kernel.record.name, ...extra],
-    universe,
-    { avoid: AVOIDED, present: [ours] },
-  );
   const isEssential = new Set(essential.map(({ name }) => name));
-  const others = all.filter(({ name }) => !isEssential.has(name));
-  const layers = installLayers([...others, ours], essential);
-  const names = all.map(({ name, version, sha256 }) => `${name}=${version} ${sha256}`).sort();
-  const key = await options.sha256(encodeUtf8([fullRecipe(), parsed.hostName, ...names].join("\n")));
-  return {
-    archive,
-    packages: [...essential, ...others].map(({ name }) => archive.need(name)),
-    essential: essential.map(({ name }) => name),
-    layers: layers.map((layer) => layer.map(({ name }) => name)),
-    kernel,
-    key,
-    uuid: key.replace(/^(.{8})(.{4}).(.{3}).(.{3})(.{12}).*$/, "$1-$2-4$3-8$4-$5"),
-    hostName: parsed.hostName,
-    codename: parsed.codename,
+  const system = [...universe.essential, ...preferred, ...universe.base, ...WANTED_PACKAGES, kernel.record.name];
+  const closure = (names: readonly string[]): PackageRecord[] =>
+    installSet(names, universe, { avoid: AVOIDED, present: [ours] });
+
+  const planOf = async (
+    first: readonly PackageRecord[],
+    others: readonly PackageRecord[],
+    present: readonly PackageRecord[],
+    base?: FullGuestPlan,
+  ): Promise<FullGuestPlan> => {
+    const all = [...first, ...others];
+    const versions = all.map(({ name, version, sha256 }) => `${name}=${version} ${sha256}`).sort();
+    const key = await options.sha256(encodeUtf8([fullRecipe(), hostName, base?.key ?? "", ...versions].join("\n")));
+    return {
+      archive,
+      base,
+      packages: all.map(({ name }) => archive.need(name)),
+      essential: first.map(({ name }) => name),
+      layers: installLayers(base === undefined ? [...others, ours] : others, present).map((layer) =>
+        layer.map(({ name }) => name),
+      ),
+      kernel,
+      key,
+      uuid: base?.uuid ?? key.replace(/^(.{8})(.{4}).(.{3}).(.{3})(.{12}).*$/, "$1-$2-4$3-8$4-$5"),
+      hostName,
+      codename,
+    };
   };
+  const fromNothing = (all: readonly PackageRecord[]): Promise<FullGuestPlan> =>
+    planOf(
+      essential,
+      all.filter(({ name }) => !isEssential.has(name)),
+      essential,
+    );
+
+  const plain = closure(system);
+  if (extra.length === 0) return fromNothing(plain);
+  const all = closure([...system, ...extra]);
+  const names = new Set(all.map(({ name }) => name));
+  if (plain.some(({ name }) => !names.has(name))) return fromNothing(all);
+  const base = await fromNothing(plain);
+  const isThere = new Set(plain.map(({ name }) => name));
+  const added = all.filter(({ name }) => !isThere.has(name));
+  return added.length === 0 ? base : planOf([], added, [...plain, ours], base);
 }
 
 /** Everything that the builder installs, as an ISO image. */
 export async function writePayload(
   plan: FullGuestPlan,
-  aptSources: string,
   sink: ImageSink,
   onPackage: (n: number, name: string) => void,
 ): Promise<number> {
@@ -179,14 +247,16 @@ export async function writePayload(
     if (isEssential.has(name)) base.push(withoutEndMark(data));
     await add(name, deb);
   }
-  await add(GUEST_PACKAGE, guestPackage());
-  await iso.add(PAYLOAD.base, [...base, new Uint8Array(1024)]);
   const text = (content: string): Uint8Array[] => [encodeUtf8(content)];
   const list = (names: readonly string[]): Uint8Array[] => text(names.map((name) => `${places.get(name)!}\n`).join(""));
-  await iso.add(PAYLOAD.essential, list(plan.essential));
+  if (plan.base === undefined) {
+    await add(GUEST_PACKAGE, guestPackage());
+    await iso.add(PAYLOAD.base, [...base, new Uint8Array(1024)]);
+    await iso.add(PAYLOAD.essential, list(plan.essential));
+  }
   for (const [i, layer] of plan.layers.entries()) await iso.add(payloadLayer(i), list(layer));
-  await iso.add(PAYLOAD.aptSources, text(aptSources));
-  await iso.add(PAYLOAD.script, text(buildScript(plan.hostName, plan.uuid)));
+  const script = plan.base === undefined ? buildScript(plan.hostName, plan.uuid) : extendScript();
+  await iso.add(PAYLOAD.script, text(script));
   return iso.finish("ENLIGHTEN");
 }
 
@@ -208,6 +278,14 @@ export async function builderTools(plan: FullGuestPlan): Promise<Uint8Array<Arra
   tree.file("usr/sbin/mke2fs", program.data, 0o755);
   for (const [path, file] of files) tree.file(path, file.data, 0o755);
   tree.file("etc/mke2fs.conf", need(e2fsprogs, "etc/mke2fs.conf", "e2fsprogs").data);
+  return writeCpio(tree.entries);
+}
+
+/** A cpio beside the boot's own: apt's sources for a new disk. They are the host's of today, and so are no part of the image. */
+export function sourcesOverlay(aptSources: string): Uint8Array<ArrayBuffer> {
+  const tree = new Tree();
+  tree.directory("etc/enlighten");
+  tree.file("etc/enlighten/sources.list", encodeUtf8(aptSources));
   return writeCpio(tree.entries);
 }
 

@@ -33,8 +33,16 @@ export interface PackageCache {
 export type Progress =
   | { readonly step: "index" | "package"; readonly name: string; readonly bytes: number; readonly totalBytes: number }
   | { readonly step: "unpack" | "assemble"; readonly name: string }
-  /** One of so many parts of a long work. */
-  | { readonly step: "build"; readonly name: string; readonly done: number; readonly total: number }
+  /** The start of a work that is done once. @property bytes of the packages that it takes  @property seconds about so long */
+  | {
+      readonly step: "long-work";
+      readonly name: string;
+      readonly packages: number;
+      readonly bytes: number;
+      readonly seconds: number;
+    }
+  /** How far it is: what it does now, with which package, and how much of its time has gone, 0 to 1. */
+  | { readonly step: "build"; readonly name: string; readonly item: string; readonly part: number }
   | { readonly step: "warning"; readonly code: string; readonly name: string };
 
 export interface AssemblyHost {

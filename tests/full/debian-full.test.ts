@@ -18,9 +18,25 @@ const HELLO = `#include <stdio.h>
 int main(void) { puts("hello from gcc"); return 7; }
 `;
 
+interface Identity {
+  readonly machine: string;
+  /** Fingerprints of the host keys. */
+  readonly keys: readonly string[];
+}
+async function identityOf(vm: Vm): Promise<Identity> {
+  const script = "cat /etc/machine-id; for key in /etc/ssh/ssh_host_*_key.pub; do ssh-keygen -lf $key; done";
+  const { stdout, exitCode } = await vm.exec(`systemctl is-system-running --wait >/dev/null; ${script}`, {
+    timeoutMs: BOOT_MS,
+  });
+  assert.equal(exitCode, 0, stdout);
+  const [machine = "", ...keys] = stdout.trim().split("\n");
+  return { machine, keys: keys.map((line) => line.split(" ")[1]!) };
+}
+
 describe("debian:12-full", { skip, timeout: 3_600_000 }, () => {
   let vm: Vm;
   let folder: string;
+  let identity: Identity;
   const machines = join(cacheFolder(process.env), "machines");
   const copies = (): string[] => (existsSync(machines) ? readdirSync(machines) : []);
   const run = (command: string, stdin?: string): Promise<ExecResult> =>
@@ -75,6 +91,14 @@ describe("debian:12-full", { skip, timeout: 3_600_000 }, () => {
     assert.equal(await output("systemctl is-active ssh"), "active");
   });
 
+  it("has an identity that nobody else has: machine id, SSH host keys, random seed", async () => {
+    identity = await identityOf(vm);
+    assert.match(identity.machine, /^[0-9a-f]{32}$/);
+    assert.equal(identity.keys.length, 2);
+    assert.equal(await output("ssh-keyscan -t ed25519 127.0.0.1 2>/dev/null | wc -l"), "1");
+    assert.equal(await output("journalctl -b -u enlighten-ssh-keys -q -o cat -p warning"), "");
+  });
+
   it("has Hyper-V's drivers from its own disk, and an untainted kernel", async () => {
     assert.equal(await output("systemd-detect-virt"), "microsoft");
     assert.equal(await output("cat /proc/sys/kernel/tainted"), "0");
@@ -95,6 +119,24 @@ describe("debian:12-full", { skip, timeout: 3_600_000 }, () => {
     );
   });
 
+  it("has more packages where they are asked for, beside all the others", async () => {
+    await using more = await createVm({ image: "debian:12-full", memoryMiB: 1024, packages: ["jq", "bc"] });
+    await more.start();
+    const script = "echo '{\"a\":[1,2]}' | jq -c .a; echo 2^70 | bc; dpkg --audit; python3 -c 'print(1)'";
+    const { stdout } = await more.exec(script, { timeoutMs: BOOT_MS });
+    assert.equal(stdout, "[1,2]\n1180591620717411303424\n1\n");
+  });
+
+  it("says which packages a kept disk lacks", async () => {
+    const rootFile = join(folder, "plain.raw");
+    await using first = await createVm({ image: "debian:12-full", rootFile });
+    await first.kill();
+    await assert.rejects(createVm({ image: "debian:12-full", rootFile, packages: ["jq"] }), {
+      code: "disk-exists",
+      message: `${rootFile} is there already, made without jq`,
+    });
+  });
+
   it("keeps its disk in a file, and grows it", async () => {
     const rootFile = join(folder, "root.raw");
     const options = { image: "debian:12-full", memoryMiB: 1024, offline: true, rootFile } as const;
@@ -104,6 +146,9 @@ describe("debian:12-full", { skip, timeout: 3_600_000 }, () => {
       timeoutMs: BOOT_MS,
     });
     assert.ok(Number(stdout) >= 8, stdout);
+    const other = await identityOf(first);
+    assert.notEqual(other.machine, identity.machine);
+    for (const key of identity.keys) assert.ok(!other.keys.includes(key), key);
     await first.integration.shutdown({ timeoutMs: 30_000 });
     await first.waitForEnd({ timeoutMs: BOOT_MS });
     assert.equal(statSync(rootFile).size, 9 * 2 ** 30);

@@ -33,6 +33,7 @@ function archive(dpkgVersion = "1.0"): Record<Archive, TestPackage[]> {
       },
       { name: "extra", version: "1", depends: "extra-library" },
       { name: "extra-library", version: "1" },
+      { name: "sqlite3-other", version: "1", fields: "Provides: sqlite3\nConflicts: sqlite3\n" },
     ],
     security: PACKAGES.security.map((p) =>
       p.name.includes("-7-") ? { ...p, depends: "kmod, initramfs-tools | linux-initramfs-tool" } : p,
@@ -77,8 +78,25 @@ describe("full guest", () => {
     assert.deepEqual([...p.essential, ...p.layers.flat()].sort(), [...names, "enlighten-guest"].sort());
     for (const name of ["usrmerge", "extra", "initramfs-tools"]) assert.ok(!names.includes(name), name);
     assert.equal(new Set(names).size, names.length);
-    const more = namesOf(await plan(["extra"]));
-    assert.ok(more.indexOf("extra-library") < more.indexOf("extra"));
+  });
+
+  it("begins a disk with extra packages as one without, and adds what they need", async () => {
+    const [plain, more] = [await plan(), await plan(["extra"])];
+    assert.equal(plain.base, undefined);
+    assert.equal(more.base?.key, plain.key);
+    assert.deepEqual(namesOf(more.base), namesOf(plain));
+    assert.deepEqual(namesOf(more), ["extra-library", "extra"]);
+    assert.deepEqual([more.essential, more.layers], [[], [["extra-library", "extra"]]]);
+    assert.equal(more.uuid, plain.uuid); // it is the same file system
+    // what it has anyway makes no other disk
+    assert.equal((await plan(["cron", "libc6"])).key, plain.key);
+  });
+
+  it("takes no package that excludes one of the system's", async () => {
+    await assert.rejects(
+      plan(["sqlite3-other"]),
+      (e: unknown) => e instanceof ImageError && e.code === "package-conflict" && /sqlite3-other/.test(e.message),
+    );
   });
 
   it("has a key for what the disk is made of", async () => {
@@ -95,6 +113,14 @@ describe("full guest", () => {
     const code = (c: string) => (e: unknown) => e instanceof ImageError && e.code === c && e.hint !== "";
     await assert.rejects(plan(["--force-all"]), code("bad-package"));
     await assert.rejects(plan(["no-such-package"]), code("missing-package"));
+    await assert.rejects(plan(["extar", "extra", "sqllite"]), (e: unknown) => {
+      assert.ok(e instanceof ImageError);
+      assert.deepEqual(
+        [e.message, e.hint],
+        ["Debian's bookworm has no package extar and no sqllite", "one of these: extra, sqlite3"],
+      );
+      return true;
+    });
   });
 
   it("puts every package on the payload", async () => {
@@ -102,7 +128,6 @@ describe("full guest", () => {
     const p = await plan();
     const size = await writePayload(
       p,
-      "deb somewhere\n",
       async () => {},
       (_n, name) => seen.push(name),
     );
@@ -127,7 +152,7 @@ describe("full guest", () => {
     await assert.rejects(fullGuest("debian:12-full", options), (e: unknown) => {
       assert.ok(e instanceof ImageError, String(e));
       assert.equal(e.code, "build-failed");
-      assert.match(e.message, /starting the builder failed/);
+      assert.match(e.message, /starting the builder guest failed/);
       return true;
     });
     const cache = join(folder, "build/enlighten");
@@ -137,5 +162,20 @@ describe("full guest", () => {
       [],
     );
     assert.ok(!(await readdir(cache)).includes("machines"));
+  });
+
+  it("says offline which file the cache lacks, and what to do", async () => {
+    const source = await SyntheticMirror.create(undefined, archive());
+    const cache = new FolderCache(join(folder, "offline"));
+    const options = { source, cache, sha256, now: () => now };
+    const missing = (what: RegExp) => (e: unknown) =>
+      e instanceof ImageError && e.code === "not-cached" && what.test(e.message) && /--offline/.test(e.hint);
+    await assert.rejects(
+      planFullGuest("debian:12-full", [], { ...options, offline: true }),
+      missing(/index of bookworm/),
+    );
+    await planFullGuest("debian:12-full", [], options);
+    const p = await planFullGuest("debian:12-full", ["extra"], { ...options, offline: true });
+    await assert.rejects(p.archive.fetch(p.packages[0]!), missing(/extra-library/));
   });
 });

@@ -18,6 +18,8 @@ export interface Rule {
  */
 export function isSplitLock(o: Instruction, view: DataView, at: number): boolean {
   if (!o.memory || !(o.lock || o.row.form === "xchg")) return false;
+  // where in a bit string is not looked at here
+  if (o.row.options.bitString === true && o.row.operands[1] !== "Ib") return true;
   const start = effectiveAddress(o, view, at) & 63n;
   return start + 16n > 64n;
 }

@@ -85,6 +85,8 @@ export function addRandomCase(records: Records, seed: number, index: number, com
   // a signal's return sets no others
   let flags = 0x202 | (random.u32() & 0x8d5);
   if (random.below(8) === 0) flags |= 0x400;
+  // alignment is checked: Linux has CR0.AM set
+  if (random.below(8) === 0) flags |= 0x40000;
   view.setUint32(at + At.rflags, flags, true);
   for (const base of [At.fsBase, At.gsBase])
     view.setBigUint64(at + base, BigInt(random.below(2) === 0 ? 0 : random.below(33) * 8), true);

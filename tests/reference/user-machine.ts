@@ -91,7 +91,7 @@ export class UserMachine {
     vp.setRegister(Vp.cr3, TABLES);
     vp.setRegister(Vp.cr4, 0x506a0); // PAE PGE OSFXSR OSXMMEXCPT FSGSBASE OSXSAVE
     vp.setRegister(Vp.efer, 0xd01);
-    vp.setRegister(Vp.cr0, 0x80010033);
+    vp.setRegister(Vp.cr0, 0x80050033);
     vp.setRegister(Vp.xcr0, 3);
     vp.setRegister64(Vp.gdtrBase, HIGH + BigInt(GDT));
     vp.setRegister(Vp.gdtrLimit, 0x7f);

@@ -54,3 +54,9 @@ export const isStore = ({ op, modrm }: Encoding): boolean => modrm < 0xc0 && op 
 /** Ten bytes go to memory in two pieces on Intel's processors: a fault on the second leaves the first written. */
 export const isWideStore = (e: Encoding): boolean =>
   (e.op === 0xdb && (e.modrm & 0x38) === 0x38) || (e.op === 0xdf && (e.modrm & 0x38) === 0x30);
+/**
+ * Whether the number in ST0 or ST1 is at the edge of the normal range: one ulp decides whether it counts as an underflow.
+ * @param st0 where ST0 is; ST1 is 16 bytes behind
+ */
+export const isTiny = (view: DataView, st0: number): boolean =>
+  [0, 16].some((i) => (view.getUint16(st0 + i + 8, true) & 0x7fff) <= 1);

@@ -66,10 +66,10 @@ export class Regions {
   sample(): void {
     this.#bury();
     const mode = this.#slot(Vp.mode);
-    if ((mode & (ModeKey.codeMask | ModeKey.single | ModeKey.debug)) !== ModeKey.code64) return;
+    if ((mode & (ModeKey.codeMask | ModeKey.single | ModeKey.debug | ModeKey.aligned)) !== ModeKey.code64) return;
     const physical = this.#o.runtime.peekCode();
     if (physical < 0) return;
-    const key = physical * 2048 + mode;
+    const key = physical * 4096 + mode;
     const count = (this.#counts.get(key) ?? 0) + 1;
     if (count < HOT) {
       if (this.#counts.size >= MAX_COUNTED) this.#counts.clear();

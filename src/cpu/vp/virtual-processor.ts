@@ -267,6 +267,7 @@ export class VirtualProcessor {
     this.view.setUint16(this.base + Vp.redispatch, this.#redispatch, true);
     this.view.setUint16(this.base + Vp.attend, this.#attend, true);
     this.view.setUint32(this.base + Vp.jumpGeneration, 0, true);
+    this.view.setUint32(this.base + Vp.userGeneration, 0, true);
     this.bytes.fill(0xff, this.base + Vp.jumpCache, this.base + Vp.jumpCache + 0x10000);
     this.runtime.flushArena();
     this.runtime.setCpl(this.view.getUint32(this.base + Vp.cpl, true));

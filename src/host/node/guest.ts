@@ -30,7 +30,13 @@ export async function debianGuest(reference: string, o: GuestOptions = {}): Prom
   parseReference(reference);
   const environment = o.environment ?? process.env;
   const apt = await readAptSettings();
-  const source = new Mirror({ mirror: o.mirror, environment, apt, keyring: () => readKeyring(o.keyring) });
+  const source = new Mirror({
+    mirror: o.mirror,
+    offline: o.offline,
+    environment,
+    apt,
+    keyring: () => readKeyring(o.keyring),
+  });
   const assemble = (): ReturnType<typeof assembleDebianGuest> =>
     assembleDebianGuest({
       reference,

@@ -67,6 +67,7 @@ describe("mirror", () => {
     );
     assert.equal(mirrorAt(undefined, { apt }).name, "http://apt.test/debian");
     assert.throws(() => mirrorAt(undefined), hasCode("no-mirror"));
+    assert.deepEqual(mirrorAt(undefined, { offline: true }).urls("main"), []);
     for (const bad of ["nonsense", "ftp://a.test/debian", "http://"])
       assert.throws(() => mirrorAt(bad), hasCode("bad-mirror"));
   });

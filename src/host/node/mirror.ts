@@ -20,6 +20,8 @@ export interface MirrorOptions {
   readonly environment: Readonly<Record<string, string | undefined>>;
   readonly apt: AptSettings;
   readonly keyring: () => Promise<Uint8Array>;
+  /** Nothing will be fetched: then there need be no mirror. */
+  readonly offline?: boolean | undefined;
   /** Silence after which a request is given up. */
   readonly idleMs?: number;
   /** Further attempts after a failure of the network or of the server. */
@@ -36,7 +38,7 @@ function securityBeside(main: string): string {
   return main.replace(/\/+$/, "").replace(/[^/]*$/, "debian-security");
 }
 
-function locations({ mirror, environment, apt }: MirrorOptions): Record<Archive, readonly string[]> {
+function locations({ mirror, environment, apt, offline }: MirrorOptions): Record<Archive, readonly string[]> {
   const named = mirror ?? environment.ENLIGHTEN_MIRROR;
   if (named !== undefined && named !== "") {
     if (!/^(https?|file):\/\//.test(named) || !URL.canParse(named)) {
@@ -50,6 +52,7 @@ function locations({ mirror, environment, apt }: MirrorOptions): Record<Archive,
     return { main: [main], security: [securityBeside(main)] };
   }
   if (apt.main.length === 0) {
+    if (offline) return { main: [], security: [] };
     throw new ImageError(
       "no-mirror",
       "no Debian mirror is known: this host's apt names none",
@@ -168,7 +171,8 @@ export class Mirror implements PackageSource {
     this.#options = options;
     this.#locations = locations(options);
     this.keyring = options.keyring;
-    this.name = shown(new URL(this.#locations.main[0]!));
+    const [first] = this.#locations.main;
+    this.name = first === undefined ? "no mirror" : shown(new URL(first));
   }
 
   /** Base URLs of an archive, without passwords, the preferred first. */

@@ -1,10 +1,14 @@
 /** A processor's worker thread in Node: port, clock and entropy for vm/processor-thread. */
 import { randomBytes } from "node:crypto";
+import { setFlagsFromString } from "node:v8";
 import { parentPort, receiveMessageOnPort } from "node:worker_threads";
 import type { ProcessorStart, ToProcessor } from "../../vm/messages.js";
 import { ProcessorThread, runProcessor } from "../../vm/processor-thread.js";
 import { monotonicClock } from "./monotonic-clock.js";
 import { trim } from "./trim.js";
+
+// regions say which of their branches are rare; an engine that does not know the flag or the section goes without
+setFlagsFromString("--experimental-wasm-branch-hinting");
 
 const port = parentPort!;
 const pool = new Int32Array(256);

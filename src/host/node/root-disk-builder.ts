@@ -1,12 +1,14 @@
 /** Makes a root disk: a small guest of ours, with Debian's mke2fs and dpkg, installs packages on it. No root is needed here. */
-import { open, rm } from "node:fs/promises";
+import { chmod, open, rm } from "node:fs/promises";
 import { concatBytes } from "../../image/byte-reader.js";
+import type { PackageRecord } from "../../image/debian-index.js";
 import { ImageError } from "../../image/errors.js";
 import { builderTools, type FullGuestPlan, ROOT_BYTES, writePayload } from "../../image/full-guest.js";
 import { BUILD_COMMAND } from "../../image/init/build-script.js";
 import type { Progress } from "../../image/package-source.js";
 import { type GuestFiles, Vm } from "../../vm/index.js";
 import { nodePlatform } from "./platform.js";
+import { copySparse } from "./sparse-copy.js";
 
 const MEMORY_MIB = 1024;
 /** Packages that are fetched at a time: a mirror answers in turns of some 50 ms. */
@@ -18,22 +20,78 @@ export interface BuildOptions {
   readonly plan: FullGuestPlan;
   /** The small guest of the same release. */
   readonly builder: GuestFiles;
-  readonly aptSources: string;
+  /** Of the plan's base: the disk that it has. */
+  readonly baseDisk: string | undefined;
   readonly progress: (progress: Progress) => void;
   readonly signal?: AbortSignal | undefined;
   /** Gets each line of the builder's standard output, for measurement. */
   readonly onLine?: (line: string) => void;
 }
 
-async function fetchAll({ plan, signal }: BuildOptions): Promise<void> {
+/** Parts of the whole time at which a phase begins, as measured; the installation is the rest. */
+const PARTS = { fetch: 0, payload: 0.05, start: 0.08, install: 0.1, end: 0.99 } as const;
+const between = (from: number, to: number, done: number, total: number): number =>
+  from + (to - from) * Math.min(1, total === 0 ? 1 : done / total);
+
+/**
+ * How long a package takes, in seconds of one measured build: files to unpack, and scripts. Those that are slow run programs over
+ * many files.
+ */
+const SLOW: readonly (readonly [RegExp, number])[] = [
+  [/^python3\.\d+(-minimal)?$/, 40],
+  [/^ca-certificates$/, 25],
+  [/^(udev|python3|hyperv-daemons|linux-image-.*)$/, 15],
+];
+const unpackTime = (installedKib: number): number => 0.4 + installedKib / 10_000;
+const configureTime = (name: string): number => SLOW.find(([pattern]) => pattern.test(name))?.[1] ?? 0.6;
+
+const installedKib = ({ control }: PackageRecord): number => Number(control.get("installed-size")) || 0;
+const timeOf = ({ record }: FullGuestPlan["packages"][number]): number =>
+  unpackTime(installedKib(record)) + configureTime(record.name);
+/** Until the builder is up, without the network. */
+const START_SECONDS = 20;
+/** Of a whole build on a quiet machine like the measured one, without the network. */
+export const expectedSeconds = ({ packages }: FullGuestPlan): number =>
+  packages.reduce((sum, found) => sum + timeOf(found), START_SECONDS);
+
+/** All into the cache. The first failure ends the others, and is waited for. */
+async function fetchAll({ plan, signal, progress }: BuildOptions): Promise<void> {
+  const total = plan.packages.reduce((sum, { record }) => sum + record.size, 0);
+  const got = new Map<string, number>();
+  const report = (name: string, bytes: number): void => {
+    got.set(name, bytes);
+    const done = [...got.values()].reduce((a, b) => a + b, 0);
+    const item = `${(done / 1e6).toFixed(1)} of ${(total / 1e6).toFixed(1)} MB`;
+    progress({
+      step: "build",
+      name: "fetching packages",
+      item,
+      part: between(PARTS.fetch, PARTS.payload, done, total),
+    });
+  };
+  const stop = new AbortController();
+  const fetching = {
+    signal: signal === undefined ? stop.signal : AbortSignal.any([signal, stop.signal]),
+    progress: (p: Progress): void => {
+      if (p.step === "package") report(p.name, p.bytes);
+    },
+  };
   const open = plan.packages.values();
+  let failure: { readonly error: unknown } | undefined;
   const work = async (): Promise<void> => {
-    for (const found of open) {
-      signal?.throwIfAborted();
-      await plan.archive.fetch(found);
+    try {
+      for (const found of open) {
+        fetching.signal.throwIfAborted();
+        await plan.archive.fetch(found, fetching);
+        report(found.record.name, found.record.size);
+      }
+    } catch (error) {
+      failure ??= { error };
+      stop.abort();
     }
   };
   await Promise.all(Array.from({ length: FETCHES }, work));
+  if (failure !== undefined) throw failure.error;
 }
 
 async function makePayload(file: string, o: BuildOptions): Promise<void> {
@@ -41,14 +99,14 @@ async function makePayload(file: string, o: BuildOptions): Promise<void> {
   try {
     const size = await writePayload(
       o.plan,
-      o.aptSources,
       async (offset, bytes) => {
         for (let at = 0; at < bytes.length; )
           at += (await handle.write(bytes, at, bytes.length - at, offset + at)).bytesWritten;
       },
       (n, name) => {
         o.signal?.throwIfAborted();
-        o.progress({ step: "build", name: `unpacking ${name}`, done: n, total: o.plan.packages.length });
+        const part = between(PARTS.payload, PARTS.start, n, o.plan.packages.length);
+        o.progress({ step: "build", name: "preparing packages", item: name, part });
       },
     );
     await handle.truncate(size);
@@ -59,34 +117,43 @@ async function makePayload(file: string, o: BuildOptions): Promise<void> {
 
 /** What the builder says on standard output: which step, and how far dpkg is. */
 class BuildLog {
-  step = "starting the builder";
+  step = "starting the builder guest";
   finished = false;
   readonly #o: BuildOptions;
+  readonly #sizes: ReadonlyMap<string, number>;
+  readonly #total: number;
   #rest = "";
   #done = 0;
 
   constructor(o: BuildOptions) {
     this.#o = o;
+    const { packages } = o.plan;
+    this.#sizes = new Map(packages.map(({ record }) => [record.name, installedKib(record)]));
+    this.#total = packages.reduce((sum, found) => sum + timeOf(found), 0);
   }
   push(text: string): void {
     const lines = (this.#rest + text).split("\n");
     this.#rest = lines.pop()!;
     for (const line of lines) this.#line(line);
   }
+  report(item: string): void {
+    const part = this.#done === 0 ? PARTS.start : between(PARTS.install, PARTS.end, this.#done, this.#total);
+    this.#o.progress({ step: "build", name: this.step, item, part });
+  }
   #line(line: string): void {
     this.#o.onLine?.(line);
-    // each package is unpacked and configured
-    const total = 2 * (this.#o.plan.packages.length + 1);
     const step = /^@step (.*)$/.exec(line)?.[1];
     const work = /^processing: (install|configure|trigproc): ([^:\s]+)/.exec(line);
     if (line === "@done") this.finished = true;
     else if (step !== undefined) {
       this.step = step;
-      this.#o.progress({ step: "build", name: step, done: this.#done, total });
+      this.report("");
     } else if (work !== null) {
-      if (work[1] !== "trigproc") this.#done = Math.min(this.#done + 1, total);
-      const verb = work[1] === "install" ? "installing" : "configuring";
-      this.#o.progress({ step: "build", name: `${verb} ${work[2]}`, done: this.#done, total });
+      const [, what, name = ""] = work;
+      // the line is the beginning of the work: its time is added afterwards
+      this.report(what === "install" ? name : `${name} is configured`);
+      if (what === "install") this.#done += unpackTime(this.#sizes.get(name) ?? 0);
+      else if (what === "configure") this.#done += configureTime(name);
     }
   }
 }
@@ -110,12 +177,13 @@ async function install(disk: string, payload: string, o: BuildOptions): Promise<
     },
   };
   const log = new BuildLog(o);
+  log.report("");
   const errors: Uint8Array[] = [];
   const vm = new Vm(nodePlatform, {
     guest: builder,
     memoryMiB: MEMORY_MIB,
     disks: [
-      { file: disk, readOnly: false, createBytes: ROOT_BYTES },
+      { file: disk, readOnly: false, ...(o.baseDisk === undefined ? { createBytes: ROOT_BYTES } : {}) },
       { file: payload, readOnly: true, kind: "dvd" },
     ],
   });
@@ -155,6 +223,10 @@ export async function buildRootDisk(file: string, o: BuildOptions): Promise<void
   try {
     await fetchAll(o);
     await makePayload(payload, o);
+    if (o.baseDisk !== undefined) {
+      await copySparse(o.baseDisk, file);
+      await chmod(file, 0o600);
+    }
     await install(file, payload, o);
   } catch (error) {
     await rm(file, { force: true });

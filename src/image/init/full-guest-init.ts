@@ -9,7 +9,7 @@ export const ROOT_MODULES: readonly string[] = ["hv_vmbus", "hv_storvsc", "sd_mo
 
 /**
  * Finds the root disk by its place, LUN 0 of the first controller: names (sda) go by chance, labels and UUIDs may be there twice
- * when a second such disk is attached. What the session's cpio brought is in /run then, which the disk's /etc/enlighten points to.
+ * when a second such disk is attached. What the boot's cpio brought is in /run then, which the disk's /etc/enlighten points to.
  */
 export const ROOT_INIT = `#!/bin/sh
 mount -t proc proc /proc
@@ -31,6 +31,8 @@ for round in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 2
 done
 [ -n "$disk" ] || fail "there is no disk at LUN 0"
 mount -t ext4 -o rw "$disk" /root || fail "the root file system cannot be mounted"
+# apt's mirror is the host's of today: a new disk gets it, and keeps what its owner makes of it
+[ -e /root/etc/apt/sources.list ] || [ ! -e /etc/enlighten/sources.list ] || cp /etc/enlighten/sources.list /root/etc/apt/
 mkdir /run/enlighten
 cp -a /etc/enlighten/. /run/enlighten/
 for place in dev proc sys run; do mount -o move /$place /root/$place; done
@@ -61,6 +63,28 @@ TimeoutStopSec=5
 WantedBy=multi-user.target
 `;
 
+const HOST_KEYS = ["ecdsa", "ed25519"];
+
+/**
+ * Host keys are a machine's own: the image has none. No RSA key is made: it takes half a minute here, at every first start, and
+ * clients have known the others for ten years. ("ssh-keygen -A" makes one for who needs it.)
+ */
+const HOST_KEYS_UNIT = `[Unit]
+Description=SSH host keys of this machine
+Documentation=man:ssh-keygen(1)
+ConditionFileIsExecutable=/usr/bin/ssh-keygen
+${HOST_KEYS.map((kind) => `ConditionFileNotEmpty=|!/etc/ssh/ssh_host_${kind}_key`).join("\n")}
+Before=ssh.service
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+${HOST_KEYS.map((kind) => `ExecStart=/bin/sh -c 'f=/etc/ssh/ssh_host_${kind}_key; [ -s $$f ] || { rm -f $$f; ssh-keygen -q -t ${kind} -N "" -f $$f; }'`).join("\n")}
+
+[Install]
+WantedBy=ssh.service
+`;
+
 const AUTOLOGIN = `# The console is the host's user's own.
 [Service]
 ExecStart=
@@ -69,7 +93,7 @@ ExecStart=-/sbin/agetty --autologin root --noclear --keep-baud 115200,57600,3840
 
 /** Name of our own package on the disk. */
 export const GUEST_PACKAGE = "enlighten-guest";
-const GUEST_PACKAGE_VERSION = "1";
+const GUEST_PACKAGE_VERSION = "2";
 
 const CONTROL = `Package: ${GUEST_PACKAGE}
 Version: ${GUEST_PACKAGE_VERSION}
@@ -81,7 +105,7 @@ Section: misc
 Priority: optional
 Description: what enlighten adds to a guest
  The agent that takes commands from the host over Hyper-V sockets, and a
- console that needs no password. The host starts the kernel and brings the
+ console that needs no password, and SSH host keys of its own. The host starts the kernel and brings the
  initramfs: no tool that makes one is needed here.
 `;
 
@@ -101,6 +125,7 @@ export function guestPackage(): Uint8Array<ArrayBuffer> {
     UNITS,
     `${UNITS}/multi-user.target.wants`,
     `${UNITS}/serial-getty@ttyS0.service.d`,
+    `${UNITS}/ssh.service.wants`,
   ];
   const file = (path: string, text: string, mode = 0o644): NewTarEntry => ({
     kind: "file",
@@ -117,6 +142,12 @@ export function guestPackage(): Uint8Array<ArrayBuffer> {
       kind: "symlink",
       path: `${UNITS}/multi-user.target.wants/enlighten-agent.service`,
       target: "../enlighten-agent.service",
+    },
+    file(`${UNITS}/enlighten-ssh-keys.service`, HOST_KEYS_UNIT),
+    {
+      kind: "symlink",
+      path: `${UNITS}/ssh.service.wants/enlighten-ssh-keys.service`,
+      target: "../enlighten-ssh-keys.service",
     },
     file(`${UNITS}/serial-getty@ttyS0.service.d/enlighten.conf`, AUTOLOGIN),
   ]);

@@ -4,7 +4,7 @@ import * as L from "./layout";
 import { plainWritable, readable, writeBytes } from "./mmu";
 import { ea } from "./system";
 import { initialize, setControlWord, summarize } from "./x87-stack";
-import { code64, get16, get32, get64, gp, gpr, mxcsr as guestMxcsr, set16, set32, set64, setMxcsr, ud } from "./state";
+import { checksAlignment, code64, fault, get16, get32, get64, gp, gpr, mxcsr as guestMxcsr, set16, set32, set64, setMxcsr, ud } from "./state";
 
 const IMAGE: i32 = L.Vp_scratch;
 
@@ -40,12 +40,15 @@ function x87FromImage(from: i32, wide: bool): void {
 }
 @inline function wide(r: i32): bool { return load<u8>(r, L.Rec_link) == 64; }
 
+/** FXSAVE and FXRSTOR at no multiple of 16: #GP, or #AC where alignment is checked (SDM vol. 2, FXSAVE). */
+function unaligned(va: u64): i32 {
+  if (checksAlignment() && (va & 7) != 0 && u64((i64(va) << 16) >> 16) == va) fault(17, 0);
+  else gp(0);
+  return L.Status_fault;
+}
 export function fxsave(r: i32): i32 {
   const va = ea(r);
-  if ((va & 15) != 0) {
-    gp(0);
-    return L.Status_fault;
-  }
+  if ((va & 15) != 0) return unaligned(va);
   const image = VP + IMAGE;
   x87ToImage(image, wide(r));
   store<u32>(image, guestMxcsr(), 24);
@@ -67,10 +70,7 @@ function fetch(va: u64, size: i32): i32 {
 }
 export function fxrstor(r: i32): i32 {
   const va = ea(r);
-  if ((va & 15) != 0) {
-    gp(0);
-    return L.Status_fault;
-  }
+  if ((va & 15) != 0) return unaligned(va);
   if (!fetch(va, 512)) return L.Status_fault;
   const image = VP + IMAGE;
   const mxcsr = load<u32>(image, 24);

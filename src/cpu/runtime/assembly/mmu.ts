@@ -5,7 +5,7 @@
 import { hostDecode, hostMmioRead, hostMmioWrite, LINE_MASKS, PAGE_BLOCKS, RAM, RAM_BYTES, VP } from "./env";
 import { touch, watched } from "./debug";
 import * as L from "./layout";
-import { code64, count, cpl, fault, flushJumps, get32, get64, gp, set32, set64, longMode, AC } from "./state";
+import { checksAlignment, code64, count, cpl, fault, flushJumps, flushUserJumps, get32, get64, gp, set32, set64, longMode, AC } from "./state";
 
 export const READ: i32 = 0, WRITE: i32 = 1, EXEC: i32 = 2;
 const P: u64 = 1, RW: u64 = 2, US: u64 = 4, A: u64 = 32, D: u64 = 64, PS: u64 = 128, G: u64 = 256, NX: u64 = 1 << 63;
@@ -16,6 +16,8 @@ const BAD_TAG: u64 = 0x8000000000001000;
 
 let walkGlobal: bool = false;
 let walkLarge: bool = false;
+/** A page of 1 GiB. */
+let walkHuge: bool = false;
 let walkDirty: bool = false;
 /** The page is the user's, reached by the supervisor while SMAP is on and AC lets it. */
 let walkUser: bool = false;
@@ -61,6 +63,7 @@ export function walk(va: u64, access: i32, user: bool): u64 {
   const cr0 = get64(L.Vp_cr0);
   walkGlobal = false;
   walkLarge = false;
+  walkHuge = false;
   walkDirty = true;
   walkUser = false;
   if ((cr0 & 0x80000000) == 0) return va & 0xffffffff;
@@ -98,6 +101,8 @@ export function walk(va: u64, access: i32, user: bool): u64 {
     walkDirty = (want & D) != 0;
     walkGlobal = (entry & G) != 0 && (cr4 & 0x80) != 0;
     walkLarge = wide;
+    // 4 MiB: not found by its 2 MiB either
+    walkHuge = wide;
     const base = wide ? (entry & 0xffc00000) | ((entry & 0x1fe000) << 19) : entry & 0xfffff000;
     return base | (va & ((u64(1) << size) - 1));
   }
@@ -128,6 +133,7 @@ export function walk(va: u64, access: i32, user: bool): u64 {
       // the address bits under a large page's frame are reserved, bit 12 is PAT
       if ((entry & (((u64(1) << shift) - 1) & FRAME & ~u64(0x1000))) != 0) return pageFault(va, access, user, true, true);
       walkLarge = true;
+      walkHuge = level == 3;
       break;
     }
     if ((entry & A) == 0) setPte(at, entry | A, 8);
@@ -221,11 +227,29 @@ export function flushTlb(all: bool): void {
     set32(L.Vp_tlbLogLength, kept);
     if (all) set32(L.Vp_tlbHasLarge, 0);
   }
-  flushExec();
+  if (all || (get32(L.Vp_codeKinds) & LOCAL_SUPERVISOR) != 0) flushExec();
+  else {
+    // the supervisor's code is all in global pages: it stays
+    for (let slot = VP + L.Vp_execTlb; slot < VP + L.Vp_execTlb + L.EXEC_TLB_ENTRIES * 16; slot += 16)
+      if ((load<u64>(slot, 8) & EXEC_GLOBAL) == 0) store<u64>(slot, u64.MAX_VALUE);
+    flushUserJumps();
+  }
 }
+/** In the second word of an entry of the execute TLB. */
+const EXEC_GLOBAL: u64 = 1;
+/** Bits of Vp.codeKinds. */
+const LOCAL_SUPERVISOR: u32 = 1, HUGE: u32 = 2;
 function flushExec(): void {
   memory.fill(VP + L.Vp_execTlb, 0xff, L.EXEC_TLB_ENTRIES * 16);
+  memory.fill(VP + L.Vp_codeRegions, 0, 64);
+  set32(L.Vp_codeKinds, 0);
   flushJumps();
+}
+@inline function codeRegion(va: u64): i32 { return VP + L.Vp_codeRegions + i32((va >> 24) & 63); }
+@inline function codeRegionBit(va: u64): u32 { return 1 << (u32(va >> 21) & 7); }
+/** Code of the page, or of the large page that the address is in, may be known. */
+function knowsCode(va: u64): bool {
+  return (get32(L.Vp_codeKinds) & HUGE) != 0 || (u32(load<u8>(codeRegion(va))) & codeRegionBit(va)) != 0;
 }
 export function invalidatePage(va: u64): void {
   if (get32(L.Vp_tlbHasLarge) != 0) {
@@ -246,7 +270,7 @@ export function invalidatePage(va: u64): void {
       if ((load<u64>(slot) >> 12) == (va >> 12)) drop(slot);
     }
   }
-  flushExec();
+  if (knowsCode(va)) flushExec();
 }
 export function resetTlb(): void {
   dropAll();
@@ -317,7 +341,7 @@ function access(address: u64, kind: i32): u64 {
   const user = cpl() == 3;
   const physical = translate(va, kind, user);
   if (physical == MISSED) return MISSED;
-  if (inRam(physical) && !watched(va)) {
+  if (inRam(physical) && !watched(va) && !checksAlignment()) {
     const set = i32(get32(L.Vp_tlb));
     fill(slotOf(set, va), va, physical);
     if (walkDirty && !hasCode(physical) && (kind == WRITE)) fill(slotOf(set + L.TLB_WRITE, va), va, physical);
@@ -352,9 +376,28 @@ function attendAfter(pc: i32): void {
   if (pc != 0) store<u16>(pc + L.REC_BYTES, load<u16>(VP + L.Vp_attend));
 }
 
+/** Tags that match no address, once. */
+let tlbNoneReady: bool = false;
+export function fillTlbNone(): void {
+  if (tlbNoneReady) return;
+  tlbNoneReady = true;
+  for (let slot = VP + L.Vp_tlbNone; slot < VP + L.Vp_tlbNone + 2 * L.TLB_WRITE; slot += 16) drop(slot);
+}
+/** #AC(0) for an operand that is not where its type has to be (SDM vol. 3, "Interrupt 17 - Alignment Check Exception"). */
+export function misaligned(va: u64, size: i32): bool {
+  if (implicit) return false;
+  // x87: 80 bits by 8, environments and images by the words they are made of; vectors have rules of their own
+  const to: u64 = size == 2 || size == 14 || size == 94 ? 2 : size == 4 || size == 28 || size == 108 ? 4 : size == 8 || size == 10 ? 8 : 1;
+  // an address that is not canonical is told first, a page that is not there after it
+  if ((va & (to - 1)) == 0 || (longMode() && !canonical(va))) return false;
+  fault(17, 0);
+  return true;
+}
+
 export function readSlow(va: u64, size: i32, pc: i32): i32 {
   if (pc != 0) noteAccess(pc, va);
   count(L.Stat_tlbMisses);
+  if (checksAlignment() && misaligned(va, size)) return 0;
   if (get32(L.Vp_watch) != 0 && !implicit) touch(va, size, false);
   const first = 4096 - i32(va & 0xfff);
   if (first < size && reachesHole(va, size)) return 0;
@@ -374,6 +417,7 @@ export function readSlow(va: u64, size: i32, pc: i32): i32 {
 
 function writeFrom(va: u64, size: i32, from: i32): i32 {
   count(L.Stat_tlbMisses);
+  if (checksAlignment() && misaligned(va, size)) return 0;
   if (get32(L.Vp_watch) != 0 && !implicit) touch(va, size, true);
   const first = 4096 - i32(va & 0xfff);
   if (first < size && reachesHole(va, size)) return 0;
@@ -408,6 +452,7 @@ export function writeSlowV(va: u64, low: u64, high: u64, pc: i32): i32 {
 export function rmwSlow(va: u64, size: i32, pc: i32): i32 {
   noteStack(pc);
   count(L.Stat_tlbMisses);
+  if (checksAlignment() && misaligned(va, size)) return 0;
   if (get32(L.Vp_watch) != 0 && !implicit) touch(va, size, true);
   const first = 4096 - i32(va & 0xfff);
   if (first < size && reachesHole(va, size)) return 0;
@@ -465,20 +510,20 @@ export function modifiable(va: u64, size: i32, r: i32): i32 {
 export function modified(at: i32, r: i32): void {
   if (at == VP + L.Vp_bounce) rmwDone(r);
 }
-/** Like `readable`, for at most one page, for writing in place; 0 = fault, 1 = not plain RAM, or watched. */
+/** Like `readable`, for at most one page, for writing in place; 0 = fault, 1 = not plain RAM, or watched, or checked. */
 export function plainWritable(va: u64, size: i32): i32 {
   const slot = slotOf(i32(get32(L.Vp_tlb)) + L.TLB_WRITE, va);
   if ((load<u64>(slot) ^ va) <= u64(4096 - size)) return i32(u32(va)) + load<i32>(slot, 8);
   const a = access(va, WRITE);
   if (a == MISSED) return 0;
-  return !inRam(a) || hasCode(a) || watched(va) ? 1 : RAM + u32(a);
+  return !inRam(a) || hasCode(a) || watched(va) || checksAlignment() ? 1 : RAM + u32(a);
 }
 export function plainReadable(va: u64): i32 {
   const slot = slotOf(i32(get32(L.Vp_tlb)), va);
   if ((load<u64>(slot) ^ va) <= 4095) return i32(u32(va)) + load<i32>(slot, 8);
   const a = access(va, READ);
   if (a == MISSED) return 0;
-  return inRam(a) && !watched(va) ? RAM + u32(a) : 1;
+  return inRam(a) && !watched(va) && !checksAlignment() ? RAM + u32(a) : 1;
 }
 export function writeBytes(va: u64, size: i32, from: i32): i32 {
   return writeFrom(va, size, from);
@@ -542,12 +587,15 @@ function leaveSystem(level: i32): void {
 export function fetchAddress(rip: u64): u64 {
   const tag = (rip & ~u64(0xfff)) | u64(cpl() == 3);
   const slot = VP + L.Vp_execTlb + i32((u32(rip >> 12) & (L.EXEC_TLB_ENTRIES - 1)) << 4);
-  if (load<u64>(slot) == tag) return load<u64>(slot, 8) | (rip & 0xfff);
+  if (load<u64>(slot) == tag) return (load<u64>(slot, 8) & ~u64(0xfff)) | (rip & 0xfff);
   ofStack = false;
   const physical = translate(rip, EXEC, cpl() == 3);
   if (physical == MISSED) return MISSED;
   store<u64>(slot, tag);
-  store<u64>(slot, physical & ~u64(0xfff), 8);
+  store<u64>(slot, (physical & ~u64(0xfff)) | (walkGlobal ? EXEC_GLOBAL : 0), 8);
+  store<u8>(codeRegion(rip), load<u8>(codeRegion(rip)) | <u8>codeRegionBit(rip));
+  const kinds: u32 = (cpl() != 3 && !walkGlobal ? LOCAL_SUPERVISOR : 0) | (walkHuge ? HUGE : 0);
+  set32(L.Vp_codeKinds, get32(L.Vp_codeKinds) | kinds);
   return physical;
 }
 /** RAM offset of the instruction at RIP, -1 = not to be had. For traces: no fault is left behind. */

@@ -1,7 +1,7 @@
 /** Access to the processor's block: registers, flags, faults, mode. */
 import { VP } from "./env";
 import * as L from "./layout";
-import { forgetUserPages } from "./mmu";
+import { fillTlbNone, forgetUserPages } from "./mmu";
 
 export const CF: u32 = 1, PF: u32 = 4, AF: u32 = 16, ZF: u32 = 64, SF: u32 = 128, TF: u32 = 0x100, IF: u32 = 0x200, DF: u32 = 0x400, OF: u32 = 0x800;
 export const NT: u32 = 0x4000, RF: u32 = 0x10000, VM: u32 = 0x20000, AC: u32 = 0x40000, ID: u32 = 0x200000;
@@ -93,8 +93,10 @@ export function rflags(): u32 {
 }
 export function setRflags(f: u32): void {
   if ((get32(L.Vp_rflags) & ~f & AC) != 0) forgetUserPages();
+  const changed = (get32(L.Vp_rflags) ^ f) & AC;
   set32(L.Vp_rflags, f & ~ARITHMETIC & 0x3f7fd5);
   setArithmetic(f);
+  if (changed != 0) setAlignmentCheck();
 }
 
 /** The guest's part of Vp.mxcsr. */
@@ -138,23 +140,46 @@ export function raise(vector: i32, error: i32, pc: i32): void {
 
 function retag(): void {
   const user: u32 = cpl() == 3 ? 4 : 0;
-  set32(L.Vp_jumpTag, (get32(L.Vp_mode) & L.ModeKey_codeMask) | user | (get32(L.Vp_jumpGeneration) << 3));
+  set32(L.Vp_jumpTag, (get32(L.Vp_mode) & L.ModeKey_codeMask) | user | (get32(user != 0 ? L.Vp_userGeneration : L.Vp_jumpGeneration) << 3));
 }
 /** Forgets every virtual address in the jump cache. */
 export function flushJumps(): void {
-  let g = get32(L.Vp_jumpGeneration) + 1;
+  nextGeneration(L.Vp_jumpGeneration);
+  nextGeneration(L.Vp_userGeneration);
+  retag();
+}
+/** Those of level 3 alone. */
+export function flushUserJumps(): void {
+  nextGeneration(L.Vp_userGeneration);
+  retag();
+}
+function nextGeneration(at: i32): void {
+  let g = get32(at) + 1;
   if (g > 0x0fffffff) {
     memory.fill(VP + L.Vp_jumpCache, 0xff, L.JUMP_CACHE_ENTRIES * 16);
     g = 1;
   }
-  set32(L.Vp_jumpGeneration, g);
-  retag();
+  set32(at, g);
 }
 export function setCpl(level: i32): void {
   set32(L.Vp_cpl, level);
   set32(L.Vp_mode, level == 3 ? get32(L.Vp_mode) | L.ModeKey_user : get32(L.Vp_mode) & ~L.ModeKey_user);
   set32(L.Vp_tlb, VP + (level == 3 ? L.Vp_tlbUser : L.Vp_tlbSupervisor));
+  setAlignmentCheck();
   retag();
+}
+@inline export function checksAlignment(): bool { return (get32(L.Vp_mode) & L.ModeKey_aligned) != 0; }
+/** Whether alignment is checked from here on. While it is, every access comes by the slow path, which looks. */
+function setAlignmentCheck(): void {
+  const on = cpl() == 3 && (get32(L.Vp_rflags) & AC) != 0 && (get64(L.Vp_cr0) & 0x40000) != 0;
+  if (on) {
+    fillTlbNone();
+    set32(L.Vp_tlb, VP + L.Vp_tlbNone);
+  } else if (cpl() == 3) set32(L.Vp_tlb, VP + L.Vp_tlbUser);
+  if (on == checksAlignment()) return;
+  set32(L.Vp_mode, get32(L.Vp_mode) ^ L.ModeKey_aligned);
+  // regions know the TLB that they look into
+  flushJumps();
 }
 /** What decoding depends on, after CS, SS, CR0, CR4 or EFER changed. */
 export function updateMode(): void {
@@ -175,9 +200,12 @@ export function updateMode(): void {
   if (get32(L.Vp_singleStep) != 0) m |= L.ModeKey_single;
   if ((get64(L.Vp_dr + 56) & 0xff) != 0) m |= L.ModeKey_debug;
   if (cpl() == 3) m |= L.ModeKey_user;
+  m |= get32(L.Vp_mode) & L.ModeKey_aligned;
   const old = get32(L.Vp_mode);
   set32(L.Vp_mode, m);
   // the jump cache's tags have code size and level in them
   if (((old ^ m) & ~(L.ModeKey_codeMask | L.ModeKey_user)) != 0) flushJumps();
   else retag();
+  // CR0.AM
+  setAlignmentCheck();
 }

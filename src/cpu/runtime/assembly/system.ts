@@ -5,10 +5,10 @@ import {
 import { checkDebug, movFromDr, movToDr, touchPort } from "./debug";
 import { iret, softwareInterrupt } from "./interrupt";
 import * as L from "./layout";
-import { checkSecond, flushTlb, forgetUserPages, invalidatePage, modifiable, modified, noteStack, plainWritable, pointersValid, readable, stackAccess, systemRead, write, writeBytes } from "./mmu";
+import { checkSecond, flushTlb, forgetUserPages, invalidatePage, misaligned, modifiable, modified, noteStack, plainWritable, pointersValid, readable, stackAccess, systemRead, write, writeBytes } from "./mmu";
 import * as S from "./segment";
 import {
-  AC, afterFlags, code64, cpl, fault, get16, get32, get64, gp, gpr, IF, longMode, NT, packedFlags, protectedMode, RF, rflags, set16, set32, set64,
+  AC, afterFlags, checksAlignment, code64, cpl, fault, get16, get32, get64, gp, gpr, IF, longMode, NT, packedFlags, protectedMode, RF, rflags, set16, set32, set64,
   mxcsr, setArithmetic, setGpr, setMxcsr, setRflags, TF, ud, updateMode, VM, ZF, ID, flushJumps,
 } from "./state";
 import { fxrstor, fxsave, xrstor, xsave } from "./fpstate";
@@ -411,7 +411,7 @@ function enter(r: i32): i32 {
   }
   sp = (sp - u64(load<u16>(r, L.Rec_imm))) & m;
   // the new top of the stack has to be one that can be written
-  if (plainWritable(b + sp, 1) == 0) return L.Status_fault;
+  if ((checksAlignment() && misaligned(b + sp, size)) || plainWritable(b + sp, 1) == 0) return L.Status_fault;
   setRegister(L.Vp_gpr + 40, size * 8, frame);
   setStack(sp);
   return L.Status_next;
