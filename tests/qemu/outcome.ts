@@ -39,6 +39,11 @@ export const RULES: readonly {
     right: (o) => ({ fl: hex(bits(o.fl) | Flag.RF) }),
   },
   {
+    name: 'SDM vol. 3, "Instruction-Breakpoint Exception Condition": RF is 0 after the instruction that it was for',
+    applies: (o) => o.v === "80" && (bits(o.fl) & Flag.RF) !== 0,
+    right: (o) => ({ fl: hex(bits(o.fl) & ~Flag.RF) }),
+  },
+  {
     name: 'SDM vol. 3, "Interrupt 14 - Page-Fault Exception": where RSVD is 1, so is P',
     applies: (o) => o.v === "e" && o.e !== "open" && (bits(o.e) & 9) === 8,
     right: (o) => ({ e: hex(bits(o.e) | 1) }),

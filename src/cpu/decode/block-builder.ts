@@ -69,6 +69,8 @@ export class BlockBuilder {
   readonly #jmp: Form;
   /** CALL E outside 64-bit mode. */
   readonly #callIndirect: Row;
+  /** Jcc by condition. */
+  readonly #shortJump: readonly Form[];
   readonly redispatchHandler: number;
   readonly attendHandler: number;
   /** Of the gate to a region. */
@@ -92,6 +94,9 @@ export class BlockBuilder {
     this.#bitAddress = specialForm("enlighten.bitAddress");
     this.#system = specialForm("system");
     this.#jmp = lookupForm(rows.find((r) => r.mnemonic === "jmp" && r.opcode === 0xeb)!, 64, "r");
+    this.#shortJump = Array.from({ length: 16 }, (_, cc) =>
+      lookupForm(rows.find((r) => r.map === 0 && r.opcode === 0x70 + cc)!, 32, "r"),
+    );
     this.#callIndirect = rows.find((r) => r.options.selector === System.callNearIndirect)!;
     this.redispatchHandler = specialForm("enlighten.redispatch").id;
     this.attendHandler = specialForm("enlighten.attend").id;
@@ -246,6 +251,14 @@ export class BlockBuilder {
     const rec = this.#clear(this.#jmp, Math.min(at, 4095), 0);
     this.#view.setInt32(rec + Rec.imm, at, true);
   }
+  /** A near jump that is cut to 16 bits: a procedure, which the opposite condition jumps over. */
+  #narrowJump(at: number, length: number, target: number, cc: number | undefined): void {
+    if (cc !== undefined) {
+      const over = this.#clear(this.#shortJump[cc ^ 1]!, at, length);
+      this.#view.setInt32(over + Rec.imm, at + length, true);
+    }
+    this.#view.setBigInt64(this.#procedure(System.jmpNarrow, at, length) + Rec.imm, BigInt(target), true);
+  }
   #register(n: number, width: number, rex: number): number {
     if (width === 8 && rex === 0 && n >= 4 && n < 8) return Vp.gpr + (n - 4) * 8 + 1;
     return Vp.gpr + n * 8;
@@ -326,6 +339,10 @@ export class BlockBuilder {
         scale = 0;
         disp = 0;
       }
+    }
+    if (o.narrow && (options.cc !== undefined || row.mnemonic === "jmp") && row.operands[0]!.startsWith("J")) {
+      this.#narrowJump(at, o.length, at + o.length + o.immLow, options.cc);
+      return;
     }
     if (options.cc !== undefined && this.#fuse(o, at, options.cc)) return;
     const shape = !o.memory ? "r" : index === Vp.zero ? "m" : "x";
@@ -413,7 +430,7 @@ export class BlockBuilder {
     if (stack && o.memory) v.setUint8(rec + Rec.src2, BESIDE_STACK);
     if (options.selector !== undefined) {
       v.setUint8(rec + Rec.src2, options.selector);
-      let bits: number = o.width;
+      let bits: number = o.narrow && row.operands[0] === "Jb" ? 16 : o.width;
       if (o.memory) bits |= ProcedureFlag.memory;
       if (o.repeat === 0xf3) bits |= ProcedureFlag.rep;
       if (o.repeat === 0xf2) bits |= ProcedureFlag.repne;

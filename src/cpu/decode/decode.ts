@@ -38,6 +38,8 @@ export interface Instruction {
   vvvv: number;
   /** Register number in the opcode's low three bits (with REX.B). */
   opcodeRegister: number;
+  /** 32-bit code with a 66 prefix: a near jump is cut to 16 bits. */
+  narrow: boolean;
 }
 
 /**
@@ -115,6 +117,7 @@ export class Decoder {
     imm2: 0,
     vvvv: 0,
     opcodeRegister: 0,
+    narrow: false,
   };
 
   constructor() {
@@ -268,6 +271,7 @@ export class Decoder {
         width = allowed.length === 1 ? allowed[0]! : width === 32 && allowed.includes(64) ? 64 : allowed[0]!;
     }
     o.width = width;
+    o.narrow = opsize && code === 32;
     o.addressWidth = code === 64 ? (adsize ? 32 : 64) : (code === 32) !== adsize ? 32 : 16;
     o.modrm = modrm;
     o.memory = false;

@@ -119,6 +119,7 @@ export const System = {
   icebp: 110,
   checkDebug: 111,
   gp: 112,
+  jmpNarrow: 113,
 } as const;
 /** Operations of string instructions. */
 export const StringOp = { movs: 0, cmps: 1, stos: 2, lods: 3, scas: 4, ins: 5, outs: 6 } as const;

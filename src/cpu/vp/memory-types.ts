@@ -1,5 +1,5 @@
 /** What PAT and the MTRRs take (Intel SDM vol. 3, "Memory Type Range Registers" and "Page Attribute Table"): the rest is #GP. */
-import { Msr } from "./msr.js";
+import { Msr } from "./msr-numbers.js";
 
 /** Encodings by bit: UC, WC, WT, WP, WB; PAT has UC- (7) too. */
 const MTRR_TYPES = 0b0111_0011;

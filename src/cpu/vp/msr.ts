@@ -4,42 +4,11 @@
  */
 import { SEG_BYTES, SegIndex, Vp } from "../layout.js";
 import { takesMemoryTypes } from "./memory-types.js";
+import { Msr } from "./msr-numbers.js";
 import type { VirtualProcessor } from "./virtual-processor.js";
 
-export const Msr = {
-  TSC: 0x10,
-  APIC_BASE: 0x1b,
-  FEATURE_CONTROL: 0x3a,
-  TSC_ADJUST: 0x3b,
-  SPEC_CTRL: 0x48,
-  PRED_CMD: 0x49,
-  BIOS_SIGN_ID: 0x8b,
-  MTRRCAP: 0xfe,
-  ARCH_CAPABILITIES: 0x10a,
-  SYSENTER_CS: 0x174,
-  SYSENTER_ESP: 0x175,
-  SYSENTER_EIP: 0x176,
-  MCG_CAP: 0x179,
-  MCG_STATUS: 0x17a,
-  MISC_ENABLE: 0x1a0,
-  MTRR_PHYS: 0x200,
-  MTRR_FIX64K: 0x250,
-  MTRR_FIX16K: 0x258,
-  MTRR_FIX4K: 0x268,
-  PAT: 0x277,
-  MTRR_DEF_TYPE: 0x2ff,
-  TSC_DEADLINE: 0x6e0,
-  X2APIC: 0x800,
-  EFER: 0xc0000080,
-  STAR: 0xc0000081,
-  LSTAR: 0xc0000082,
-  CSTAR: 0xc0000083,
-  SFMASK: 0xc0000084,
-  FS_BASE: 0xc0000100,
-  GS_BASE: 0xc0000101,
-  KERNEL_GS_BASE: 0xc0000102,
-  TSC_AUX: 0xc0000103,
-} as const;
+export { Msr };
+
 
 /**
  * ARCH_CAPABILITIES: everything that a side channel would need is declared absent, with enhanced IBRS, so that Linux takes

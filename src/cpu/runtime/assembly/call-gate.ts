@@ -1,6 +1,6 @@
 /** Call gates: far calls and jumps to a code segment that a descriptor names (Intel SDM vol. 3, "Call Gates"). */
 import * as L from "./layout";
-import { pushFrame, stackAccess, systemRead } from "./mmu";
+import { stackAccess, systemRead, systemWrite } from "./mmu";
 import * as S from "./segment";
 import { code64, cpl, fault, gp, gpr, longMode, set64, setGpr, updateMode } from "./state";
 
@@ -9,7 +9,7 @@ const LARGE: u32 = 0xc, SMALL: u32 = 4;
 let sp: u64 = 0;
 function push(v: u64, size: i32, base: u64, mask: u64): i32 {
   sp = (sp - u64(size)) & mask;
-  return pushFrame(base + sp, size, v);
+  return systemWrite(base + sp, size, v, true);
 }
 
 /**

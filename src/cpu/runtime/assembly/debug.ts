@@ -56,6 +56,20 @@ export function touchPort(port: i32, size: i32): void {
   }
 }
 
+/** Records the breakpoints on the instruction at `rip`, a fault. @returns false = there are none */
+function stopsAt(rip: u64): bool {
+  let hits: u64 = 0;
+  for (let i = 0; i < 4; i++) if (armed(i) && kind(i) == EXECUTE && address(i) == rip) hits |= 1 << i;
+  if (hits == 0) return false;
+  set64(DR6, (get64(DR6) & ~u64(15)) | hits);
+  fault(1, -1);
+  return true;
+}
+/** A fetch has faulted: the instruction's own breakpoint comes before (SDM vol. 3, "Priority Among Concurrent Events"). @returns 0 */
+export function breakBeforeFetch(rip: u64): i32 {
+  if ((get32(L.Vp_mode) & L.ModeKey_debug) != 0 && get32(L.Vp_resume) == 0) stopsAt(rip);
+  return 0;
+}
 /** Before each instruction: a trap that is due comes first, then the instruction's own breakpoint, a fault. @returns Status */
 export function checkDebug(r: i32): i32 {
   if (get32(L.Vp_resume) != 0) return L.Status_next;
@@ -65,12 +79,7 @@ export function checkDebug(r: i32): i32 {
     set32(L.Vp_exitReason, L.Exit_event);
     return L.Status_exit;
   }
-  let hits: u64 = 0;
-  for (let i = 0; i < 4; i++) if (armed(i) && kind(i) == EXECUTE && address(i) == rip) hits |= 1 << i;
-  if (hits == 0) return L.Status_next;
-  set64(DR6, (get64(DR6) & ~u64(15)) | hits);
-  fault(1, -1);
-  return L.Status_fault;
+  return stopsAt(rip) ? L.Status_fault : L.Status_next;
 }
 /** #DB is being delivered: DR7.GD is taken back, so that the handler may look at the registers. */
 export function enterHandler(): void {
@@ -111,7 +120,7 @@ export function movToDr(r: i32): bool {
       gp(0);
       return false;
     }
-    v = n == 6 ? (v & 0xe00f) | 0xffff0ff0 : (v & 0xffff2fff) | 0x400;
+    v = n == 6 ? (v & 0xe00f) | 0xffff0ff0 : (v & 0xffff27ff) | 0x400;
   }
   set64(L.Vp_dr + n * 8, v);
   // an RF that was for an instruction before this one means nothing to the breakpoints from here on

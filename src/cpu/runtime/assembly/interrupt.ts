@@ -2,7 +2,7 @@
 import { VP } from "./env";
 import * as L from "./layout";
 import { enterHandler } from "./debug";
-import { pushFrame, readable, stackAccess, systemRead } from "./mmu";
+import { readable, stackAccess, systemRead, systemWrite } from "./mmu";
 import * as S from "./segment";
 import {
   AC, afterFlags, IF, NT, RF, TF, VM, ID, code64, count, cpl, fault, get16, get32, get64, gp, gpr, longMode, protectedMode, rflags, set32, set64, setCpl,
@@ -69,7 +69,7 @@ export function trap(vector: i32): i32 {
 let sp: u64 = 0;
 function push(v: u64, size: i32, ssBase: u64, mask: u64): i32 {
   sp = (sp - u64(size)) & mask;
-  return pushFrame(ssBase + sp, size, v);
+  return systemWrite(ssBase + sp, size, v, true);
 }
 
 /** One attempt. @returns 0 = a fault during delivery is recorded, nothing has changed */
@@ -89,6 +89,11 @@ function deliver(vector: i32, hasError: bool, error: i32, kind: i32): i32 {
 function instructionPointer(): u64 {
   const rip = get64(L.Vp_rip);
   return code64() ? rip : (rip - S.base(L.SegIndex_cs)) & 0xffffffff;
+}
+
+/** RFLAGS for a frame: RF is kept exactly while there are breakpoints (partition.ts); else it is an old one, of a return long ago. */
+function flagsForFrame(): u32 {
+  return (get32(L.Vp_mode) & L.ModeKey_debug) != 0 ? rflags() : rflags() & ~RF;
 }
 
 function deliverLong(vector: i32, hasError: bool, error: i32, kind: i32): i32 {
@@ -120,7 +125,7 @@ function deliverLong(vector: i32, hasError: bool, error: i32, kind: i32): i32 {
     sp = load<u64>(at);
   } else sp = oldSp;
   sp &= ~u64(15);
-  let flags = rflags();
+  let flags = flagsForFrame();
   if (kind == EXCEPTION && vector != 1 && vector != 3 && vector != 4 && vector != 8 && vector != 18) flags |= RF;
   const ss = u64(S.selector(L.SegIndex_ss));
   const cs = u64(S.selector(L.SegIndex_cs));
@@ -185,7 +190,7 @@ function deliverProtected(vector: i32, hasError: bool, error: i32, kind: i32): i
   }
   const mask: u64 = (ssAttr & L.SegAttr_big) != 0 ? 0xffffffff : 0xffff;
   const size = wide ? 4 : 2;
-  let flags = rflags();
+  let flags = flagsForFrame();
   if (kind == EXCEPTION && vector != 1 && vector != 3 && vector != 4 && vector != 8) flags |= RF;
   if (change) {
     if (!push(u64(oldSs), size, ssBase, mask)) return 0;

@@ -3,7 +3,7 @@
  * TLB entries stand for RAM pages that need nothing special; MMIO, clean pages and pages with decoded code never enter.
  */
 import { hostDecode, hostMmioRead, hostMmioWrite, LINE_MASKS, PAGE_BLOCKS, RAM, RAM_BYTES, VP } from "./env";
-import { touch, watched } from "./debug";
+import { breakBeforeFetch, touch, watched } from "./debug";
 import * as L from "./layout";
 import { checksAlignment, code64, count, cpl, fault, flushJumps, flushUserJumps, get32, get64, gp, set32, set64, longMode, AC } from "./state";
 
@@ -550,16 +550,11 @@ export function systemRead(va: u64, size: i32): i32 {
   leaveSystem(level);
   return at;
 }
-export function systemWrite(va: u64, size: i32, value: u64): i32 {
+export function systemWrite(va: u64, size: i32, value: u64, frame: bool = false): i32 {
+  ofFrame = frame && cpl() != 3;
   const level = enterSystem();
   const ok = write(va, size, value);
   leaveSystem(level);
-  return ok;
-}
-export function pushFrame(va: u64, size: i32, value: u64): i32 {
-  ofFrame = cpl() != 3;
-  const ok = systemWrite(va, size, value);
-  ofFrame = false;
   return ok;
 }
 function enterSystem(): i32 {
@@ -574,7 +569,7 @@ function enterSystem(): i32 {
   return level;
 }
 function leaveSystem(level: i32): void {
-  implicit = false;
+  implicit = ofFrame = false;
   if (level == 3) {
     set32(L.Vp_cpl, level);
     set32(L.Vp_tlb, VP + L.Vp_tlbUser);
@@ -646,7 +641,7 @@ function protect(page: u32): void {
 function blockAt(rip: u64, mode: u32): i32 {
   set64(L.Vp_rip, rip);
   const p = fetchAddress(rip);
-  if (p == MISSED) return 0;
+  if (p == MISSED) return breakBeforeFetch(rip);
   if (!inRam(p)) return gp(0);
   const physical = u32(p);
   let header = findBlock(physical, mode);

@@ -294,6 +294,9 @@ export function system(r: i32): i32 {
     case L.System_verw: return inspect(r);
     case L.System_sysenter: return sysenter();
     case L.System_sysexit: return sysexit(r);
+    case L.System_jmpNarrow:
+      set64(L.Vp_rip, narrow(get64(L.Vp_ripPage) + load<u64>(r, L.Rec_imm)));
+      return L.Status_redispatch;
     case L.System_checkSecondPage: return checkSecond(r);
     case L.System_callFar:
     case L.System_jmpFar:
@@ -416,6 +419,11 @@ function enter(r: i32): i32 {
   setStack(sp);
   return L.Status_next;
 }
+/** An instruction pointer of 16 bits, relative to CS: what a jump of that operand size leaves (SDM vol. 2, JMP). */
+function narrow(target: u64): u64 {
+  const b = S.base(L.SegIndex_cs);
+  return (((target - b) & 0xffff) + b) & 0xffffffff;
+}
 function loop(r: i32): i32 {
   const m = addressMask(r);
   let c = gpr(1);
@@ -430,7 +438,8 @@ function loop(r: i32): i32 {
     if (which == L.System_loope) taken = taken && zf;
     if (which == L.System_loopne) taken = taken && !zf;
   }
-  set64(L.Vp_rip, taken ? get64(L.Vp_ripPage) + load<u64>(r, L.Rec_imm) : nextRip(r));
+  const target = get64(L.Vp_ripPage) + load<u64>(r, L.Rec_imm);
+  set64(L.Vp_rip, !taken ? nextRip(r) : width(r) == 16 && !code64() ? narrow(target) : target);
   return L.Status_redispatch;
 }
 
