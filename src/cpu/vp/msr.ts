@@ -9,7 +9,6 @@ import type { VirtualProcessor } from "./virtual-processor.js";
 
 export { Msr };
 
-
 /**
  * ARCH_CAPABILITIES: everything that a side channel would need is declared absent, with enhanced IBRS, so that Linux takes
  * no retpolines: RDCL_NO IBRS_ALL SSB_NO MDS_NO PSCHANGE_MC_NO TAA_NO SBDR_SSDP_NO FBSDP_NO PSDP_NO BHI_NO PBRSB_NO GDS_NO
