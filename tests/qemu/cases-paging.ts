@@ -256,6 +256,29 @@ const invalidations: readonly Case[] = [
   { name: "invlpg.noncanonical", level: "k64", code: "mov rax, NONCANONICAL\ninvlpg [rax]\nstop" },
 ];
 
+/** QEMU 7.2 has no INVPCID: #UD. The descriptor is at DATA; `setup` makes it. */
+const INVPCID = 'SDM vol. 2, "INVPCID"';
+const invpcid = (name: string, type: string, setup: string, end: Readonly<Record<string, string>>): Case => ({
+  name: `invpcid.${name}`,
+  level: "k64",
+  code: `mov eax, ${type}\ninvpcid rax, [abs DATA]\nstop`,
+  setup,
+  manual: { fields: end, why: INVPCID },
+});
+const DONE = { v: "80", ip: "400012" };
+const REFUSED = { v: "d", e: "0", ip: "400005" };
+const invpcids: readonly Case[] = [
+  invpcid("address", "0", "data DATA, 0\ndata DATA + 8, HOLE", DONE),
+  invpcid("address-noncanonical", "0", "data DATA, 0\ndata DATA + 8, NONCANONICAL", REFUSED),
+  invpcid("context", "1", "data DATA, 0", DONE),
+  invpcid("all", "2", "data DATA, 0", DONE),
+  invpcid("not-global", "3", "data DATA, 0", DONE),
+  invpcid("type-4", "4", "data DATA, 0", REFUSED),
+  invpcid("reserved", "2", "data DATA, 0x1000", REFUSED),
+  invpcid("id-without-pcide", "1", "data DATA, 5", REFUSED),
+  invpcid("id", "1", "data DATA, 5\ncr cr4, 0x20000", DONE),
+  invpcid("missing", "2", "pte DATA, 0", { v: "e", e: "0", ip: "400005", c2: "410000" }),
+];
 const implicit: readonly Case[] = [
   {
     name: "smap.descriptor-table",
@@ -305,5 +328,6 @@ export const PAGING: readonly Case[] = [
   ...kernelCrossing,
   ...fetches,
   ...invalidations,
+  ...invpcids,
   ...implicit,
 ];
