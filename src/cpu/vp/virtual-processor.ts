@@ -8,6 +8,9 @@ import { formsFingerprint } from "../isa/forms.js";
 import { Exit, layoutMemory, type MemoryLayout, SEG_BYTES, SegAttr, SegIndex, Stat, Vp } from "../layout.js";
 import { MAX_REGIONS, type RegionRuntime, Regions } from "../region/regions.js";
 
+/** Instructions between two samples of what is hot: no multiple of what loops are made of. */
+const SAMPLE_EVERY = 19_997;
+
 /** The engine's memory with its map. */
 export interface EngineMemory {
   readonly memory: WebAssembly.Memory;
@@ -107,6 +110,7 @@ export class VirtualProcessor {
   retired = 0;
   readonly #redispatch: number;
   readonly #attend: number;
+  #untilSample = SAMPLE_EVERY;
   /** The second tier, where it is on. */
   readonly regions: Regions | undefined;
 
@@ -283,9 +287,18 @@ export class VirtualProcessor {
   }
   /** Runs at most about `budget` instructions (a block's end decides). @returns Exit */
   run(budget: number): number {
-    const reason = this.#run(budget);
-    this.retired += budget - this.view.getInt32(this.base + Vp.budget, true);
-    if (reason === Exit.slice) this.regions?.sample();
+    // a sample is due after so many instructions, however often the run is left before
+    const given = this.regions === undefined ? budget : Math.min(budget, this.#untilSample);
+    const reason = this.#run(given);
+    const used = given - this.view.getInt32(this.base + Vp.budget, true);
+    this.retired += used;
+    if (this.regions !== undefined) {
+      this.#untilSample -= used;
+      if (this.#untilSample <= 0 && reason === Exit.slice) {
+        this.#untilSample = SAMPLE_EVERY;
+        this.regions.sample();
+      }
+    }
     return reason;
   }
   stat(name: keyof typeof Stat): number {
