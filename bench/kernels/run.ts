@@ -1,15 +1,19 @@
 /**
  * The seven kernels on the processor, against the same code native: CPU time of each, in one run.
  *
- *   node dist/bench/kernels/run.js
+ *   npm run bench -- kernels [--interpreter]
  */
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setFlagsFromString } from "node:v8";
 import { Exit } from "../../src/cpu/layout.js";
 import { createBareMachine } from "../../tests/bare/bare-machine.js";
 
+// as the processor's worker does (src/host/node)
+setFlagsFromString("--experimental-wasm-branch-hinting");
+const interpreted = process.argv.includes("--interpreter");
 const names = ["sieve", "crc", "fib", "heap", "sha", "vm", "hash"];
 const counts = [150, 1600, 40, 100, 500, 20_000_000, 1500];
 const source = join(import.meta.dirname, "../../../bench/kernels/kernels.c");
@@ -45,7 +49,7 @@ for (const [i, name] of names.entries()) {
     expected = BigInt(value!);
     native = Math.min(native, Number(seconds));
   }
-  const m = createBareMachine(64 << 20);
+  const m = createBareMachine(64 << 20, {}, 1, !interpreted);
   m.loadElf(elf);
   m.vp.setRegister(7 * 8, i);
   m.vp.setRegister(6 * 8, n);

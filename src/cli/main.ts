@@ -108,7 +108,7 @@ program
   )
   .option("--cpu <model>", "what CPUID advertises: default, max, +feature, -feature", cpu, "default")
   .option("--no-regions", "interpret only: hot code is not compiled")
-  .option("--strict-float", "all flags of SSE arithmetic exact, MXCSR.DE too (floating point several times slower)")
+  .option("--strict-float", "all flags of SSE arithmetic exact, MXCSR.DE too (floating point 7 to 25 times slower)")
   .option("--stats", "print counters at the end")
   .addOption(
     new Option("--deterministic [seed]", "one thread, time from instructions: repeatable").preset("1").argParser(seed),

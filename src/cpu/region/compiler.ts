@@ -1,6 +1,6 @@
 /** A region to a WebAssembly module: one function (entry, budget) -> RegionStatus. */
 import { Helper, type HelperName } from "../isa/runtime-calls.js";
-import { type MemoryLayout, RegionStatus, Vp } from "../layout.js";
+import { RegionStatus, Vp } from "../layout.js";
 import { FunctionBuilder, ModuleBuilder } from "../wasm/assembler.js";
 import { type Local, Scratch } from "../wasm/emitting-sem.js";
 import type { BasicBlock, Region } from "./region.js";
@@ -316,5 +316,3 @@ const NOT_FOR_REGIONS: ReadonlySet<string> = new Set([
   "vector",
   "legacy",
 ] satisfies HelperName[]);
-
-export type { MemoryLayout };
