@@ -143,6 +143,15 @@ test("an instruction that faults drops what it touched before", () => {
   p.image.gate(14, {});
 });
 
+test("a data breakpoint is trapped before the fault of the next instruction's fetch", () => {
+  p.image.gate(14, { offset: 0x41000, ist: 1 });
+  p.image.load("mov rbx, cr2\nhlt", 0x41000);
+  const found = breaks("mov rax, 0x7f0000000000\nlea rsp, [rdi + 8]\ncall rax", [DATA], arm(0, 1, 2));
+  assert.deepEqual(found, [`${0x7f0000000000 - CODE}:0`]);
+  assert.equal(p.register(3), 0x7f0000000000);
+  p.image.gate(14, {});
+});
+
 test("a single step and a data breakpoint are one trap", () => {
   assert.deepEqual(breaks(`${SET_TF}nop\na: mov [rdi], al\nb: nop\nc: ${CLEAR_TF}`, [DATA], arm(0, 1)).slice(0, 3), [
     "a:s",

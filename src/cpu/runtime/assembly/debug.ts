@@ -81,6 +81,14 @@ export function checkDebug(r: i32): i32 {
   }
   return stopsAt(rip) ? L.Status_fault : L.Status_next;
 }
+/** Breakpoints that the last instruction has touched go to DR6. @returns whether there are any */
+export function takeHits(): bool {
+  const hits = get32(L.Vp_debugHits);
+  if (hits == 0) return false;
+  set32(L.Vp_debugHits, 0);
+  set64(DR6, (get64(DR6) & ~u64(15)) | u64(hits));
+  return true;
+}
 /** #DB is being delivered: DR7.GD is taken back, so that the handler may look at the registers. */
 export function enterHandler(): void {
   set64(DR7, get64(DR7) & ~GD);

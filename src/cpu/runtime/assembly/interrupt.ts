@@ -1,7 +1,7 @@
 /** Delivery of exceptions and interrupts, and IRET (Intel SDM vol. 3, "Interrupt and Exception Handling"). */
 import { VP } from "./env";
 import * as L from "./layout";
-import { enterHandler } from "./debug";
+import { enterHandler, takeHits } from "./debug";
 import { readable, stackAccess, systemRead, systemWrite } from "./mmu";
 import * as S from "./segment";
 import {
@@ -16,6 +16,8 @@ const EXCEPTION: i32 = 0, EXTERNAL: i32 = 1, SOFTWARE: i32 = 2, PRIVILEGED: i32 
 export function deliverFault(pc: i32): i32 {
   if (pc != 0) set64(L.Vp_rip, get64(L.Vp_ripPage) + u64(load<u16>(pc, L.Rec_pageOffset)));
   count(L.Stat_exceptions);
+  // no record: the fetch of an instruction has faulted; what the one before it has touched is trapped first
+  if (pc == 0 && takeHits()) return deliverNested(1, false, 0, EXCEPTION);
   const vector = i32(get32(L.Vp_faultVector));
   // faults (not traps) push RF set
   return deliverNested(vector, get32(L.Vp_faultHasError) != 0, i32(get32(L.Vp_faultError)), EXCEPTION);
