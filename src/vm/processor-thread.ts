@@ -151,7 +151,7 @@ export class ProcessorThread {
     const { vp } = this.partition;
     const counters: Record<string, number> = {};
     for (const name of Object.keys(Stat) as (keyof typeof Stat)[]) counters[name] = vp.stat(name);
-    Object.assign(counters, vp.regions?.counters);
+    for (const [name, n] of Object.entries(vp.regions?.counters ?? {})) counters[`regions ${name}`] = n;
     counters.portReads = this.partition.ports.counters.reads;
     counters.portWrites = this.partition.ports.counters.writes;
     return { instructions: vp.retired, timeNs: this.#clock.now(), counters };

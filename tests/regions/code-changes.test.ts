@@ -4,6 +4,7 @@ import { test } from "node:test";
 import { Exit, Vp } from "../../src/cpu/layout.js";
 import { type BareMachine, createBareMachine } from "../bare/bare-machine.js";
 import { assemble } from "../bare/nasm.js";
+import { EngineRunner } from "../reference/native-runner.js";
 
 const CODE = 0x200000;
 const DATA = 0x300000;
@@ -135,4 +136,17 @@ test("the budget is kept to: an endless loop comes back", () => {
   // two instructions a round, counted exactly
   assert.equal(vp.register64(Vp.gpr) * 2n, BigInt(counted));
   assert.ok(counted > 0 && counted < 10_010);
+});
+
+test("a fault handler in a region that faults at once, for ever, comes back", () => {
+  const { vp } = new EngineRunner(false, true).machine;
+  // #PF's gate, on a stack of its own each time; the page behind the window is absent
+  const handler = 0x7000 + 14 * 16;
+  vp.ram.set(assemble("mov eax, [0x301000]", 64, handler).bytes, handler);
+  vp.runtime.ramWritten(handler, 16);
+  assert.ok(vp.regions!.force(BigInt(handler)));
+  vp.setRegister(Vp.rip, handler);
+  const before = vp.retired;
+  assert.equal(vp.run(1000), Exit.slice);
+  assert.ok(vp.retired - before >= 1000 && vp.retired - before < 1010);
 });

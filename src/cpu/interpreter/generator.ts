@@ -161,6 +161,34 @@ function loop(
     f.mem("i64_store", base + Vp.ripPage, 3);
   };
 
+  const sliceIfSpent = (): void => {
+    f.get(budget);
+    f.i32(0);
+    f.op("i32_lt_s");
+    f.if();
+    leave(Exit.slice);
+    f.end();
+  };
+  /** An instruction that faults before it, or whose fetch does, counts too: a guest that only faults must not keep us here. */
+  const spendOne = (): void => {
+    f.get(budget);
+    f.i32(1);
+    f.op("i32_sub");
+    f.set(budget);
+  };
+  /** To the handler of the recorded fault. @param record pushes the faulting record, or 0 where RIP is in the block */
+  const deliver = (record: () => void): void => {
+    record();
+    f.call(helpers.get("deliverFault")!);
+    f.set(status);
+    loadState();
+    f.get(status);
+    f.if();
+    leave(Exit.tripleFault);
+    f.end();
+    sliceIfSpent();
+    f.br(redispatch);
+  };
   loadState();
   const redispatch = f.loop();
   // a record for `target`: the jump cache, else the runtime (which may have to decode, or records a fault)
@@ -175,25 +203,8 @@ function loop(
   f.op("i32_eqz");
   f.if();
   // the fetch itself faulted: RIP is `target`, no record runs
-  f.i32(0);
-  f.call(helpers.get("deliverFault")!);
-  f.set(status);
-  loadState();
-  f.get(status);
-  f.if();
-  leave(Exit.tripleFault);
-  f.end();
-  // a handler that cannot be fetched either must not keep us here
-  f.get(budget);
-  f.i32(1);
-  f.op("i32_sub");
-  f.tee(budget);
-  f.i32(0);
-  f.op("i32_lt_s");
-  f.if();
-  leave(Exit.slice);
-  f.end();
-  f.br(redispatch);
+  spendOne();
+  deliver(() => f.i32(0));
   f.end();
   f.end();
 
@@ -246,26 +257,6 @@ function loop(
   f.mem("i32_load16_u", Rec.handler, 1);
   f.brTable(labels, coldLabel);
   const scratch = new InterpreterSem.Scratch(f);
-  /** A fault is recorded and RIP is in the block: to its handler. */
-  const deliver = (): void => {
-    f.i32(0);
-    f.call(helpers.get("deliverFault")!);
-    f.set(status);
-    loadState();
-    f.get(status);
-    f.if();
-    leave(Exit.tripleFault);
-    f.end();
-    f.br(redispatch);
-  };
-  const sliceIfSpent = (): void => {
-    f.get(budget);
-    f.i32(0);
-    f.op("i32_lt_s");
-    f.if();
-    leave(Exit.slice);
-    f.end();
-  };
   /**
    * The gate to a region: the block's header says which function, and where in it to begin. The function gives back a
    * RegionStatus, with RIP and the budget in the block.
@@ -299,19 +290,16 @@ function loop(
     f.i32(RegionStatus.fault);
     f.op("i32_eq");
     f.if();
-    // the instruction that faults counts, as in a block
-    f.get(budget);
-    f.i32(1);
-    f.op("i32_sub");
-    f.set(budget);
-    deliver();
+    spendOne();
+    deliver(() => f.i32(0));
     f.end();
     f.get(target);
     f.call(helpers.get("lookupSingle")!);
     f.tee(pc);
     f.op("i32_eqz");
     f.if();
-    deliver();
+    spendOne();
+    deliver(() => f.i32(0));
     f.end();
     f.br(next);
   };
@@ -438,21 +426,7 @@ function loop(
 
   f.end(); // fault: recorded in the block, the record is the faulting one
   spend();
-  f.get(pc);
-  f.call(helpers.get("deliverFault")!);
-  f.set(status);
-  loadState();
-  f.get(status);
-  f.if();
-  leave(Exit.tripleFault);
-  f.end();
-  f.get(budget);
-  f.i32(0);
-  f.op("i32_lt_s");
-  f.if();
-  leave(Exit.slice);
-  f.end();
-  f.br(redispatch);
+  deliver(() => f.get(pc));
   f.end(); // next
   f.end(); // redispatch
   f.op("unreachable");

@@ -35,8 +35,6 @@ export class InterpreterSem extends EmittingSem implements Sem {
   /** The definition has left by a jump: nothing follows. */
   ended = false;
   readonly #c: LoopContext;
-  /** Address in the memory of an operand translated for writing. */
-  readonly #rmw: (number | undefined)[] = [];
   #stored = false;
 
   constructor(f: FunctionBuilder, form: Form, context: LoopContext) {
@@ -117,31 +115,13 @@ export class InterpreterSem extends EmittingSem implements Sem {
     load(this.#c.base);
     return this.fresh(type);
   }
-  #readAny(i: number, signed: boolean): Value {
+  protected readOperand(i: number, signed: boolean): Value {
     const { kind, width } = this.form.operands[i]!;
     if (kind === "i") return this.#immediate(signed);
     if (kind === "c") return this.slot(Vp.gpr + 8, 8, false);
     const type: ValueType = width === 64 ? "i64" : "i32";
     if (kind === "r") return this.#readRegister(i, (o) => this.f.mem(LOADS[`${width}${signed ? "s" : "u"}`]!, o), type);
     return this.load(this.address(i), width as Width, signed);
-  }
-  read(i: number): Value {
-    return this.#readAny(i, true);
-  }
-  readU(i: number): Value {
-    return this.#readAny(i, false);
-  }
-  readWrite(i: number): Value {
-    if (!this.isMemory(i)) return this.read(i);
-    const { width } = this.form.operands[i]!;
-    this.probeWrite(i);
-    this.f.get(this.#rmw[i]!);
-    this.f.mem(LOADS[`${width}s`]!, 0);
-    return this.fresh(width === 64 ? "i64" : "i32");
-  }
-  probeWrite(i: number): void {
-    const { width } = this.form.operands[i]!;
-    this.#rmw[i] = this.#translate(this.address(i), width / 8, true);
   }
   write(i: number, value: Value): void {
     const { kind, width } = this.form.operands[i]!;
@@ -160,7 +140,7 @@ export class InterpreterSem extends EmittingSem implements Sem {
       this.effects = true;
       return;
     }
-    const rmw = this.#rmw[i];
+    const rmw = this.rmw[i];
     if (rmw === undefined) {
       this.store(this.address(i), width as Width, value);
       return;
@@ -206,7 +186,7 @@ export class InterpreterSem extends EmittingSem implements Sem {
     this.f.op("i32_add");
   }
   /** @returns the local that holds the address in the memory */
-  #translate(va: Value, bytes: number, write: boolean): number {
+  protected translate(va: Value, bytes: number, write: boolean): number {
     this.checkFault();
     const f = this.f;
     const entry = this.scratch.take("i32");
@@ -234,7 +214,7 @@ export class InterpreterSem extends EmittingSem implements Sem {
     this.f.set(this.#c.slowStore);
   }
   load(address: Value, width: Width, signed = true): Value {
-    const host = this.#translate(address, width / 8, false);
+    const host = this.translate(address, width / 8, false);
     this.f.get(host);
     this.f.mem(LOADS[`${width}${signed ? "s" : "u"}`]!, 0);
     return this.fresh(width === 64 ? "i64" : "i32");
@@ -263,7 +243,7 @@ export class InterpreterSem extends EmittingSem implements Sem {
   }
   readV(i: number): Value {
     if (!this.isMemory(i)) return this.#readRegister(i, (o) => this.f.simdMem(0, o, 4), "v128");
-    const host = this.#translate(this.address(i), 16, false);
+    const host = this.translate(this.address(i), 16, false);
     this.f.get(host);
     this.f.simdMem(0, 0);
     return this.fresh("v128");

@@ -10,12 +10,8 @@ import { FlagKind, TLB_ENTRIES, TLB_WRITE, Vp } from "../layout.js";
 import type { FunctionBuilder } from "../wasm/assembler.js";
 import { EmittingSem, LOADS, type Local, type Scratch, STORES } from "../wasm/emitting-sem.js";
 
-/** What the access is: added to its size when the runtime is asked (assembly/region.ts has the same). */
-export const STACK_ACCESS = 0x100;
 /** Registers are kept in locals; the vector registers in the block. */
 const GPR_END = Vp.zero;
-const RSP = Vp.gpr + 4 * 8;
-const RBP = Vp.gpr + 5 * 8;
 
 /** What is known about the lazy flags while code is written. */
 export interface FlagState {
@@ -58,7 +54,7 @@ export interface RegionFunction {
   readonly writtenRegisters: Set<number>;
 }
 
-/** The runtime's functions for regions: address, size (and STACK_ACCESS) -> address in the memory, 0 = fault, 1 = not plain RAM. */
+/** The runtime's functions for regions: linear address, bytes -> address in the memory, 0 = fault, 1 = for the interpreter. */
 export const RegionHelper = {
   regionRead: { params: ["i64", "i32"], result: "i32" },
   regionWrite: { params: ["i64", "i32"], result: "i32" },
@@ -81,7 +77,6 @@ export class RegionSem extends EmittingSem implements Sem {
   readonly #before: number;
   /** Nobody can see the flags of this instruction. */
   readonly #deadFlags: boolean;
-  readonly #rmw: (number | undefined)[] = [];
 
   constructor(c: RegionFunction, record: DecodedRecord, page: number, before: number, deadFlags: boolean) {
     super(c.f, record.form, c.scratch);
@@ -212,30 +207,12 @@ export class RegionSem extends EmittingSem implements Sem {
     f.op("i64_or");
     f.set(local);
   }
-  #readAny(i: number, signed: boolean): Value {
+  protected readOperand(i: number, signed: boolean): Value {
     const { kind, width } = this.form.operands[i]!;
     if (kind === "i") return this.#immediate(signed);
     if (kind === "c") return this.#readRegister(Vp.gpr + 8, 8, false);
     if (kind === "r") return this.#readSlot(this.#registerOffset(i), width as Width, signed);
     return this.load(this.address(i), width as Width, signed);
-  }
-  read(i: number): Value {
-    return this.#readAny(i, true);
-  }
-  readU(i: number): Value {
-    return this.#readAny(i, false);
-  }
-  readWrite(i: number): Value {
-    if (!this.isMemory(i)) return this.read(i);
-    const { width } = this.form.operands[i]!;
-    this.probeWrite(i);
-    this.f.get(this.#rmw[i]!);
-    this.f.mem(LOADS[`${width}s`]!, 0);
-    return this.fresh(width === 64 ? "i64" : "i32");
-  }
-  probeWrite(i: number): void {
-    const { width } = this.form.operands[i]!;
-    this.#rmw[i] = this.#translate(this.address(i), width / 8, true);
   }
   write(i: number, value: Value): void {
     const { kind, width } = this.form.operands[i]!;
@@ -243,7 +220,7 @@ export class RegionSem extends EmittingSem implements Sem {
       this.setSlot(this.#registerOffset(i), width as Width, value);
       return;
     }
-    const rmw = this.#rmw[i];
+    const rmw = this.rmw[i];
     if (rmw === undefined) {
       this.store(this.address(i), width as Width, value);
       return;
@@ -255,11 +232,6 @@ export class RegionSem extends EmittingSem implements Sem {
   }
 
   // ---- memory ---------------------------------------------------------------------------------------------------------
-  /** Whether the operand is the stack's: its faults are #SS (assembly/mmu.ts, noteStack). */
-  #isStack(): boolean {
-    const { base, index } = this.#r;
-    return (base === RSP || base === RBP) && !(index >= Vp.segBase && index < Vp.segBase + 48);
-  }
   /** Leaves the region at this instruction if the local is 0 (fault) or 1 (for the interpreter). */
   #leaveIfRefused(host: number): void {
     const { f } = this;
@@ -281,7 +253,7 @@ export class RegionSem extends EmittingSem implements Sem {
     f.br(this.#c.leave);
   }
   /** @returns the local that holds the address in the memory */
-  #translate(va: Value, bytes: number, write: boolean): number {
+  protected translate(va: Value, bytes: number, write: boolean): number {
     this.checkFault();
     const { f } = this;
     const entry = this.scratch.take("i32");
@@ -308,7 +280,7 @@ export class RegionSem extends EmittingSem implements Sem {
     f.op("i32_add");
     f.else();
     this.push(va);
-    f.i32(bytes | (this.#isStack() ? STACK_ACCESS : 0));
+    f.i32(bytes);
     f.call(this.#c.helpers.get(write ? "regionWrite" : "regionRead")!);
     f.set(host);
     this.#leaveIfRefused(host);
@@ -318,13 +290,13 @@ export class RegionSem extends EmittingSem implements Sem {
     return host;
   }
   load(address: Value, width: Width, signed = true): Value {
-    const host = this.#translate(address, width / 8, false);
+    const host = this.translate(address, width / 8, false);
     this.f.get(host);
     this.f.mem(LOADS[`${width}${signed ? "s" : "u"}`]!, 0);
     return this.fresh(width === 64 ? "i64" : "i32");
   }
   store(address: Value, width: Width, value: Value): void {
-    const host = this.#translate(address, width / 8, true);
+    const host = this.translate(address, width / 8, true);
     this.f.get(host);
     this.push(value);
     this.f.mem(STORES[width]!, 0);
@@ -332,7 +304,7 @@ export class RegionSem extends EmittingSem implements Sem {
   }
   readV(i: number): Value {
     if (!this.isMemory(i)) return this.slotV(this.#registerOffset(i));
-    const host = this.#translate(this.address(i), 16, false);
+    const host = this.translate(this.address(i), 16, false);
     this.f.get(host);
     this.f.simdMem(0, 0);
     return this.fresh("v128");
@@ -343,7 +315,7 @@ export class RegionSem extends EmittingSem implements Sem {
       this.push(value);
       this.f.simdMem(11, this.#c.base + this.#registerOffset(i), 4);
     } else {
-      const host = this.#translate(this.address(i), 16, true);
+      const host = this.translate(this.address(i), 16, true);
       this.f.get(host);
       this.push(value);
       this.f.simdMem(11, 0);

@@ -1,9 +1,9 @@
 /**
- * Which code becomes a region, and where the regions are: the processor's run is sampled at the end of each slice, an address that
+ * Which code becomes a region, and where the regions are: the processor is sampled every so many instructions, an address that
  * is seen often is compiled, and gates are put at its entries (cpu-engine.md 3.9).
  */
 import type { BlockBuilder } from "../decode/block-builder.js";
-import { ARENA_BYTES, Head, type MemoryLayout, ModeKey, REC_BYTES, REGION_HEAD, Vp } from "../layout.js";
+import { ARENA_BYTES, Head, ModeKey, REC_BYTES, REGION_HEAD, Vp } from "../layout.js";
 import { compileRegion, REGION_EXPORT } from "./compiler.js";
 import { discoverRegion } from "./region.js";
 
@@ -11,6 +11,10 @@ import { discoverRegion } from "./region.js";
 export const MAX_REGIONS = 8192;
 /** Sampled this often, an address is compiled. */
 const HOT = 40;
+/** Of an address where there is nothing to compile, until all are counted anew. */
+const REFUSED = Number.NEGATIVE_INFINITY;
+/** Regions compiled in the life of a processor: V8 may keep what each has taken, a guest that rewrites its code is to end there. */
+const MAX_COMPILED = 16_000;
 /** Bytes of the arena that a region may need. */
 const ROOM = 8192;
 /** Addresses counted at a time. */
@@ -25,7 +29,6 @@ export interface RegionRuntime {
 }
 export interface RegionsOptions {
   readonly memory: WebAssembly.Memory;
-  readonly layout: MemoryLayout;
   readonly shared: boolean;
   /** Of the processor's block. */
   readonly base: number;
@@ -71,15 +74,13 @@ export class Regions {
     if (physical < 0) return;
     const key = physical * 4096 + mode;
     const count = (this.#counts.get(key) ?? 0) + 1;
-    if (count < HOT) {
-      if (this.#counts.size >= MAX_COUNTED) this.#counts.clear();
-      this.#counts.set(key, count);
-      return;
-    }
-    // not asked again before the others have been counted anew
-    if (count > HOT) return;
+    if (count === 1 && this.#counts.size >= MAX_COUNTED) this.#counts.clear();
     this.#counts.set(key, count);
-    this.#compile(physical, mode);
+    if (count < HOT) return;
+    // a gate needs a block to stand at; where one stands the region itself was sampled
+    const block = this.#o.runtime.findBlock(physical, mode);
+    if (block === 0 || this.#view.getUint32(block + Head.region, true) !== 0) return;
+    if (!this.#compile(physical, mode)) this.#counts.set(key, REFUSED);
   }
   /** Compiles what is at an address, hot or not: for tests. @returns whether a gate stands there now */
   force(rip: bigint): boolean {
@@ -117,7 +118,8 @@ export class Regions {
     this.counters.dead++;
   }
 
-  #compile(physical: number, mode: number): void {
+  /** @returns false = there is nothing to compile */
+  #compile(physical: number, mode: number): boolean {
     const { blocks, runtime, base, shared, memory } = this.#o;
     const page = physical & ~0xfff;
     const region = discoverRegion(
@@ -133,14 +135,14 @@ export class Regions {
       physical & 0xfff,
     );
     const slot = this.#free.at(-1) ?? this.#next;
-    if (region === undefined || slot >= MAX_REGIONS) {
+    if (region === undefined || slot >= MAX_REGIONS || this.counters.compiled >= MAX_COMPILED) {
       this.counters.refused++;
-      return;
+      return false;
     }
     const v = this.#view;
     const arenaEnd = base + Vp.arena + ARENA_BYTES;
     let next = this.#slot(Vp.arenaNext);
-    if (next + ROOM > arenaEnd) return; // the next block decoded empties the arena
+    if (next + ROOM > arenaEnd) return true; // the next block decoded empties the arena
     const keep = (data: Uint8Array): number => {
       const at = next;
       new Uint8Array(memory.buffer, at, data.length).set(data);
@@ -177,7 +179,7 @@ export class Regions {
       gates++;
     });
     v.setUint32(header + REC_BYTES, gates, true);
-    if (gates === 0) return;
+    if (gates === 0) return true;
     this.#o.table.set(slot, instance.exports[REGION_EXPORT] as () => void);
     if (this.#free.length > 0) this.#free.pop();
     else this.#next++;
@@ -186,5 +188,6 @@ export class Regions {
     this.counters.compiled++;
     this.counters.bytes += bytes.length;
     this.counters.instructions += region.blocks.reduce((n, b) => n + b.instructions.length, 0);
+    return true;
   }
 }

@@ -202,7 +202,6 @@ export class VirtualProcessor {
     if (regions)
       this.regions = new Regions({
         memory,
-        layout,
         shared,
         base,
         blocks,

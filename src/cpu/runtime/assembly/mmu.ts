@@ -478,20 +478,21 @@ export function rmwDone(pc: i32): void {
   attendAfter(pc);
 }
 
-/** For a region: address in the memory of readable bytes, 0 = fault. @param size bytes, and STACK_ACCESS (region/region-sem.ts) */
+/**
+ * For a region: address in the memory of readable bytes; 0 = fault, 1 = for the interpreter, which knows whose fault an address that is
+ * not canonical is (#SS or #GP).
+ */
 export function regionRead(va: u64, size: i32): i32 {
-  ofStack = (size & 0x100) != 0;
-  return readSlow(va, size & 0xff, 0);
+  if (!canonical(va) || !canonical(va + u64(size - 1))) return 1;
+  return readSlow(va, size, 0);
 }
-/** The same for writing: plain RAM without code there, 1 = the interpreter has to do it. */
+/** The same for writing: plain RAM without code there. */
 export function regionWrite(va: u64, size: i32): i32 {
-  ofStack = (size & 0x100) != 0;
-  const bytes = size & 0xff;
   count(L.Stat_tlbMisses);
-  if (4096 - i32(va & 0xfff) < bytes) return 1;
+  if (!canonical(va) || 4096 - i32(va & 0xfff) < size) return 1;
   const a = access(va, WRITE);
   if (a == MISSED) return 0;
-  if (!inRam(a) || (load<u64>(LINE_MASKS + i32(a >> 12) * 8) & linesOf(u32(a), u32(a) + u32(bytes))) != 0) return 1;
+  if (!inRam(a) || (load<u64>(LINE_MASKS + i32(a >> 12) * 8) & linesOf(u32(a), u32(a) + u32(size))) != 0) return 1;
   return RAM + u32(a);
 }
 
