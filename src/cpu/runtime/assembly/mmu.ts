@@ -599,6 +599,31 @@ export function peekCode(): i32 {
   const p = fetchAddress(get64(L.Vp_rip));
   return p == MISSED || !inRam(p) ? -1 : i32(p);
 }
+/** RAM offset of the code page at `va`, if it has been fetched from lately; -1 = nothing is known. */
+export function peekPage(va: u64): i32 {
+  const slot = VP + L.Vp_execTlb + i32((u32(va >> 12) & (L.EXEC_TLB_ENTRIES - 1)) << 4);
+  if (load<u64>(slot) != ((va & ~u64(0xfff)) | u64(cpl() == 3))) return -1;
+  const physical = load<u64>(slot, 8) & ~u64(0xfff);
+  return inRam(physical) ? i32(physical) : -1;
+}
+/** Are the pages of a region (RegionPages) still those that it was made of? What is not there is fetched later, by the interpreter. */
+export function regionPages(at: i32, base: u64): i32 {
+  count(L.Stat_regionChecks);
+  const n = load<i32>(at, L.RegionPages_count);
+  for (let i = 0; i < n; i++) {
+    const va = base + u64(i64(load<i32>(at + i * 8, L.RegionPages_pages)));
+    if (!canonical(va)) return 0;
+    const physical = fetchAddress(va);
+    if (physical == MISSED) {
+      set32(L.Vp_faultVector, u32(-1));
+      return 0;
+    }
+    if (physical != u64(load<u32>(at + i * 8, L.RegionPages_pages + 4))) return 0;
+  }
+  store<u32>(at, get32(L.Vp_jumpTag), L.RegionPages_tag);
+  store<u64>(at, base, L.RegionPages_base);
+  return 1;
+}
 /** For the decoder: RAM offset of the page after the one of RIP, -1 = fault recorded. */
 export function secondPage(): i32 {
   const p = fetchAddress((get64(L.Vp_rip) & ~u64(0xfff)) + 4096);
