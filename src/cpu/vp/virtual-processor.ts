@@ -206,6 +206,7 @@ export class VirtualProcessor {
         base,
         blocks,
         runtime: this.runtime as Runtime & Record<string, unknown>,
+        interpreter: instance.exports,
         table,
       });
     this.#redispatch = blocks.redispatchHandler;
