@@ -163,6 +163,10 @@ export class Regions {
           return blocks.instruction(at, mode, pageAt((Math.floor(offset / 4096) + 1) * 4096) ?? -1);
         },
         wasEntered: (offset) => blockAt(offset) !== 0,
+        hasGate: (offset) => {
+          const block = blockAt(offset);
+          return block !== 0 && this.#view.getUint32(block + Head.region, true) !== 0;
+        },
         enteredIn: (offset) => {
           const list: number[] = [];
           for (let at = offset; at < offset + 4096; at++) if (blockAt(at) !== 0) list.push(at);
