@@ -52,7 +52,7 @@ export function createBareMachine(
     { ...silentHost, ...host },
     { runtime: loadRuntime(), interpreter: undefined },
     false,
-    regions,
+    regions ? {} : undefined,
   );
   const ram = new DataView(vp.ram.buffer, vp.ram.byteOffset, vp.ram.byteLength);
   // identity map of the first 1 GiB in 4 KiB pages for RAM: tables from 0x10000 on

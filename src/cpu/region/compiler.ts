@@ -1,4 +1,4 @@
-/** A region to a WebAssembly module: one function (entry, budget) -> RegionStatus. */
+/** A region to a function of a WebAssembly module: (entry, budget) -> RegionStatus. */
 import { Helper, type HelperName } from "../isa/runtime-calls.js";
 import { RegionStatus, Vp } from "../layout.js";
 import { FunctionBuilder, ModuleBuilder } from "../wasm/assembler.js";
@@ -18,9 +18,6 @@ const ENTRY = 0;
 const BUDGET = 1;
 /** Up to so many targets an indirect jump is compared with, beyond it looks into a table. */
 const MAX_COMPARED = 4;
-/** What a region's module calls the function. */
-export const REGION_EXPORT = "region";
-
 /** Flags that nobody can see: overwritten in the same block before anything may look at them. */
 function deadFlags(block: BasicBlock): boolean[][] {
   const dead: boolean[][] = block.instructions.map(() => []);
@@ -38,25 +35,12 @@ function deadFlags(block: BasicBlock): boolean[][] {
 }
 
 /**
+ * @param into the module that gets the function
+ * @param name of its export
  * @param user whether the region runs at CPL 3
- * @param base of the processor's block
- * @param keep puts bytes into the engine's memory for as long as the region lives and gives their address
  */
-export function compileRegion(
-  region: Region,
-  base: number,
-  user: boolean,
-  shared: boolean,
-  keep: (bytes: Uint8Array) => number,
-): Uint8Array<ArrayBuffer> {
-  const module = new ModuleBuilder({ minimum: 1, maximum: 65536, shared });
-  const helpers = new Map<HelperName | RegionHelperName, number>();
-  for (const [name, { params, result }] of Object.entries({ ...Helper, ...RegionHelper }))
-    if (!NOT_FOR_REGIONS.has(name))
-      helpers.set(
-        name as HelperName,
-        module.importFunction({ module: "runtime", name, params, results: result === undefined ? [] : [result] }),
-      );
+export function compileRegion(region: Region, into: RegionModule, name: string, user: boolean): void {
+  const { base, helpers } = into;
   const f = new FunctionBuilder(["i32", "i32"], ["i32"]);
   const scratchF = new Scratch(f);
   const gpr = Array.from({ length: 16 }, () => f.local("i64"));
@@ -153,6 +137,8 @@ export function compileRegion(
     f.get(c.ripPage);
     f.op("i64_sub");
     f.op("i32_wrap_i64");
+    f.globalGet(into.tables);
+    f.op("i32_add");
     f.mem("i32_load8_u", table);
     const byNumber: number[] = [miss];
     [...region.returns, ...region.targets].forEach((to, i) => {
@@ -174,7 +160,7 @@ export function compileRegion(
     [...r.returns, ...r.targets].forEach((to, i) => {
       table[all[to]!.offset] ||= i + 1;
     });
-    tableAt = keep(table);
+    tableAt = into.addTable(table);
     return tableAt;
   };
   emitStructured(f, { successors, entries: region.entries }, ENTRY, {
@@ -295,9 +281,59 @@ export function compileRegion(
   p.mem("i32_load", base + Vp.flagKind, 2);
   p.set(c.flagKind);
   f.prepend(p);
-  module.add(f, REGION_EXPORT);
-  return module.finish();
+  into.module.add(f, name);
 }
+
+/** A module that regions are added to. All of them belong to one processor, whose block's address is a constant. */
+export class RegionModule {
+  readonly module: ModuleBuilder;
+  readonly helpers = new Map<HelperName | RegionHelperName, number>();
+  readonly base: number;
+  #tables: Uint8Array[] = [];
+  #tableBytes = 0;
+  #tablesGlobal: number | undefined;
+
+  /** @param base of the processor's block */
+  constructor(base: number, shared: boolean) {
+    this.base = base;
+    this.module = new ModuleBuilder({ minimum: 1, maximum: 65536, shared });
+    for (const [name, { params, result }] of Object.entries({ ...Helper, ...RegionHelper }))
+      if (!NOT_FOR_REGIONS.has(name))
+        this.helpers.set(
+          name as HelperName,
+          this.module.importFunction({
+            module: "runtime",
+            name,
+            params,
+            results: result === undefined ? [] : [result],
+          }),
+        );
+  }
+  /** The global that holds the address of the tables: it is not known before the module is instantiated. */
+  get tables(): number {
+    this.#tablesGlobal ??= this.module.importGlobal("env", TABLES, "i32");
+    return this.#tablesGlobal;
+  }
+  /** @returns distance from the address of all tables */
+  addTable(bytes: Uint8Array): number {
+    const at = this.#tableBytes;
+    this.#tables.push(bytes);
+    this.#tableBytes += bytes.length;
+    return at;
+  }
+  /** What has to be in the engine's memory while a region of the module lives. */
+  tableBytes(): Uint8Array<ArrayBuffer> {
+    const all = new Uint8Array(this.#tableBytes);
+    let at = 0;
+    for (const table of this.#tables) {
+      all.set(table, at);
+      at += table.length;
+    }
+    return all;
+  }
+}
+/** Name of the global, in `env`. */
+export const TABLES = "tables";
 
 /** Helpers that work on a record, or that only the loop calls. */
 const NOT_FOR_REGIONS: ReadonlySet<string> = new Set([

@@ -1,0 +1,163 @@
+/**
+ * Requests for regions to one WebAssembly module. What comes out depends on the requests and on the engine's constants alone, so
+ * it can be made on any thread: nothing of the engine's memory is looked at, what is there may change while it is made.
+ */
+import { BlockBuilder } from "../decode/block-builder.js";
+import { ModeKey } from "../layout.js";
+import { compileRegion, RegionModule } from "./compiler.js";
+import { discoverRegion } from "./region.js";
+
+/** Requests that become one module at most: beyond it the first of them wait too long for the last. */
+export const MAX_BATCH = 12;
+const PAGE = 4096;
+
+/** A page of code as it was when a region was asked for. */
+export interface CodePage {
+  /** RAM offset of its first byte. */
+  readonly physical: number;
+  /** Where it is in the region's code: distance from the first byte of the page that the region was asked for in. */
+  readonly distance: number;
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** Offsets in the page where the interpreter has begun blocks of the region's mode, ascending. */
+  readonly entered: Uint16Array<ArrayBuffer>;
+}
+/** Plain data, as it crosses between threads. */
+export interface RegionRequest {
+  /** RAM offset of the hot instruction. */
+  readonly physical: number;
+  /** ModeKey bits. */
+  readonly mode: number;
+  /** The first is that of the hot instruction. */
+  readonly pages: readonly CodePage[];
+}
+/** What a region turned out to be. Offsets are distances from the first page, as in CodePage. */
+export interface RegionFacts {
+  /** Of its first byte and behind its last. */
+  readonly start: number;
+  readonly end: number;
+  /** Where it can be entered, by number of the entry. */
+  readonly entries: readonly number[];
+  readonly instructions: number;
+}
+export interface CompiledBatch {
+  readonly module: WebAssembly.Module;
+  readonly bytes: number;
+  /** For the engine's memory: the module gets their address as its global `env.tables`. */
+  readonly tables: Uint8Array<ArrayBuffer>;
+  /** By request; undefined where there is nothing to compile. Region n is the export `exportOf(n)`. */
+  readonly regions: readonly (RegionFacts | undefined)[];
+}
+/** What generated code has as constants. */
+export interface EngineConstants {
+  /** Of the processor's block. */
+  readonly base: number;
+  /** Whether the memory is shared. */
+  readonly shared: boolean;
+}
+
+export const exportOf = (region: number): string => `region${region}`;
+
+/** Where the copies of a request's pages begin in the builder's memory, above what it takes for a processor's block. */
+const COPIES = 0x1000;
+
+/** The decoder over copies of pages. */
+class CodeCopies {
+  #bytes = new Uint8Array(0);
+  #blocks: BlockBuilder | undefined;
+  #pages: readonly CodePage[] = [];
+
+  load(pages: readonly CodePage[]): BlockBuilder {
+    const needed = COPIES + pages.length * PAGE;
+    if (this.#blocks === undefined || this.#bytes.length < needed) {
+      this.#bytes = new Uint8Array(needed);
+      const layout = {
+        pages: 0,
+        lineMasks: 0,
+        vps: [{ base: 0, pageBlocks: 0 }],
+        ram: COPIES,
+        ramBytes: needed - COPIES,
+      };
+      this.#blocks = new BlockBuilder(this.#bytes.buffer, layout, 0);
+    }
+    this.#pages = pages;
+    pages.forEach(({ bytes }, i) => {
+      this.#bytes.set(bytes, COPIES + i * PAGE);
+    });
+    return this.#blocks;
+  }
+  /** Place of a page among the copies, -1 = it is not there. */
+  place(offset: number): number {
+    const distance = Math.floor(offset / PAGE) * PAGE;
+    return this.#pages.findIndex((page) => page.distance === distance);
+  }
+}
+
+export class BatchCompiler {
+  readonly #constants: EngineConstants;
+  readonly #copies = new CodeCopies();
+
+  constructor(constants: EngineConstants) {
+    this.#constants = constants;
+  }
+  compile(requests: readonly RegionRequest[]): CompiledBatch {
+    const into = new RegionModule(this.#constants.base, this.#constants.shared);
+    const regions = requests.map((request, i) => this.#add(into, request, exportOf(i)));
+    const bytes = into.module.finish();
+    return { module: new WebAssembly.Module(bytes), bytes: bytes.length, tables: into.tableBytes(), regions };
+  }
+  #add(into: RegionModule, { physical, mode, pages }: RegionRequest, name: string): RegionFacts | undefined {
+    const blocks = this.#copies.load(pages);
+    const entered = new Set(pages.flatMap((page) => Array.from(page.entered, (offset) => page.distance + offset)));
+    const region = discoverRegion(
+      {
+        instruction: (offset) => {
+          const place = this.#copies.place(offset);
+          return place < 0 ? undefined : blocks.instruction(place * PAGE + (offset & (PAGE - 1)), mode);
+        },
+        wasEntered: (offset) => entered.has(offset),
+        enteredIn: (offset) => [...entered].filter((at) => at >= offset && at < offset + PAGE),
+      },
+      physical & (PAGE - 1),
+    );
+    if (region === undefined) return undefined;
+    compileRegion(region, into, name, (mode & ModeKey.user) !== 0);
+    return {
+      start: Math.min(...region.blocks.map((b) => b.offset)),
+      end: Math.max(...region.blocks.map((b) => b.end)),
+      entries: region.entries.map((b) => region.blocks[b]!.offset),
+      instructions: region.blocks.reduce((n, b) => n + b.instructions.length, 0),
+    };
+  }
+}
+
+/** Who compiles what a processor asks for; answers come in the order of the requests. */
+export interface RegionCompiler {
+  request(request: RegionRequest): void;
+  /** Whether `take` has something. It is asked every some 50 us. */
+  readonly ready: boolean;
+  take(): FinishedBatch | undefined;
+}
+export interface FinishedBatch {
+  readonly batch: CompiledBatch;
+  /** Beside the processor's thread. */
+  readonly backgroundMs: number;
+}
+
+/** Compiles on the processor's thread when the answer is fetched: the same at every run. */
+export class InlineCompiler implements RegionCompiler {
+  readonly #compiler: BatchCompiler;
+  #waiting: RegionRequest[] = [];
+  constructor(constants: EngineConstants) {
+    this.#compiler = new BatchCompiler(constants);
+  }
+  request(request: RegionRequest): void {
+    this.#waiting.push(request);
+  }
+  get ready(): boolean {
+    return this.#waiting.length > 0;
+  }
+  take(): FinishedBatch | undefined {
+    if (this.#waiting.length === 0) return undefined;
+    return { batch: this.#compiler.compile(this.#waiting.splice(0, MAX_BATCH)), backgroundMs: 0 };
+  }
+}
