@@ -39,13 +39,17 @@ export interface RegionFacts {
   readonly entries: readonly number[];
   readonly instructions: number;
 }
-export interface CompiledBatch {
-  readonly module: WebAssembly.Module;
-  readonly bytes: number;
+export interface EmittedBatch {
+  readonly bytes: Uint8Array<ArrayBuffer>;
   /** For the engine's memory: the module gets their address as its global `env.tables`. */
   readonly tables: Uint8Array<ArrayBuffer>;
   /** By request; undefined where there is nothing to compile. Region n is the export `exportOf(n)`. */
   readonly regions: readonly (RegionFacts | undefined)[];
+}
+export interface CompiledBatch extends Omit<EmittedBatch, "bytes"> {
+  readonly module: WebAssembly.Module;
+  /** Of the module. */
+  readonly bytes: number;
 }
 /** What generated code has as constants. */
 export interface EngineConstants {
@@ -100,10 +104,13 @@ export class BatchCompiler {
     this.#constants = constants;
   }
   compile(requests: readonly RegionRequest[]): CompiledBatch {
+    const { bytes, ...rest } = this.emit(requests);
+    return { module: new WebAssembly.Module(bytes), bytes: bytes.length, ...rest };
+  }
+  emit(requests: readonly RegionRequest[]): EmittedBatch {
     const into = new RegionModule(this.#constants.base, this.#constants.shared);
     const regions = requests.map((request, i) => this.#add(into, request, exportOf(i)));
-    const bytes = into.module.finish();
-    return { module: new WebAssembly.Module(bytes), bytes: bytes.length, tables: into.tableBytes(), regions };
+    return { bytes: into.module.finish(), tables: into.tableBytes(), regions };
   }
   #add(into: RegionModule, { physical, mode, pages }: RegionRequest, name: string): RegionFacts | undefined {
     const blocks = this.#copies.load(pages);
