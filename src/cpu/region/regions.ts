@@ -16,7 +16,7 @@ import {
 } from "./batch-compiler.js";
 import { TABLES } from "./compiler.js";
 
-/** Slots of the regions' table: live regions at most. */
+/** Slots of the regions' table; the first stays empty. */
 export const MAX_REGIONS = 8192;
 /** Sampled this often, an address is asked for. */
 const HOT = 40;
@@ -69,6 +69,7 @@ export interface RegionCounters {
   dead: number;
   modules: number;
   bytes: number;
+  /** What compiling took beside the processor's thread. */
   backgroundMs: number;
   /** How long the processor's thread stood still for what came at one time, in us. */
   longestInstallUs: number;
@@ -119,7 +120,8 @@ export class Regions {
   get counters(): Readonly<RegionCounters> {
     const times = this.#installNs.toSorted((a, b) => a - b);
     const us = (part: number): number => Math.round((times[Math.ceil(times.length * part) - 1] ?? 0) / 1000);
-    return { ...this.#counters, longestInstallUs: us(1), install999Us: us(0.999) };
+    const backgroundMs = Math.round(this.#counters.backgroundMs);
+    return { ...this.#counters, backgroundMs, longestInstallUs: us(1), install999Us: us(0.999) };
   }
   #slot(offset: number): number {
     return this.#view.getUint32(this.#o.base + offset, true);
@@ -140,7 +142,8 @@ export class Regions {
     // a gate needs a block to stand at; where one stands the region itself was sampled
     const block = this.#o.runtime.findBlock(physical, mode);
     if (block === 0 || this.#view.getUint32(block + Head.region, true) !== 0) return;
-    if (this.#counters.modules >= MAX_MODULES) this.#counts.set(key, REFUSED);
+    const slotsTaken = this.#headers.size + this.#asked.length + 1;
+    if (this.#counters.modules >= MAX_MODULES || slotsTaken >= MAX_REGIONS) this.#counts.set(key, REFUSED);
     else if (this.#asked.length >= MAX_IN_FLIGHT) this.#counters.postponed++;
     else this.#ask(physical, mode);
   }
