@@ -7,7 +7,18 @@
 
 import { type Form, forms, formsFingerprint } from "../isa/forms.js";
 import { Helper, type HelperName } from "../isa/runtime-calls.js";
-import { ARENA_BYTES, Exit, Head, JUMP_CACHE_ENTRIES, REC_BYTES, Rec, RegionStatus, Status, Vp } from "../layout.js";
+import {
+  ARENA_BYTES,
+  Exit,
+  Head,
+  JUMP_CACHE_ENTRIES,
+  REC_BYTES,
+  Rec,
+  RegionStatus,
+  Stat,
+  Status,
+  Vp,
+} from "../layout.js";
 import { FunctionBuilder, ModuleBuilder } from "../wasm/assembler.js";
 import { InterpreterSem, type LoopContext } from "./interpreter-sem.js";
 
@@ -169,6 +180,13 @@ function loop(
     leave(Exit.slice);
     f.end();
   };
+  const leaveIfPending = (): void => {
+    f.i32(0);
+    f.mem("i32_load", base + Vp.pending, 2);
+    f.if();
+    leave(Exit.event);
+    f.end();
+  };
   /** An instruction that faults before it, or whose fetch does, counts too: a guest that only faults must not keep us here. */
   const spendOne = (): void => {
     f.get(budget);
@@ -261,7 +279,28 @@ function loop(
    * The gate to a region: the block's header says which function, and where in it to begin. The function gives back a
    * RegionStatus, with RIP and the budget in the block.
    */
+  const bump = (stat: number, by: () => void): void => {
+    f.i32(0);
+    f.i32(0);
+    f.mem("i64_load", base + Vp.stats + stat * 8, 3);
+    by();
+    f.op("i64_add");
+    f.mem("i64_store", base + Vp.stats + stat * 8, 3);
+  };
   const enterRegion = (): void => {
+    bump(Stat.regionEntries, () => f.i64(1));
+    // where the region begins, should it not take over
+    f.i32(0);
+    f.i32(0);
+    f.mem("i64_load", base + Vp.ripPage, 3);
+    f.get(pc);
+    f.mem("i64_load16_u", Rec.pageOffset, 1);
+    f.op("i64_add");
+    f.mem("i64_store", base + Vp.rip, 3);
+    bump(Stat.regionInstructions, () => {
+      f.get(budget);
+      f.op("i64_extend_i32_s");
+    });
     f.get(pc);
     f.i32(REC_BYTES);
     f.op("i32_sub");
@@ -279,20 +318,39 @@ function loop(
     f.i32(0);
     f.mem("i32_load", base + Vp.budget, 2);
     f.set(budget);
-    f.get(status);
-    f.i32(RegionStatus.next);
-    f.op("i32_eq");
-    f.if();
-    sliceIfSpent();
-    f.br(redispatch);
-    f.end();
-    f.get(status);
-    f.i32(RegionStatus.fault);
-    f.op("i32_eq");
-    f.if();
-    spendOne();
-    deliver(() => f.i32(0));
-    f.end();
+    bump(Stat.regionInstructions, () => {
+      f.i64(0);
+      f.get(budget);
+      f.op("i64_extend_i32_s");
+      f.op("i64_sub");
+    });
+    const whenStatus = (is: number, then: () => void): void => {
+      f.get(status);
+      f.i32(is);
+      f.op("i32_eq");
+      f.if();
+      then();
+      f.end();
+    };
+    whenStatus(RegionStatus.next, () => {
+      sliceIfSpent();
+      f.br(redispatch);
+    });
+    whenStatus(RegionStatus.attend, () => {
+      leaveIfPending();
+      sliceIfSpent();
+      f.br(redispatch);
+    });
+    whenStatus(RegionStatus.fault, () => {
+      spendOne();
+      deliver(() => f.i32(0));
+    });
+    whenStatus(RegionStatus.exit, () => {
+      f.i32(0);
+      f.mem("i32_load", base + Vp.exitReason, 2);
+      f.op("return");
+    });
+    bump(Stat.regionSingles, () => f.i64(1));
     f.get(target);
     f.call(helpers.get("lookupSingle")!);
     f.tee(pc);
@@ -373,17 +431,8 @@ function loop(
   f.mem("i32_load", base + Vp.exitReason, 2);
   f.op("return");
   f.end();
-  f.i32(0);
-  f.mem("i32_load", base + Vp.pending, 2);
-  f.if();
-  leave(Exit.event);
-  f.end();
-  f.get(budget);
-  f.i32(0);
-  f.op("i32_lt_s");
-  f.if();
-  leave(Exit.slice);
-  f.end();
+  leaveIfPending();
+  sliceIfSpent();
   f.br(redispatch);
 
   f.end(); // indirect: `target` is set

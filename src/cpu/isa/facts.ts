@@ -16,6 +16,7 @@ class FactSem implements Sem {
   canFault = false;
   canLeave = false;
   stores = false;
+  procedure = false;
   #depth = 0;
   readonly #form: Pick<Form, "width" | "operands" | "noFlags">;
   constructor(form: Pick<Form, "width" | "operands" | "noFlags">) {
@@ -204,6 +205,13 @@ class FactSem implements Sem {
     otherwise?.();
     this.#depth--;
   }
+  ifAll(conditions: readonly (() => Value)[], then: () => void, otherwise: () => void): void {
+    for (const condition of conditions) this.if(condition(), () => {});
+    this.if(I32, then, otherwise);
+  }
+  ordinaryFloat(): Value {
+    return I32;
+  }
   slotRip(): Value {
     return I64;
   }
@@ -223,6 +231,7 @@ class FactSem implements Sem {
     this.#leave();
   }
   leave(): void {
+    this.procedure = true;
     this.#leave();
   }
   #leave(): void {
@@ -242,6 +251,6 @@ class FactSem implements Sem {
 export function recordFacts(form: Omit<Form, "facts" | "id" | "hot">): Facts {
   const sem = new FactSem(form);
   form.define(sem);
-  const { readsFlags, writesFlags, touchesFlags, canFault, canLeave, stores } = sem;
-  return { readsFlags, writesFlags, touchesFlags, canFault, canLeave, stores };
+  const { readsFlags, writesFlags, touchesFlags, canFault, canLeave, procedure, stores } = sem;
+  return { readsFlags, writesFlags, touchesFlags, canFault, canLeave, procedure, stores };
 }

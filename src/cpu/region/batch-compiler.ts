@@ -5,7 +5,7 @@
 import { BlockBuilder } from "../decode/block-builder.js";
 import { ModeKey } from "../layout.js";
 import { compileRegion, RegionModule } from "./compiler.js";
-import { discoverRegion } from "./region.js";
+import { discoverRegion, type Region } from "./region.js";
 
 /** Requests that become one module at most: beyond it the first of them wait too long for the last. */
 export const MAX_BATCH = 12;
@@ -30,19 +30,24 @@ export interface RegionRequest {
   /** The first is that of the hot instruction. */
   readonly pages: readonly CodePage[];
 }
-/** What a region turned out to be. Offsets are distances from the first page, as in CodePage. */
+/** What a region turned out to be. */
 export interface RegionFacts {
-  /** Of its first byte and behind its last. */
-  readonly start: number;
-  readonly end: number;
-  /** Where it can be entered, by number of the entry. */
+  /** The pages that its code is in; the first is the request's. */
+  readonly pages: readonly RegionPage[];
+  /** Where it can be entered, by number of the entry: distances from the first page. */
   readonly entries: readonly number[];
   readonly instructions: number;
 }
+export interface RegionPage {
+  readonly distance: number;
+  /** Offsets in the page: where the first instruction begins, where the last one ends. */
+  readonly start: number;
+  readonly end: number;
+}
 export interface EmittedBatch {
   readonly bytes: Uint8Array<ArrayBuffer>;
-  /** For the engine's memory: the module gets their address as its global `env.tables`. */
-  readonly tables: Uint8Array<ArrayBuffer>;
+  /** For the engine's memory: the module gets their address as its global KEPT. */
+  readonly kept: Uint8Array<ArrayBuffer>;
   /** By request; undefined where there is nothing to compile. Region n is the export `exportOf(n)`. */
   readonly regions: readonly (RegionFacts | undefined)[];
 }
@@ -68,7 +73,8 @@ const COPIES = 0x1000;
 class CodeCopies {
   #bytes = new Uint8Array(0);
   #blocks: BlockBuilder | undefined;
-  #pages: readonly CodePage[] = [];
+  /** Places of the copies, by the pages' distances. */
+  #places = new Map<number, number>();
 
   load(pages: readonly CodePage[]): BlockBuilder {
     const needed = COPIES + pages.length * PAGE;
@@ -83,17 +89,32 @@ class CodeCopies {
       };
       this.#blocks = new BlockBuilder(this.#bytes.buffer, layout, 0);
     }
-    this.#pages = pages;
+    this.#places = new Map(pages.map(({ distance }, place) => [distance, place]));
     pages.forEach(({ bytes }, i) => {
       this.#bytes.set(bytes, COPIES + i * PAGE);
     });
     return this.#blocks;
   }
-  /** Place of a page among the copies, -1 = it is not there. */
-  place(offset: number): number {
-    const distance = Math.floor(offset / PAGE) * PAGE;
-    return this.#pages.findIndex((page) => page.distance === distance);
+  /** Address of the page's copy for the builder, -1 = there is none. */
+  at(distance: number): number {
+    const place = this.#places.get(distance);
+    return place === undefined ? -1 : place * PAGE;
   }
+}
+
+const pageOf = (offset: number): number => Math.floor(offset / PAGE) * PAGE;
+function extent(region: Region, distance: number): RegionPage {
+  let start = PAGE;
+  let end = 0;
+  for (const { instructions } of region.blocks)
+    for (const { offset, decoded } of instructions) {
+      const at = Math.max(offset - distance, 0);
+      const behind = Math.min(offset + decoded.length - distance, PAGE);
+      if (at >= behind) continue;
+      start = Math.min(start, at);
+      end = Math.max(end, behind);
+    }
+  return { distance, start, end };
 }
 
 export class BatchCompiler {
@@ -110,27 +131,29 @@ export class BatchCompiler {
   emit(requests: readonly RegionRequest[]): EmittedBatch {
     const into = new RegionModule(this.#constants.base, this.#constants.shared);
     const regions = requests.map((request, i) => this.#add(into, request, exportOf(i)));
-    return { bytes: into.module.finish(), tables: into.tableBytes(), regions };
+    return { bytes: into.module.finish(), kept: into.keptBytes(), regions };
   }
   #add(into: RegionModule, { physical, mode, pages }: RegionRequest, name: string): RegionFacts | undefined {
     const blocks = this.#copies.load(pages);
+    const byDistance = new Map(pages.map((page) => [page.distance, page]));
     const entered = new Set(pages.flatMap((page) => Array.from(page.entered, (offset) => page.distance + offset)));
     const region = discoverRegion(
       {
         instruction: (offset) => {
-          const place = this.#copies.place(offset);
-          return place < 0 ? undefined : blocks.instruction(place * PAGE + (offset & (PAGE - 1)), mode);
+          const at = this.#copies.at(pageOf(offset));
+          if (at < 0) return undefined;
+          return blocks.instruction(at + (offset & (PAGE - 1)), mode, this.#copies.at(pageOf(offset) + PAGE));
         },
         wasEntered: (offset) => entered.has(offset),
-        enteredIn: (offset) => [...entered].filter((at) => at >= offset && at < offset + PAGE),
+        enteredIn: (distance) => Array.from(byDistance.get(distance)?.entered ?? [], (offset) => distance + offset),
+        pageAt: (distance) => byDistance.get(distance)?.physical,
       },
       physical & (PAGE - 1),
     );
     if (region === undefined) return undefined;
     compileRegion(region, into, name, (mode & ModeKey.user) !== 0);
     return {
-      start: Math.min(...region.blocks.map((b) => b.offset)),
-      end: Math.max(...region.blocks.map((b) => b.end)),
+      pages: [...region.pages.keys()].map((distance) => extent(region, distance)),
       entries: region.entries.map((b) => region.blocks[b]!.offset),
       instructions: region.blocks.reduce((n, b) => n + b.instructions.length, 0),
     };

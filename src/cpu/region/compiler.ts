@@ -1,19 +1,24 @@
 /** A region to a function of a WebAssembly module: (entry, budget) -> RegionStatus. */
 import { Helper, type HelperName } from "../isa/runtime-calls.js";
-import { RegionStatus, Vp } from "../layout.js";
+import { REC_BYTES, RegionPages, RegionStatus, Vp } from "../layout.js";
 import { FunctionBuilder, ModuleBuilder } from "../wasm/assembler.js";
 import { type Local, Scratch } from "../wasm/emitting-sem.js";
 import type { BasicBlock, Region } from "./region.js";
 import {
   type FlagState,
+  type Kept,
+  loadFlags,
+  loadFloat,
   type RegionFunction,
   RegionHelper,
   type RegionHelperName,
   RegionSem,
+  type RegisterUse,
   UNKNOWN_FLAGS,
 } from "./region-sem.js";
 import { emitStructured } from "./structure.js";
 
+const pageOf = (offset: number): number => Math.floor(offset / 4096) * 4096;
 const ENTRY = 0;
 const BUDGET = 1;
 /** Up to so many targets an indirect jump is compared with, beyond it looks into a table. */
@@ -41,6 +46,74 @@ function deadFlags(block: BasicBlock): boolean[][] {
  */
 export function compileRegion(region: Region, into: RegionModule, name: string, user: boolean): void {
   const { base, helpers } = into;
+  const write = (whole: RegisterUse, keep: RegionFunction["keep"]): RegionFunction =>
+    writeFunction(region, { base, user, helpers, whole, keep });
+  // what a procedure finds in the block are all registers that the region uses: first written for nothing but to see which
+  const hasProcedures = region.blocks.some(({ instructions }) =>
+    instructions.some(({ decoded }) => decoded.records.at(-1)!.raw !== undefined),
+  );
+  const whole = hasProcedures ? write(NO_REGISTERS, () => into.nothing) : NO_REGISTERS;
+  into.module.add(write(whole, (bytes) => into.keep(bytes)).f, name);
+}
+
+/** A module that regions are added to. All of them belong to one processor, whose block's address is a constant. */
+export class RegionModule {
+  readonly module: ModuleBuilder;
+  readonly helpers = new Map<HelperName | RegionHelperName, number>();
+  readonly base: number;
+  #kept: { readonly at: number; readonly bytes: Uint8Array }[] = [];
+  #keptBytes = 0;
+  #global: number | undefined;
+
+  /** @param base of the processor's block */
+  constructor(base: number, shared: boolean) {
+    this.base = base;
+    this.module = new ModuleBuilder({ minimum: 1, maximum: 65536, shared });
+    for (const [name, { params, result }] of Object.entries({ ...Helper, ...RegionHelper }))
+      if (!NOT_FOR_REGIONS.has(name))
+        this.helpers.set(
+          name as HelperName,
+          this.module.importFunction({
+            module: "runtime",
+            name,
+            params,
+            results: result === undefined ? [] : [result],
+          }),
+        );
+  }
+  /** No bytes, for a function that is written and thrown away. */
+  get nothing(): Kept {
+    // where the address is not known before the module is instantiated
+    this.#global ??= this.module.importGlobal("env", KEPT, "i32");
+    return { global: this.#global, offset: 0 };
+  }
+  /** Bytes that have to be in the engine's memory while a region of the module lives. */
+  keep(bytes: Uint8Array): Kept {
+    const at = this.#keptBytes;
+    this.#kept.push({ at, bytes });
+    this.#keptBytes += Math.ceil(bytes.length / REC_BYTES) * REC_BYTES;
+    return { ...this.nothing, offset: at };
+  }
+  keptBytes(): Uint8Array<ArrayBuffer> {
+    const all = new Uint8Array(this.#keptBytes);
+    for (const { at, bytes } of this.#kept) all.set(bytes, at);
+    return all;
+  }
+}
+/** Name of the global with the address of all that is kept, in `env`. */
+export const KEPT = "kept";
+
+const NO_REGISTERS: RegisterUse = {
+  usedRegisters: new Set(),
+  writtenRegisters: new Set(),
+  usedVectors: new Set(),
+  writtenVectors: new Set(),
+};
+interface FunctionOptions extends Pick<RegionFunction, "base" | "helpers" | "whole" | "keep"> {
+  readonly user: boolean;
+}
+function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
+  const { base, helpers, user, keep } = o;
   const f = new FunctionBuilder(["i32", "i32"], ["i32"]);
   const scratchF = new Scratch(f);
   const gpr = Array.from({ length: 16 }, () => f.local("i64"));
@@ -69,9 +142,21 @@ export function compileRegion(region: Region, into: RegionModule, name: string, 
     flags: UNKNOWN_FLAGS,
     usedRegisters: new Set(),
     writtenRegisters: new Set(),
+    xmm: Array.from({ length: 16 }, () => f.local("v128")),
+    usedVectors: new Set(),
+    writtenVectors: new Set(),
+    float: f.local("i32"),
+    usesFloat: false,
+    budget: BUDGET,
+    deaths: f.local("i32"),
+    usesDeaths: false,
+    procedureLeft: -1,
+    status,
+    whole: o.whole,
+    keep,
   };
   const { blocks, byOffset } = region;
-  const successorsOf = (b: BasicBlock): number[] => {
+  const successorsOf = (b: BasicBlock, place: number): number[] => {
     const list: number[] = [];
     const add = (offset: number): void => {
       const to = byOffset.get(offset);
@@ -79,10 +164,7 @@ export function compileRegion(region: Region, into: RegionModule, name: string, 
     };
     if (b.fallsThrough) add(b.end);
     if (b.target !== undefined) add(b.target);
-    const { form } = b.instructions.at(-1)!.decoded.row;
-    const dynamic =
-      form === "ret" || form === "retImmediate" ? region.returns : form === "jmpIndirect" ? region.targets : [];
-    for (const to of dynamic) if (!list.includes(to)) list.push(to);
+    for (const to of region.dynamic.get(place) ?? []) if (!list.includes(to)) list.push(to);
     return list;
   };
   const successors = blocks.map(successorsOf);
@@ -105,6 +187,7 @@ export function compileRegion(region: Region, into: RegionModule, name: string, 
     return known ?? UNKNOWN_FLAGS;
   };
 
+  c.procedureLeft = f.block();
   const out = f.block();
   c.leave = f.block();
   /** Leaves for an address relative to the region's page. */
@@ -122,30 +205,33 @@ export function compileRegion(region: Region, into: RegionModule, name: string, 
     f.op("i32_sub");
     f.set(BUDGET);
   };
-  /** To the successor that `rip` is, by a table of the page's bytes. */
+  /** To the successor that `rip` is, by a table of the bytes of the pages that they are in. */
   const dispatchByTable = (known: readonly number[], leadTo: (to: number) => void): void => {
-    const table = targetTable(region, blocks);
+    const offsets = known.map((to) => blocks[to]!.offset);
+    const first = pageOf(Math.min(...offsets));
+    const table = new Uint8Array(pageOf(Math.max(...offsets)) + 4096 - first);
+    offsets.forEach((offset, i) => {
+      table[offset - first] = i + 1;
+    });
+    const { global, offset: at } = keep(table);
     const miss = f.block();
     const labels = known.map(() => f.block()).reverse();
+    const distance = f.local("i64");
     f.get(rip);
     f.get(c.ripPage);
     f.op("i64_sub");
-    f.i64(4096);
+    f.i64(first);
+    f.op("i64_sub");
+    f.tee(distance);
+    f.i64(table.length);
     f.op("i64_ge_u");
     f.brIf(miss);
-    f.get(rip);
-    f.get(c.ripPage);
-    f.op("i64_sub");
+    f.get(distance);
     f.op("i32_wrap_i64");
-    f.globalGet(into.tables);
+    f.globalGet(global);
     f.op("i32_add");
-    f.mem("i32_load8_u", table);
-    const byNumber: number[] = [miss];
-    [...region.returns, ...region.targets].forEach((to, i) => {
-      const k = known.indexOf(to);
-      byNumber[i + 1] = k < 0 ? miss : labels[k]!;
-    });
-    f.brTable(byNumber, miss);
+    f.mem("i32_load8_u", at);
+    f.brTable([miss, ...labels], miss);
     known.forEach((to) => {
       f.end();
       leadTo(to);
@@ -153,21 +239,10 @@ export function compileRegion(region: Region, into: RegionModule, name: string, 
     f.end();
     f.br(out);
   };
-  let tableAt = -1;
-  const targetTable = (r: Region, all: readonly BasicBlock[]): number => {
-    if (tableAt >= 0) return tableAt;
-    const table = new Uint8Array(4096);
-    [...r.returns, ...r.targets].forEach((to, i) => {
-      table[all[to]!.offset] ||= i + 1;
-    });
-    tableAt = into.addTable(table);
-    return tableAt;
-  };
   emitStructured(f, { successors, entries: region.entries }, ENTRY, {
     emit(node, leadTo) {
       const block = blocks[node]!;
       const dead = deadFlags(block);
-      const pageOf = (offset: number): number => Math.floor(offset / 4096) * 4096;
       const goTo = (offset: number): void => {
         const to = byOffset.get(offset);
         if (to === undefined) leaveTo(offset);
@@ -178,7 +253,8 @@ export function compileRegion(region: Region, into: RegionModule, name: string, 
       block.instructions.forEach(({ offset, decoded }, i) => {
         scratchF.reset();
         decoded.records.forEach((record, k) => {
-          const sem = new RegionSem(c, record, pageOf(offset), i, dead[i]![k]!);
+          const last = i === block.instructions.length - 1;
+          const sem = new RegionSem(c, record, pageOf(offset), i, dead[i]![k]!, last);
           record.form.define(sem);
           ({ ending } = sem);
         });
@@ -250,6 +326,11 @@ export function compileRegion(region: Region, into: RegionModule, name: string, 
     f.get(gpr[n]!);
     f.mem("i64_store", base + Vp.gpr + n * 8, 3);
   }
+  for (const n of c.writtenVectors) {
+    f.i32(0);
+    f.get(c.xmm[n]!);
+    f.simdMem(11, base + Vp.xmm + n * 16, 4);
+  }
   for (const [local, at] of flagSlots) {
     f.i32(0);
     f.get(local);
@@ -265,77 +346,99 @@ export function compileRegion(region: Region, into: RegionModule, name: string, 
   f.get(BUDGET);
   f.mem("i32_store", base + Vp.budget, 2);
   f.get(status);
+  f.op("return");
+  f.end(); // procedureLeft
+  f.i32(0);
+  f.get(BUDGET);
+  f.mem("i32_store", base + Vp.budget, 2);
+  f.get(status);
 
   const p = new FunctionBuilder(f.params, f.results);
+  writeBeginning(p, region, c, ENTRY);
+  f.prepend(p);
+  return c;
+}
+
+/** What comes first: are the pages right? Then registers and flags become locals. */
+function writeBeginning(p: FunctionBuilder, region: Region, c: RegionFunction, entry: number): void {
+  const { base } = c;
+  p.i32(0);
+  p.mem("i64_load", base + Vp.ripPage, 3);
+  p.set(c.ripPage);
+  region.entries.forEach((block, n) => {
+    const page = pageOf(region.blocks[block]!.offset);
+    if (page === 0) return;
+    p.get(entry);
+    p.i32(n);
+    p.op("i32_eq");
+    p.if();
+    p.get(c.ripPage);
+    p.i64(page);
+    p.op("i64_sub");
+    p.set(c.ripPage);
+    p.end();
+  });
+  if (region.pages.size > 1) {
+    const { global, offset: pages } = c.keep(pagesOf(region));
+    p.i32(0);
+    p.mem("i32_load", base + Vp.jumpTag, 2);
+    p.globalGet(global);
+    p.mem("i32_load", pages + RegionPages.tag, 2);
+    p.op("i32_ne");
+    p.globalGet(global);
+    p.mem("i64_load", pages + RegionPages.base, 3);
+    p.get(c.ripPage);
+    p.op("i64_ne");
+    p.op("i32_or");
+    p.unlikely();
+    p.if();
+    p.globalGet(global);
+    p.i32(pages);
+    p.op("i32_add");
+    p.get(c.ripPage);
+    p.call(c.helpers.get("regionPages")!);
+    p.op("i32_eqz");
+    p.if();
+    p.i32(0);
+    p.get(BUDGET);
+    p.mem("i32_store", base + Vp.budget, 2);
+    p.i32(RegionStatus.single);
+    p.op("return");
+    p.end();
+    p.end();
+  }
   for (const n of c.usedRegisters) {
     p.i32(0);
     p.mem("i64_load", base + Vp.gpr + n * 8, 3);
-    p.set(gpr[n]!);
+    p.set(c.gpr[n]!);
   }
-  for (const [local, at] of [...flagSlots, [c.ripPage, Vp.ripPage]] as const) {
+  for (const n of c.usedVectors) {
     p.i32(0);
-    p.mem("i64_load", base + at, 3);
-    p.set(local);
+    p.simdMem(0, base + Vp.xmm + n * 16, 4);
+    p.set(c.xmm[n]!);
   }
-  p.i32(0);
-  p.mem("i32_load", base + Vp.flagKind, 2);
-  p.set(c.flagKind);
-  f.prepend(p);
-  into.module.add(f, name);
-}
-
-/** A module that regions are added to. All of them belong to one processor, whose block's address is a constant. */
-export class RegionModule {
-  readonly module: ModuleBuilder;
-  readonly helpers = new Map<HelperName | RegionHelperName, number>();
-  readonly base: number;
-  #tables: Uint8Array[] = [];
-  #tableBytes = 0;
-  #tablesGlobal: number | undefined;
-
-  /** @param base of the processor's block */
-  constructor(base: number, shared: boolean) {
-    this.base = base;
-    this.module = new ModuleBuilder({ minimum: 1, maximum: 65536, shared });
-    for (const [name, { params, result }] of Object.entries({ ...Helper, ...RegionHelper }))
-      if (!NOT_FOR_REGIONS.has(name))
-        this.helpers.set(
-          name as HelperName,
-          this.module.importFunction({
-            module: "runtime",
-            name,
-            params,
-            results: result === undefined ? [] : [result],
-          }),
-        );
-  }
-  /** The global that holds the address of the tables: it is not known before the module is instantiated. */
-  get tables(): number {
-    this.#tablesGlobal ??= this.module.importGlobal("env", TABLES, "i32");
-    return this.#tablesGlobal;
-  }
-  /** @returns distance from the address of all tables */
-  addTable(bytes: Uint8Array): number {
-    const at = this.#tableBytes;
-    this.#tables.push(bytes);
-    this.#tableBytes += bytes.length;
-    return at;
-  }
-  /** What has to be in the engine's memory while a region of the module lives. */
-  tableBytes(): Uint8Array<ArrayBuffer> {
-    const all = new Uint8Array(this.#tableBytes);
-    let at = 0;
-    for (const table of this.#tables) {
-      all.set(table, at);
-      at += table.length;
-    }
-    return all;
+  loadFlags(p, c);
+  if (c.usesFloat) loadFloat(p, c);
+  if (c.usesDeaths) {
+    p.i32(0);
+    p.mem("i32_load", base + Vp.regionDeaths, 2);
+    p.set(c.deaths);
   }
 }
-/** Name of the global, in `env`. */
-export const TABLES = "tables";
+function pagesOf({ pages }: Region): Uint8Array {
+  const bytes = new Uint8Array(RegionPages.pages + pages.size * 8);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(RegionPages.count, pages.size, true);
+  // no page begins there: they have not been looked at
+  view.setBigInt64(RegionPages.base, -1n, true);
+  [...pages].forEach(([distance, physical], i) => {
+    view.setInt32(RegionPages.pages + i * 8, distance, true);
+    view.setUint32(RegionPages.pages + i * 8 + 4, physical, true);
+  });
+  return bytes;
+}
 
-/** Helpers that work on a record, or that only the loop calls. */
+/** Helpers that only the loop calls. */
 const NOT_FOR_REGIONS: ReadonlySet<string> = new Set([
   "readSlow",
   "writeSlow",
@@ -345,10 +448,6 @@ const NOT_FOR_REGIONS: ReadonlySet<string> = new Set([
   "lookup",
   "lookupSingle",
   "deliverFault",
-  "system",
-  "string",
   "farTransfer",
-  "x87",
-  "vector",
   "legacy",
 ] satisfies HelperName[]);

@@ -7,6 +7,7 @@
 import { ARENA_BYTES, Head, ModeKey, REC_BYTES, REGION_HEAD, Vp } from "../layout.js";
 import {
   BatchCompiler,
+  type CodePage,
   type CompiledBatch,
   exportOf,
   InlineCompiler,
@@ -14,7 +15,8 @@ import {
   type RegionFacts,
   type RegionRequest,
 } from "./batch-compiler.js";
-import { TABLES } from "./compiler.js";
+import { KEPT } from "./compiler.js";
+import { MAX_DISTANCE } from "./region.js";
 
 /** Slots of the regions' table; the first stays empty. */
 export const MAX_REGIONS = 8192;
@@ -34,6 +36,7 @@ const DEAD = 0xffffffff;
 /** The runtime's functions that this asks. */
 export interface RegionRuntime {
   peekCode(): number;
+  peekPage(va: bigint): number;
   findBlock(physical: number, mode: number): number;
   lookup(rip: bigint): number;
   watchCode(header: number): void;
@@ -168,12 +171,24 @@ export class Regions {
     this.#install(this.#forced.compile(requests), requests);
     return this.#counters.installed > before;
   }
-  /** What is to become a region, as it is now. */
+  /** What is to become a region, as it is now: the page, and those around it that its code may lead to. */
   #request(physical: number, mode: number): RegionRequest {
-    const page = physical & ~(PAGE - 1);
-    const at = this.#o.ram + page;
+    const rip = this.#view.getBigUint64(this.#o.base + Vp.rip, true) & ~0xfffn;
+    const pages = [this.#copy(physical & ~(PAGE - 1), 0, mode)];
+    for (let step = PAGE; step <= MAX_DISTANCE; step += PAGE)
+      for (const distance of [step, -step]) {
+        const page = this.#o.runtime.peekPage(BigInt.asUintN(64, rip + BigInt(distance)));
+        if (page < 0) continue;
+        // where nobody has jumped to, only what is before it leads there
+        if (step > PAGE && this.#view.getUint32(this.#o.pageBlocks + (page >>> 12) * 4, true) === 0) continue;
+        pages.push(this.#copy(page, distance, mode));
+      }
+    return { physical, mode, pages };
+  }
+  #copy(physical: number, distance: number, mode: number): CodePage {
+    const at = this.#o.ram + physical;
     const bytes = this.#bytes.slice(at, at + PAGE) as Uint8Array<ArrayBuffer>;
-    return { physical, mode, pages: [{ physical: page, distance: 0, bytes, entered: this.#enteredIn(page, mode) }] };
+    return { physical, distance, bytes, entered: this.#enteredIn(physical, mode) };
   }
   /** Offsets in a page where live blocks of a mode begin. */
   #enteredIn(page: number, mode: number): Uint16Array<ArrayBuffer> {
@@ -228,13 +243,13 @@ export class Regions {
     const { memory, runtime } = this.#o;
     this.#counters.modules++;
     this.#counters.bytes += batch.bytes;
-    const tables = this.#keep(batch.tables.length);
+    const kept = this.#keep(batch.kept.length);
     // the arena is at its end: the next block decoded empties it
-    if (tables < 0) {
+    if (kept < 0) {
       this.#counters.stale += requests.length;
       return;
     }
-    this.#bytes.set(batch.tables, tables);
+    this.#bytes.set(batch.kept, kept);
     let instance: WebAssembly.Instance | undefined;
     requests.forEach((request, i) => {
       const facts = batch.regions[i];
@@ -253,7 +268,7 @@ export class Regions {
         return;
       }
       instance ??= new WebAssembly.Instance(batch.module, {
-        env: { memory, [TABLES]: new WebAssembly.Global({ value: "i32", mutable: false }, tables | 0) },
+        env: { memory, [KEPT]: new WebAssembly.Global({ value: "i32", mutable: false }, kept | 0) },
         runtime,
       });
       this.#o.table.set(slot, instance.exports[exportOf(i)] as () => void);
@@ -272,39 +287,44 @@ export class Regions {
     this.#view.setUint32(this.#o.base + Vp.arenaNext, next, true);
     return at;
   }
-  /** Writes a region's header, so that it dies with its code. @returns 0 = its code is not what it was made of */
-  #watch({ mode, pages }: RegionRequest, { start, end, entries }: RegionFacts, slot: number): number {
+  /**
+   * Writes a region's headers, one for each page, so that it dies with its code. The first owns the others.
+   * @returns its address, 0 = the code is not what the region was made of
+   */
+  #watch({ mode, pages: copies }: RegionRequest, { pages, entries }: RegionFacts, slot: number): number {
     const v = this.#view;
-    const header = this.#keep(REC_BYTES + 4 + entries.length * 4);
+    const first = REC_BYTES + Math.ceil((4 + entries.length * 4) / REC_BYTES) * REC_BYTES;
+    const header = this.#keep(first + (pages.length - 1) * REC_BYTES);
     if (header < 0) return 0;
-    const page = pages[0]!.physical;
-    v.setUint32(header + Head.region, slot, true);
-    v.setUint32(header + Head.start, page + start, true);
-    v.setUint32(header + Head.end, page + end, true);
-    v.setUint16(header + Head.records, 0, true);
-    v.setUint16(header + Head.handler, REGION_HEAD, true);
-    v.setUint32(header + Head.hashNext, 0, true);
-    v.setUint32(header + Head.mode, mode, true);
-    v.setUint32(header + Head.owner, header, true);
-    v.setUint32(header + REC_BYTES, 0, true);
-    // first the mark, then the look: what a device writes after it is told to this thread
-    this.#o.runtime.watchCode(header);
-    for (const { physical, distance, bytes } of pages) {
-      const to = Math.min(end, distance + PAGE);
-      for (let at = Math.max(start, distance); at < to; at++)
-        if (this.#bytes[this.#o.ram + physical + at - distance] !== bytes[at - distance]) {
-          v.setUint32(header + Head.start, DEAD, true);
-          return 0;
-        }
-    }
-    return header;
+    let same = true;
+    pages.forEach(({ distance, start, end }, i) => {
+      const { physical, bytes } = copies.find((copy) => copy.distance === distance)!;
+      const at = i === 0 ? header : header + first + (i - 1) * REC_BYTES;
+      v.setUint32(at + Head.region, slot, true);
+      v.setUint32(at + Head.start, physical + start, true);
+      v.setUint32(at + Head.end, physical + end, true);
+      v.setUint16(at + Head.records, 0, true);
+      v.setUint16(at + Head.handler, REGION_HEAD, true);
+      v.setUint32(at + Head.hashNext, 0, true);
+      v.setUint32(at + Head.mode, mode, true);
+      v.setUint32(at + Head.owner, header, true);
+      if (i === 0) v.setUint32(header + REC_BYTES, 0, true);
+      // first the mark, then the look: what a device writes after it is told to this thread
+      this.#o.runtime.watchCode(at);
+      const now = this.#o.ram + physical;
+      for (let n = start; n < end; n++) same &&= this.#bytes[now + n] === bytes[n];
+    });
+    if (same) return header;
+    v.setUint32(header + Head.start, DEAD, true);
+    return 0;
   }
   /** Puts gates at a region's entries. @returns how many: 0 = nothing is decoded there, or it has gates; the header is dead then */
   #open({ mode, pages }: RegionRequest, { entries }: RegionFacts, header: number, slot: number): number {
     const v = this.#view;
     let gates = 0;
     entries.forEach((offset, entry) => {
-      const block = this.#o.runtime.findBlock(pages[0]!.physical + offset, mode);
+      const page = pages.find(({ distance }) => offset >= distance && offset < distance + PAGE)!;
+      const block = this.#o.runtime.findBlock(page.physical + offset - page.distance, mode);
       if (block === 0 || v.getUint32(block + Head.region, true) !== 0) return;
       v.setUint16(block + Head.handler, v.getUint16(block + REC_BYTES, true), true);
       v.setUint16(block + REC_BYTES, this.#o.gate, true);
