@@ -53,6 +53,8 @@ export interface RegionsOptions {
   /** Handler number of the gate to a region. */
   readonly gate: number;
   readonly runtime: RegionRuntime & Record<string, unknown>;
+  /** The interpreter's exports. */
+  readonly interpreter: Record<string, unknown>;
   readonly table: WebAssembly.Table;
   /** Default: on this thread. */
   readonly compiler?: RegionCompiler;
@@ -240,7 +242,7 @@ export class Regions {
     this.#installNs.push(this.#now() - from);
   }
   #install(batch: CompiledBatch, requests: readonly RegionRequest[]): void {
-    const { memory, runtime } = this.#o;
+    const { memory, runtime, interpreter } = this.#o;
     this.#counters.modules++;
     this.#counters.bytes += batch.bytes;
     const kept = this.#keep(batch.kept.length);
@@ -270,6 +272,7 @@ export class Regions {
       instance ??= new WebAssembly.Instance(batch.module, {
         env: { memory, [KEPT]: new WebAssembly.Global({ value: "i32", mutable: false }, kept | 0) },
         runtime,
+        interpreter,
       });
       this.#o.table.set(slot, instance.exports[exportOf(i)] as () => void);
       if (this.#free.length > 0) this.#free.pop();

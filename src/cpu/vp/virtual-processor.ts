@@ -217,6 +217,7 @@ export class VirtualProcessor {
         pageBlocks,
         gate: blocks.regionHandler,
         runtime: this.runtime as Runtime & Record<string, unknown>,
+        interpreter: instance.exports,
         table,
         ...(regions.compiler === undefined ? {} : { compiler: regions.compiler({ base, shared }) }),
         ...(regions.now === undefined ? {} : { now: regions.now }),
