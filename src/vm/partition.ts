@@ -15,6 +15,7 @@ import {
   FLAT_CODE64,
   FLAT_DATA,
   type ProcessorHost,
+  type RegionTier,
   VirtualProcessor,
 } from "../cpu/vp/virtual-processor.js";
 import type { BootImage } from "../firmware/linux-boot.js";
@@ -54,6 +55,8 @@ export interface PartitionOptions {
   readonly strictFloat?: boolean;
   /** Hot code is compiled to WebAssembly. Default: false. */
   readonly regions?: boolean;
+  /** Who compiles it. Default: the processor's thread. */
+  readonly regionCompiler?: RegionTier["compiler"];
 }
 
 /** A machine at rest, complete: plain data. RAM is kept by page, all-zero pages left out. */
@@ -174,7 +177,9 @@ export class Partition {
       vmcall: () => this.hypervisor !== undefined && this.#hypercall(),
     };
     this.#trace = o.trace ?? NO_TRACE;
-    this.vp = new VirtualProcessor(engine, 0, host, o.modules, o.countForms, o.regions);
+    const { regionCompiler: compiler } = o;
+    const tier = { now: () => o.clock.now(), ...(compiler === undefined ? {} : { compiler }) };
+    this.vp = new VirtualProcessor(engine, 0, host, o.modules, o.countForms, o.regions === true ? tier : undefined);
     const { base, words } = this.vp;
     const features = (["smap", "pcid"] as const).filter((f) => o.features.has(f));
     this.vp.view.setUint32(

@@ -7,6 +7,7 @@ import {
   FLAT_CODE64,
   FLAT_DATA,
   type ProcessorHost,
+  type RegionTier,
   VirtualProcessor,
 } from "../../src/cpu/vp/virtual-processor.js";
 
@@ -38,12 +39,15 @@ export interface BareMachine {
   loadElf(elf: Uint8Array): void;
 }
 
-/** @param block index of the processor's block: tests use 1, so that nothing hides behind address 0 */
+/**
+ * @param block index of the processor's block: tests use 1, so that nothing hides behind address 0
+ * @param regions whether hot code is compiled, or how
+ */
 export function createBareMachine(
   ramBytes: number,
   host: Partial<ProcessorHost> = {},
   block = 1,
-  regions = process.env.ENLIGHTEN_REGIONS === "1",
+  regions: boolean | RegionTier = process.env.ENLIGHTEN_REGIONS === "1",
 ): BareMachine {
   const engine = createEngineMemory(ramBytes, 2, true);
   const vp = new VirtualProcessor(
@@ -52,7 +56,7 @@ export function createBareMachine(
     { ...silentHost, ...host },
     { runtime: loadRuntime(), interpreter: undefined },
     false,
-    regions,
+    regions === true ? {} : regions || undefined,
   );
   const ram = new DataView(vp.ram.buffer, vp.ram.byteOffset, vp.ram.byteLength);
   // identity map of the first 1 GiB in 4 KiB pages for RAM: tables from 0x10000 on

@@ -10,7 +10,7 @@ const MAX_INSTRUCTIONS = 240;
 const MAX_ENTRIES = 12;
 /** Pages at most, and how far they may be from the first one. */
 const MAX_PAGES = 6;
-const MAX_DISTANCE = 1 << 16;
+export const MAX_DISTANCE = 1 << 16;
 /** Targets of indirect jumps at most: they are a byte in the region's table. */
 const MAX_TARGETS = 200;
 /** Instructions of a function that is taken along with its callers. */

@@ -6,6 +6,7 @@ import { BlockBuilder } from "../decode/block-builder.js";
 import { generateInterpreter } from "../interpreter/generator.js";
 import { formsFingerprint } from "../isa/forms.js";
 import { Exit, layoutMemory, type MemoryLayout, SEG_BYTES, SegAttr, SegIndex, Stat, Vp } from "../layout.js";
+import type { RegionCompiler } from "../region/batch-compiler.js";
 import { MAX_REGIONS, type RegionRuntime, Regions } from "../region/regions.js";
 
 /** Instructions between two samples of what is hot: no multiple of what loops are made of. */
@@ -29,6 +30,14 @@ export interface EngineModules {
   readonly runtime: WebAssembly.Module;
   /** For processor 0 over shared memory; others are generated where they are needed. */
   readonly interpreter: WebAssembly.Module | undefined;
+}
+
+/** The second tier, where it is on. */
+export interface RegionTier {
+  /** Default: on the processor's thread, at once. */
+  readonly compiler?: (processor: { readonly base: number; readonly shared: boolean }) => RegionCompiler;
+  /** Monotonic, in ns: for the counters. */
+  readonly now?: () => number;
 }
 
 /** What a processor asks of the machine around it. All calls are synchronous. */
@@ -120,7 +129,7 @@ export class VirtualProcessor {
     host: ProcessorHost,
     modules: EngineModules,
     countForms = false,
-    regions = false,
+    regions?: RegionTier,
   ) {
     const { memory, layout, shared } = engine;
     const buffer = memory.buffer;
@@ -199,15 +208,19 @@ export class VirtualProcessor {
     if (typeof run !== "function")
       throw new Error("invariant broken: the interpreter was built from other forms than the decoder's (build again)");
     this.#run = run as (budget: number) => number;
-    if (regions)
+    if (regions !== undefined)
       this.regions = new Regions({
         memory,
         shared,
         base,
-        blocks,
+        ram: layout.ram,
+        pageBlocks,
+        gate: blocks.regionHandler,
         runtime: this.runtime as Runtime & Record<string, unknown>,
         interpreter: instance.exports,
         table,
+        ...(regions.compiler === undefined ? {} : { compiler: regions.compiler({ base, shared }) }),
+        ...(regions.now === undefined ? {} : { now: regions.now }),
       });
     this.#redispatch = blocks.redispatchHandler;
     this.#attend = blocks.attendHandler;
