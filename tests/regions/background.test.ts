@@ -26,8 +26,8 @@ class HeldCompiler implements RegionCompiler {
   constructor(constants: { readonly base: number; readonly shared: boolean }) {
     this.#compiler = new BatchCompiler(constants);
   }
-  request(request: RegionRequest): void {
-    this.requests.push(request);
+  request(requests: readonly RegionRequest[]): void {
+    this.requests.push(...requests);
   }
   get ready(): boolean {
     return this.#answer !== undefined;
@@ -45,6 +45,7 @@ class HeldCompiler implements RegionCompiler {
 function heldMachine(): BareMachine & { readonly held: HeldCompiler } {
   let held: HeldCompiler | undefined;
   const machine = createBareMachine(8 << 20, {}, 1, {
+    together: 1,
     compiler: (constants) => {
       held = new HeldCompiler(constants);
       return held;
@@ -245,7 +246,7 @@ test("what comes out depends on the requests alone, whoever compiles them", asyn
 
   const thread = new WorkerCompiler({ base: m.vp.base, shared: true });
   try {
-    for (const request of requests) thread.request(request);
+    thread.request(requests);
     const regions: unknown[] = [];
     while (regions.length < requests.length) {
       const done = thread.take();

@@ -183,7 +183,8 @@ export class BatchCompiler {
 
 /** Who compiles what a processor asks for; answers come in the order of the requests. */
 export interface RegionCompiler {
-  request(request: RegionRequest): void;
+  /** Those that are to become one module, if it can be. */
+  request(requests: readonly RegionRequest[]): void;
   /** Whether `take` has something. It is asked every some 50 us. */
   readonly ready: boolean;
   take(): FinishedBatch | undefined;
@@ -201,8 +202,8 @@ export class InlineCompiler implements RegionCompiler {
   constructor(constants: EngineConstants) {
     this.#compiler = new BatchCompiler(constants);
   }
-  request(request: RegionRequest): void {
-    this.#waiting.push(request);
+  request(requests: readonly RegionRequest[]): void {
+    this.#waiting.push(...requests);
   }
   get ready(): boolean {
     return this.#waiting.length > 0;

@@ -28,6 +28,9 @@ const REFUSED = Number.NEGATIVE_INFINITY;
 const MAX_MODULES = 16_000;
 /** Requests without an answer. What is hot will be sampled again. */
 export const MAX_IN_FLIGHT = 64;
+/** So many requests go together, or what there is when the first has waited for so many samples: a module has its price, whatever is in it. */
+const TOGETHER = 8;
+const PATIENCE = 100;
 /** Addresses counted at a time. */
 const MAX_COUNTED = 4096;
 const PAGE = 4096;
@@ -58,6 +61,8 @@ export interface RegionsOptions {
   readonly table: WebAssembly.Table;
   /** Default: on this thread. */
   readonly compiler?: RegionCompiler;
+  /** Requests that are sent at a time (default: TOGETHER). */
+  readonly together?: number;
   /** Monotonic, in ns, for the counters (default: no time passes). */
   readonly now?: () => number;
 }
@@ -93,6 +98,9 @@ export class Regions {
   /** Requests without an answer, in order, and their keys. */
   readonly #asked: RegionRequest[] = [];
   readonly #askedKeys = new Set<number>();
+  /** Those of them that the compiler has not been given yet. */
+  #held: RegionRequest[] = [];
+  #heldFor = 0;
   /** Headers of live regions by table slot. */
   readonly #headers = new Map<number, number>();
   readonly #free: number[] = [];
@@ -135,6 +143,7 @@ export class Regions {
   sample(): void {
     this.#bury();
     if (this.#compiler.ready) this.#takeAll();
+    if (this.#held.length > 0 && ++this.#heldFor >= PATIENCE) this.#sendHeld();
     const mode = this.#slot(Vp.mode);
     if ((mode & (ModeKey.codeMask | ModeKey.single | ModeKey.debug | ModeKey.aligned)) !== ModeKey.code64) return;
     const physical = this.#o.runtime.peekCode();
@@ -157,7 +166,13 @@ export class Regions {
     this.#asked.push(request);
     this.#askedKeys.add(keyOf(physical, mode));
     this.#counters.requested++;
-    this.#compiler.request(request);
+    this.#held.push(request);
+    if (this.#held.length >= (this.#o.together ?? TOGETHER)) this.#sendHeld();
+  }
+  #sendHeld(): void {
+    this.#compiler.request(this.#held);
+    this.#held = [];
+    this.#heldFor = 0;
   }
   /** Compiles what is at an address, hot or not, at once: for tests. @returns whether a gate stands there now */
   force(rip: bigint): boolean {

@@ -36,6 +36,8 @@ export interface EngineModules {
 export interface RegionTier {
   /** Default: on the processor's thread, at once. */
   readonly compiler?: (processor: { readonly base: number; readonly shared: boolean }) => RegionCompiler;
+  /** Requests that are sent at a time (regions.ts). */
+  readonly together?: number;
   /** Monotonic, in ns: for the counters. */
   readonly now?: () => number;
 }
@@ -220,6 +222,7 @@ export class VirtualProcessor {
         interpreter: instance.exports,
         table,
         ...(regions.compiler === undefined ? {} : { compiler: regions.compiler({ base, shared }) }),
+        ...(regions.together === undefined ? {} : { together: regions.together }),
         ...(regions.now === undefined ? {} : { now: regions.now }),
       });
     this.#redispatch = blocks.redispatchHandler;

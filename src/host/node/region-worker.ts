@@ -21,13 +21,13 @@ function answer(requests: readonly RegionRequest[]): unknown {
     return { failure: error instanceof Error ? (error.stack ?? error.message) : String(error) };
   }
 }
-port.on("message", (first: RegionRequest) => {
-  const requests = [first];
+port.on("message", (first: readonly RegionRequest[]) => {
+  const requests = [...first];
   // what has come while the last batch was made
   while (requests.length < MAX_BATCH) {
     const next = receiveMessageOnPort(port);
     if (next === undefined) break;
-    requests.push(next.message as RegionRequest);
+    requests.push(...(next.message as readonly RegionRequest[]));
   }
   port.postMessage(answer(requests));
   Atomics.add(answers, 0, 1);

@@ -15,9 +15,9 @@ export class WorkerCompiler implements RegionCompiler {
     this.#constants = constants;
   }
   /** Starts the thread at the first request. */
-  request(request: RegionRequest): void {
+  request(requests: readonly RegionRequest[]): void {
     this.#port ??= this.#start();
-    this.#port.postMessage(request);
+    this.#port.postMessage(requests);
   }
   get ready(): boolean {
     return Atomics.load(this.#answers, 0) !== this.#taken;
