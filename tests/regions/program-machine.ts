@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { Exit, SegAttr, SegIndex, Vp } from "../../src/cpu/layout.js";
 import { LockstepPair } from "../../src/cpu/region/lockstep.js";
 import { FLAT_CODE64, FLAT_DATA, type VirtualProcessor } from "../../src/cpu/vp/virtual-processor.js";
+import { value } from "../reference/integer-encoding.js";
 import { EngineRunner, WINDOW, WINDOW_BYTES } from "../reference/native-runner.js";
 import { fill, type Random } from "../reference/values.js";
 import { mxcsrFor } from "../reference/vector-encoding.js";
@@ -83,7 +84,6 @@ export class ProgramPair {
   readonly #compiled = new Machine(true);
   readonly #pair: LockstepPair;
   #program!: Program;
-  #budgets!: Random;
   #startState!: (m: Machine) => void;
   constructor() {
     this.#pair = new LockstepPair({ interpreted: this.#interpreted.vp, compiled: this.#compiled.vp });
@@ -101,8 +101,7 @@ export class ProgramPair {
    */
   load(program: Program, random: Random, rounds: number, user: boolean, warm: boolean): void {
     this.#program = program;
-    this.#budgets = random;
-    const gpr = Array.from({ length: 16 }, () => (BigInt(random.u32()) << 32n) | BigInt(random.u32()));
+    const gpr = Array.from({ length: 16 }, () => BigInt.asUintN(64, value(random)));
     const vectors = new DataView(new ArrayBuffer(256 + WINDOW_BYTES));
     for (let i = 0; i < 256 + WINDOW_BYTES; i += 16) fill(random, "any", vectors, i);
     const flags = 2 | (random.u32() & 0x8d5);
@@ -116,8 +115,8 @@ export class ProgramPair {
       m.ram.setUint32(COUNTERS, rounds, true);
       vp.ram.set(new Uint8Array(vectors.buffer, 256), WINDOW);
       vp.bytes.set(new Uint8Array(vectors.buffer, 0, 256), vp.base + Vp.xmm);
-      gpr.forEach((value, i) => {
-        vp.setRegister64(Vp.gpr + i * 8, i === 4 ? BigInt(WINDOW + 128) : value);
+      gpr.forEach((start, i) => {
+        vp.setRegister64(Vp.gpr + i * 8, i === 4 ? BigInt(WINDOW + 128) : start);
       });
       vp.view.setUint32(vp.base + Vp.mxcsr, mxcsr, true);
       vp.setRegister(Vp.cr2, 0);
@@ -181,9 +180,9 @@ export class ProgramPair {
   /** @param page 0: the operand's, 1: the one behind it */
   damage(pair: number, page: 0 | 1, how: Damage): void {
     const frame = page === 0 ? WINDOW_FRAME : SECOND_FRAME;
-    const value = how === "absent" ? 0 : how === "read-only" ? frame | 0x65 : frame | (0x67 & ~US);
+    const entry = how === "absent" ? 0 : how === "read-only" ? frame | 0x65 : frame | (0x67 & ~US);
     this.#both((m) => {
-      m.entry(ALIAS_TABLE + (pair * 2 + page) * 8, value);
+      m.entry(ALIAS_TABLE + (pair * 2 + page) * 8, entry);
       m.vp.runtime.resetTlb();
     });
   }
@@ -195,7 +194,7 @@ export class ProgramPair {
     return block !== 0 && view.getUint32(block, true) !== 0;
   }
   /** One slice of both. @returns the fault that stopped them, "end", or undefined: go on */
-  slice(budget = this.#budgets.pick([1, 7, 50, 1000])): Stop | "end" | undefined {
+  slice(budget: number): Stop | "end" | undefined {
     const reason = this.#pair.run(budget);
     this.#compare();
     if (reason === Exit.slice || reason === Exit.event) return undefined;

@@ -3,10 +3,11 @@
  * among them, and a loop around all. Each instruction with a memory operand has a page of its own, which is the window's page under
  * another address: so that a page that is taken away stops that instruction and no other.
  */
+import { Decoder } from "../../src/cpu/decode/decode.js";
 import { disassemble } from "../../src/cpu/decode/disassemble.js";
 import { forms, operationWidths } from "../../src/cpu/isa/forms.js";
 import { type Row, rows } from "../../src/cpu/isa/table.js";
-import { addIntegerCase, shapesOf } from "../reference/integer-encoding.js";
+import { addIntegerCase, shapesOf, value } from "../reference/integer-encoding.js";
 import { isMmxRow, isVectorRow } from "../reference/isa-coverage.js";
 import { Batch, Field, WINDOW } from "../reference/native-runner.js";
 import type { Random } from "../reference/values.js";
@@ -45,6 +46,15 @@ const integerRows = rows.filter(
 /** Without approximations, whose last bits are nobody's business, and what a skipped fault would make a processor's choice. */
 const vectorRows = rows.filter((r) => isVectorRow(r) && !isMmxRow(r));
 const strings = integerRows.filter((r) => r.options.string === true && r.mnemonic !== "xlat");
+/** What looks at flags. */
+const flagReaders = integerRows.filter((r) => /^(set|cmov|adc|sbb|adcx|adox|rc[lr]|lahf|pushf|cmc)/.test(r.mnemonic));
+const arithmetic = integerRows.filter((r) => /^(inc|dec|add|sub|neg|adc|sbb|cmp|xadd)$/.test(r.mnemonic));
+/** A mnemonic first, then one of its rows. */
+function byMnemonic(list: readonly Row[]): readonly (readonly Row[])[] {
+  return [...new Set(list.map((r) => r.mnemonic))].map((m) => list.filter((r) => r.mnemonic === m));
+}
+const arithmeticRows = byMnemonic(arithmetic);
+const flagReaderRows = byMnemonic(flagReaders);
 const stackRows = /^(push|pop|pushf)$/;
 
 export interface ProgramInstruction {
@@ -75,6 +85,7 @@ export interface ProgramOptions {
   readonly frame: number;
 }
 
+const decoder = new Decoder();
 const words = (value: number): number[] => [value & 255, (value >> 8) & 255, (value >> 16) & 255, (value >> 24) & 255];
 /** MOV r64, imm32 */
 const loadRegister = (n: number, value: bigint): number[] => [
@@ -215,12 +226,24 @@ export class ProgramBuilder {
   }
   #one(mayPush: boolean): void {
     const random = this.#random;
-    const kind = random.below(16);
-    const row: Row = random.pick(kind < 5 ? vectorRows : kind === 5 ? strings : integerRows);
+    const kind = random.below(20);
+    // values at the borders, where flags are made
+    if (random.below(4) === 0)
+      this.#emit(loadRegister(random.pick([0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]), value(random)));
+    if (kind >= 17) {
+      this.#row(random.pick(random.pick(arithmeticRows)), mayPush, true);
+      this.#row(random.pick(random.pick(flagReaderRows)), mayPush);
+    } else this.#row(random.pick(kind < 5 ? vectorRows : kind === 5 ? strings : integerRows), mayPush);
+    this.#countJumps();
+  }
+  /** @param atBorder with a value in its register that overflows easily */
+  #row(row: Row, mayPush: boolean, atBorder = false): void {
+    const random = this.#random;
+    const vector = isVectorRow(row);
     if (!mayPush && stackRows.test(row.mnemonic)) return;
     const batch = new Batch();
     let memory: boolean;
-    if (kind < 5) {
+    if (vector) {
       const shape = random.pick(vectorShapes(row));
       const width = random.pick(operationWidths(row));
       addVectorCase(batch, random, row, { width: width === 16 ? 32 : width, shape, n: random.below(64) });
@@ -246,8 +269,21 @@ export class ProgramBuilder {
         this.#emit(loadRegister(i, address ? value + moved : value));
     }
     const length = batch.view.getUint32(Field.length, true);
+    if (atBorder && decoder.decode(batch.bytes, 0, length, 64) === "ok" && !decoder.out.memory) {
+      const { modrm, rex, width } = decoder.out;
+      const bits = row.operands[0]?.[1] === "b" ? 8n : BigInt(width);
+      const border = BigInt.asIntN(64, random.pick([0n, -1n, 1n << (bits - 1n), (1n << (bits - 1n)) - 1n]));
+      // mov r64, imm64
+      const n = (modrm & 7) | ((rex & 1) << 3);
+      if (n !== 4)
+        this.#emit([
+          0x48 | (n >> 3),
+          0xb8 | (n & 7),
+          ...words(Number(BigInt.asIntN(32, border))),
+          ...words(Number(BigInt.asIntN(32, border >> 32n))),
+        ]);
+    }
     this.#emit([...batch.bytes.subarray(0, length)], own ? pair : undefined);
-    this.#countJumps();
   }
 }
 
