@@ -1,13 +1,13 @@
 /** Two bare machines for a random program, one with regions and one that interprets, and what they do about its faults. */
 import assert from "node:assert/strict";
-import { Exit, SegAttr, SegIndex, Vp } from "../../src/cpu/layout.js";
+import { Exit, Head, SegAttr, SegIndex, Vp } from "../../src/cpu/layout.js";
 import { LockstepPair } from "../../src/cpu/region/lockstep.js";
 import { FLAT_CODE64, FLAT_DATA, type VirtualProcessor } from "../../src/cpu/vp/virtual-processor.js";
 import { value } from "../reference/integer-encoding.js";
 import { EngineRunner, WINDOW, WINDOW_BYTES } from "../reference/native-runner.js";
 import { fill, type Random } from "../reference/values.js";
 import { mxcsrFor } from "../reference/vector-encoding.js";
-import { COUNTERS, formatProgram, type Program, type ProgramInstruction, START } from "./random-program.js";
+import { ALIASES, COUNTERS, formatProgram, type Program, type ProgramInstruction, START } from "./random-program.js";
 
 const GDT = 0x4000;
 const HANDLERS = 0x7000;
@@ -16,10 +16,11 @@ const TABLES = 0x10000;
 const DIRECTORY = 0x12000;
 const ALIAS_TABLE = 0x13000;
 const STACK_PAGE = 0x8000;
-export const WINDOW_FRAME = WINDOW & ~0xfff;
+const WINDOW_FRAME = WINDOW & ~0xfff;
 /** Behind each pair's first page. */
 const SECOND_FRAME = 0x302000;
 const STACK_FRAME = 0x303000;
+export const FRAMES = { frame: WINDOW_FRAME, secondFrame: SECOND_FRAME } as const;
 /** Compared after each stop. */
 const COMPARED = [
   [STACK_PAGE, 0x9000],
@@ -30,6 +31,8 @@ const COMPARED = [
 /** With an error code. */
 const ERRORS = new Set([8, 10, 11, 12, 13, 14, 17]);
 const US = 4;
+const ACCESSED = 0x20;
+const DIRTY = 0x40;
 
 /** What is done to a page table entry. */
 export type Damage = "absent" | "read-only" | "supervisor";
@@ -67,6 +70,9 @@ class Machine {
   entry(at: number, value: number): void {
     this.ram.setUint32(at, value, true);
     this.ram.setUint32(at + 4, 0, true);
+  }
+  clear(at: number, bits: number): void {
+    this.ram.setUint32(at, this.ram.getUint32(at, true) & ~bits, true);
   }
   map(program: Program): void {
     for (let pair = 0; pair < 255; pair++) {
@@ -171,27 +177,51 @@ export class ProgramPair {
     return true;
   }
   /** The pages as they were in the beginning. */
-  mend(): void {
+  mend(then: (m: Machine) => void = () => {}): void {
     this.#both((m) => {
       m.map(this.#program);
+      then(m);
       m.vp.runtime.resetTlb();
     });
   }
-  /** @param page 0: the operand's, 1: the one behind it */
-  damage(pair: number, page: 0 | 1, how: Damage): void {
-    const frame = page === 0 ? WINDOW_FRAME : SECOND_FRAME;
+  /** @param page number in the table of the aliases */
+  damage(page: number, how: Damage): void {
+    const frame = page === 1 ? STACK_FRAME : page % 2 === 0 ? WINDOW_FRAME : SECOND_FRAME;
     const entry = how === "absent" ? 0 : how === "read-only" ? frame | 0x65 : frame | (0x67 & ~US);
     this.#both((m) => {
-      m.entry(ALIAS_TABLE + (pair * 2 + page) * 8, entry);
+      m.entry(ALIAS_TABLE + page * 8, entry);
       m.vp.runtime.resetTlb();
     });
   }
-  /** Whether a region begins where the program does. */
+  /** Number of the page that the last page fault was in, in the table of the aliases. */
+  faultPage(): number {
+    return ((Number(this.#compiled.vp.register64(Vp.cr2)) - ALIASES) / 4096) | 0;
+  }
+  /** Whether the program is at its start, before another round. */
+  get atStart(): boolean {
+    return this.#compiled.vp.rip === BigInt(START);
+  }
+  /** Whether a region begins there. */
   get gated(): boolean {
-    const { runtime, view } = this.#compiled.vp;
-    this.#compiled.vp.setRegister(Vp.rip, START);
-    const block = runtime.findBlock(START, view.getUint32(this.#compiled.vp.base + Vp.mode, true));
-    return block !== 0 && view.getUint32(block, true) !== 0;
+    const { runtime, view, base } = this.#compiled.vp;
+    const block = runtime.findBlock(START, view.getUint32(base + Vp.mode, true));
+    return block !== 0 && view.getUint32(block + Head.region, true) !== 0;
+  }
+  /** Forgets which pages were used, so that `used` tells it of the next round. */
+  forgetUse(): void {
+    this.mend((m) => {
+      for (let page = 0; page < 511; page++) m.clear(ALIAS_TABLE + page * 8, ACCESSED | DIRTY);
+    });
+  }
+  /** Numbers of the pages that were read or written. */
+  used(): { readonly read: ReadonlySet<number>; readonly written: ReadonlySet<number> } {
+    const withBit = (bit: number): ReadonlySet<number> =>
+      new Set(
+        Array.from({ length: 511 }, (_, page) => page).filter(
+          (page) => (this.#compiled.ram.getUint32(ALIAS_TABLE + page * 8, true) & bit) !== 0,
+        ),
+      );
+    return { read: withBit(ACCESSED), written: withBit(DIRTY) };
   }
   /** One slice of both. @returns the fault that stopped them, "end", or undefined: go on */
   slice(budget: number): Stop | "end" | undefined {

@@ -81,8 +81,9 @@ export interface ProgramOptions {
   readonly unmaps: boolean;
   /** Instructions, beside those that load registers. */
   readonly length: number;
-  /** Of the page that an unmapped one stands for. */
+  /** What the pages of a pair stand for. */
   readonly frame: number;
+  readonly secondFrame: number;
 }
 
 const decoder = new Decoder();
@@ -116,6 +117,8 @@ export class ProgramBuilder {
   }
   build(): Program {
     const random = this.#random;
+    // what no region begins with would let the interpreter do the rest as well
+    this.#emit(loadRegister(0, value(random)));
     for (let n = 0; n < this.#o.length; n++) this.#something(n);
     this.#landAll();
     this.#loopEnd(0, 0);
@@ -214,14 +217,24 @@ export class ProgramBuilder {
     this.#patch(at, START + this.#code.length);
     this.#entries.push(this.#code.length);
   }
-  /** The next instruction with a page of its own will find another entry in the page table, and nothing in the TLB. */
+  /**
+   * In one round the next instruction with a page of its own finds another entry in the page table, and in all of them nothing in
+   * the TLB: so that the fault comes in the middle of what the region does, behind rounds that went well.
+   */
   #unmap(): void {
     if (this.#pairs >= MAX_PAIRS) return;
     const pair = this.#pairs;
-    const page = pair * 2 + (this.#random.below(4) === 0 ? 1 : 0);
-    const entry = this.#random.pick([0, this.#o.frame | 0x25, this.#o.frame | 0x63]);
-    this.#emit([0x80, 0x0c, 0x25, ...words(EVICTING + page * 0x1000), 0]); // or byte [..], 0
-    this.#emit([0x48, 0xc7, 0x04, 0x25, ...words(TABLE + page * 8), ...words(entry)]); // mov qword [..], entry
+    const second = this.#random.below(4) === 0;
+    const page = pair * 2 + Number(second);
+    const frame = second ? this.#o.secondFrame : this.#o.frame;
+    const bad = this.#random.pick([0, frame | 0x25, frame | 0x63]);
+    const round = 1 + this.#random.below(this.#o.rounds);
+    this.#emit([0x80, 0x0c, 0x25, ...words(EVICTING + page * 0x1000), 0]); // or byte [page], 0
+    this.#emit([0x83, 0x3c, 0x25, ...words(COUNTERS), round]); // cmp dword [rounds left], round
+    this.#emit([0xb8, ...words(frame | 0x67)]); // mov eax, good
+    this.#emit([0xb9, ...words(bad)]); // mov ecx, bad
+    this.#emit([0x48, 0x0f, 0x44, 0xc1]); // cmove rax, rcx
+    this.#emit([0x48, 0x89, 0x04, 0x25, ...words(TABLE + page * 8)]); // mov [entry], rax
     for (let tries = 0; tries < 20 && this.#pairs === pair; tries++) this.#one(true);
   }
   #one(mayPush: boolean): void {

@@ -8,7 +8,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Random } from "../reference/values.js";
-import { ProgramPair, WINDOW_FRAME } from "./program-machine.js";
+import { FRAMES, ProgramPair } from "./program-machine.js";
 import { ProgramBuilder } from "./random-program.js";
 
 const PROGRAMS = Number(process.env.PROGRAMS ?? 400);
@@ -21,7 +21,7 @@ const MAX_SLICES = 20_000;
 /** @param faults counts them by vector. @returns false = it did not come to an end */
 function runProgram(pair: ProgramPair, n: number, faults: Map<number, number>, budget?: number): boolean {
   const random = new Random(SEED * 100_000 + n);
-  const options = { rounds: 4, unmaps: n % 2 === 0, length: 4 + random.below(28), frame: WINDOW_FRAME };
+  const options = { ...FRAMES, rounds: 6, unmaps: n % 2 === 0, length: 4 + random.below(28) };
   const program = new ProgramBuilder(random, options).build();
   pair.load(program, random, options.rounds, n % 3 === 0, n % 4 !== 0);
   // what is decided on the way does not hang on the slices
