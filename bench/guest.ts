@@ -1,7 +1,7 @@
 /**
  * guestbench in the guest against the same program native: CPU time an iteration, and whether all checksums are equal.
  *
- *   npm run bench -- guest [-d DIVIDE] [--json FILE] [workload or group ...]
+ *   npm run bench -- guest [-d DIVIDE] [--json FILE] [--counters] [workload or group ...]
  */
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -10,7 +10,11 @@ import { parseArgs } from "node:util";
 import { buildGuestbench, differences, runInGuest, runNative, type Workload } from "./guestbench/guestbench.js";
 
 const { values, positionals: names } = parseArgs({
-  options: { divide: { type: "string", short: "d", default: "20" }, json: { type: "string" } },
+  options: {
+    divide: { type: "string", short: "d", default: "20" },
+    json: { type: "string" },
+    counters: { type: "boolean", default: false },
+  },
   allowPositionals: true,
 });
 const divide = Math.max(1, Number(values.divide) || 20);
@@ -50,6 +54,14 @@ try {
   }[] = [];
   const guest = await runInGuest(program, {
     divide,
+    ...(values.counters
+      ? {
+          onCounters: (name: string, counters: Readonly<Record<string, number>>) => {
+            const parts = Object.entries(counters).flatMap(([key, n]) => (n === 0 ? [] : `${key} ${n}`));
+            console.log(`  ${name}: ${parts.join(", ")}`);
+          },
+        }
+      : {}),
     names,
     timeoutMs: 30 * 60_000,
     onWorkload({ name, group, iterations, seconds, cpuSeconds, sum }) {

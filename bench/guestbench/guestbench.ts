@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { debianGuest } from "../../src/host/node/guest.js";
 import { createVm } from "../../src/host/node/index.js";
 import { ImageError, readCpio, writeCpio } from "../../src/image/index.js";
+import type { ProcessorStats } from "../../src/vm/index.js";
 
 const here = join(import.meta.dirname, "../../../bench/guestbench");
 
@@ -93,6 +94,8 @@ async function writeGuest(program: string, folder: string): Promise<{ kernel: st
 export interface GuestRunOptions extends Selection {
   readonly timeoutMs: number;
   readonly onWorkload?: (workload: GuestWorkload) => void;
+  /** The machine's counters over each workload. */
+  readonly onCounters?: (name: string, counters: Readonly<Record<string, number>>) => void;
 }
 
 export async function runInGuest(program: string, options: GuestRunOptions): Promise<GuestWorkload[]> {
@@ -108,23 +111,38 @@ export async function runInGuest(program: string, options: GuestRunOptions): Pro
     };
     let text = "";
     let begunAt = Number.NaN;
+    let before = Promise.resolve<ProcessorStats | undefined>(undefined);
+    let told = Promise.resolve();
+    const tell = async (name: string, since: Promise<ProcessorStats | undefined>): Promise<void> => {
+      const [first, last] = [await since, await vm.stats()];
+      if (first === undefined) return;
+      const counters: Record<string, number> = { instructions: last.instructions - first.instructions };
+      for (const [key, value] of Object.entries(last.counters)) counters[key] = value - (first.counters[key] ?? 0);
+      options.onCounters?.(name, counters);
+    };
     vm.onOutput(0, (bytes) => {
       const now = cpuSeconds();
       text += Buffer.from(bytes).toString("latin1");
       const lines = text.split("\n");
       text = lines.pop()!;
       for (const line of lines) {
-        if (line.startsWith("BEGIN ")) begunAt = now; // the last one counts: a workload says it again after its preparations
+        if (line.startsWith("BEGIN ")) {
+          begunAt = now; // the last one counts: a workload says it again after its preparations
+          if (options.onCounters !== undefined) before = vm.stats();
+        }
         const found = parseLine(line);
         if (found === undefined) continue;
         // both lines in one message: too short to be seen from here
         const workload = { ...found, cpuSeconds: now > begunAt ? now - begunAt : found.seconds };
         workloads.push(workload);
+        const since = before;
+        if (options.onCounters !== undefined) told = told.then(() => tell(workload.name, since));
         options.onWorkload?.(workload);
       }
     });
     await vm.start();
     await vm.waitFor("GUESTBENCH done", { timeoutMs: options.timeoutMs });
+    await told.catch(() => {}); // the last one's may come too late
     await vm.waitForEnd({ timeoutMs: 20_000 });
     return workloads;
   } finally {

@@ -204,6 +204,10 @@ export const Stat = {
   tlbFlushes: 10,
   arenaFlushes: 11,
   storesToCode: 13,
+  /** Times that a region was entered, instructions that ran in one, instructions that one left to the interpreter. */
+  regionEntries: 14,
+  regionInstructions: 15,
+  regionSingles: 16,
 } as const;
 
 export const Pending = { interrupt: 1, nmi: 2, stop: 4, other: 8 } as const;

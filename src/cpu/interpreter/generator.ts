@@ -7,7 +7,18 @@
 
 import { type Form, forms, formsFingerprint } from "../isa/forms.js";
 import { Helper, type HelperName } from "../isa/runtime-calls.js";
-import { ARENA_BYTES, Exit, Head, JUMP_CACHE_ENTRIES, REC_BYTES, Rec, RegionStatus, Status, Vp } from "../layout.js";
+import {
+  ARENA_BYTES,
+  Exit,
+  Head,
+  JUMP_CACHE_ENTRIES,
+  REC_BYTES,
+  Rec,
+  RegionStatus,
+  Stat,
+  Status,
+  Vp,
+} from "../layout.js";
 import { FunctionBuilder, ModuleBuilder } from "../wasm/assembler.js";
 import { InterpreterSem, type LoopContext } from "./interpreter-sem.js";
 
@@ -261,7 +272,20 @@ function loop(
    * The gate to a region: the block's header says which function, and where in it to begin. The function gives back a
    * RegionStatus, with RIP and the budget in the block.
    */
+  const bump = (stat: number, by: () => void): void => {
+    f.i32(0);
+    f.i32(0);
+    f.mem("i64_load", base + Vp.stats + stat * 8, 3);
+    by();
+    f.op("i64_add");
+    f.mem("i64_store", base + Vp.stats + stat * 8, 3);
+  };
   const enterRegion = (): void => {
+    bump(Stat.regionEntries, () => f.i64(1));
+    bump(Stat.regionInstructions, () => {
+      f.get(budget);
+      f.op("i64_extend_i32_s");
+    });
     f.get(pc);
     f.i32(REC_BYTES);
     f.op("i32_sub");
@@ -279,6 +303,12 @@ function loop(
     f.i32(0);
     f.mem("i32_load", base + Vp.budget, 2);
     f.set(budget);
+    bump(Stat.regionInstructions, () => {
+      f.i64(0);
+      f.get(budget);
+      f.op("i64_extend_i32_s");
+      f.op("i64_sub");
+    });
     f.get(status);
     f.i32(RegionStatus.next);
     f.op("i32_eq");
@@ -293,6 +323,7 @@ function loop(
     spendOne();
     deliver(() => f.i32(0));
     f.end();
+    bump(Stat.regionSingles, () => f.i64(1));
     f.get(target);
     f.call(helpers.get("lookupSingle")!);
     f.tee(pc);

@@ -204,6 +204,13 @@ class FactSem implements Sem {
     otherwise?.();
     this.#depth--;
   }
+  ifAll(conditions: readonly (() => Value)[], then: () => void, otherwise: () => void): void {
+    for (const condition of conditions) this.if(condition(), () => {});
+    this.if(I32, then, otherwise);
+  }
+  ordinaryFloat(): Value {
+    return I32;
+  }
   slotRip(): Value {
     return I64;
   }

@@ -134,6 +134,13 @@ export interface Sem {
   faultUnless(condition: Value): void;
   raise(vector: number, error?: number): void;
   if(condition: Value, then: () => void, otherwise?: () => void): void;
+  /** `then` if all conditions are not 0, which is what is expected; each is computed after the one before it held. */
+  ifAll(conditions: readonly (() => Value)[], then: () => void, otherwise: () => void): void;
+  /**
+   * 1 if MXCSR lets SSE arithmetic go the host's way: its control bits are those after reset (comparisons and exact conversions
+   * change flags with NaNs only) and, where `inexact` is asked for, its inexact flag is set already.
+   */
+  ordinaryFloat(inexact: boolean): Value;
 
   /** RIP of this instruction; of the next one. */
   slotRip(): Value;

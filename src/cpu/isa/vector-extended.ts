@@ -4,16 +4,7 @@ import { RAX, RCX, RDX, setPacked } from "./integer.js";
 import type { Definition, Sem, Value } from "./sem.js";
 import { element, inserted } from "./vector.js";
 import { VectorOp } from "./vector-codes.js";
-import {
-  codeOf,
-  defaultControl,
-  type Format,
-  packedArithmetic,
-  scalar,
-  slowFloat,
-  slowVector,
-  whenOrdinary,
-} from "./vector-float.js";
+import { codeOf, type Format, packedArithmetic, scalar, slowFloat, slowVector, whenOrdinary } from "./vector-float.js";
 import {
   type Binary,
   bytes,
@@ -203,10 +194,9 @@ export const round =
     const eq = v(s, wide ? Simd.f64Eq : Simd.f32Eq, b, b);
     const ordered = s.simd(Simd.allTrue32, "i32", [eq]);
     const silent = s.bin("or", s.bin("and", imm, s.const32(8)), s.bin("and", s.slot(Vp.mxcsr, 32), s.const32(0x20)));
-    const fast = s.select(s.select(silent, ordered, s.const32(0)), defaultControl(s), s.const32(0));
     const code = s.bin("or", s.const32(codeOf("round", format)), s.bin("shl", imm, s.const32(16)));
-    s.if(
-      fast,
+    s.ifAll(
+      [() => s.ordinaryFloat(false), () => s.select(silent, ordered, s.const32(0))],
       () => {
         const mode = s.bin("and", imm, s.const32(7));
         const is = (n: number): Value => s.cmp("eq", mode, s.const32(n));

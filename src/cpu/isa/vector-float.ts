@@ -3,7 +3,7 @@
  * inexact flag is set already, and every result is a normal number, so that no other flag can change (but DE, which a
  * denormal operand with a normal result does not set here, unless MXCSR_STRICT forbids the fast path). All else goes to the runtime (assembly/vector-float.ts).
  */
-import { MXCSR_STRICT, Vp } from "../layout.js";
+import { Vp } from "../layout.js";
 import { setPacked } from "./integer.js";
 import type { Definition, Sem, Value } from "./sem.js";
 import { FloatFormat, FloatOp } from "./vector-codes.js";
@@ -14,13 +14,6 @@ const wide = (f: Format): boolean => f === "sd" || f === "pd";
 const packed = (f: Format): boolean => f === "ps" || f === "pd";
 export const codeOf = (operation: keyof typeof FloatOp, format: Format): number =>
   FloatOp[operation] | (FloatFormat[format] << 8);
-
-/** Control bits as after reset. Flags of comparisons and exact conversions change with NaNs only. */
-export const defaultControl = (s: Sem): Value =>
-  s.cmp("eq", s.bin("and", s.slot(Vp.mxcsr, 32), s.const32(MXCSR_STRICT | 0xffc0)), s.const32(0x1f80));
-/** The same with the inexact flag set. */
-const defaultInexact = (s: Sem): Value =>
-  s.cmp("eq", s.bin("and", s.slot(Vp.mxcsr, 32), s.const32(MXCSR_STRICT | 0xffe0)), s.const32(0x1fa0));
 
 /** Calls the runtime; leaves by the fault path for an unmasked exception. Result in Vp.vectorResult. */
 export function slowFloat(s: Sem, code: Value, a: Value, b: Value): void {
@@ -36,9 +29,12 @@ interface Scalar {
   vector(): Value;
 }
 export function scalar(s: Sem, i: number, format: Format): Scalar {
-  const raw = s.readLow(i, wide(format) ? 64 : 32);
-  const value = wide(format) ? s.wasm("f64_reinterpret_i64", "f64", raw) : s.wasm("f32_reinterpret_i32", "f32", raw);
-  return { value, vector: () => low64(s, s.extendU(raw)) };
+  if (wide(format)) {
+    const value = s.readF64(i);
+    return { value, vector: () => low64(s, s.wasm("i64_reinterpret_f64", "i64", value)) };
+  }
+  const value = s.readF32(i);
+  return { value, vector: () => low64(s, s.extendU(s.wasm("i32_reinterpret_f32", "i32", value))) };
 }
 /** Exponents in 2..max-2: neither zero, nor denormal or next to it, nor infinite, nor NaN, nor huge. */
 function normal(s: Sem, format: Format, r: Value): Value {
@@ -81,7 +77,6 @@ function normal(s: Sem, format: Format, r: Value): Value {
       ]);
   }
 }
-const both = (s: Sem, a: Value, b: Value): Value => s.select(a, b, s.const32(0));
 const writeScalar = (s: Sem, format: Format, r: Value): void => (wide(format) ? s.writeF64(0, r) : s.writeF32(0, r));
 
 type Arithmetic = "add" | "sub" | "mul" | "div" | "sqrt";
@@ -94,7 +89,7 @@ const PACKED = {
 } as const;
 /** Takes the fast path's result if MXCSR and the result `r` allow it. */
 export function whenOrdinary(s: Sem, format: Format, r: Value, fast: () => void, slow: () => void): void {
-  s.if(both(s, defaultInexact(s), normal(s, format, r)), fast, slow);
+  s.ifAll([() => s.ordinaryFloat(true), () => normal(s, format, r)], fast, slow);
 }
 /** A packed operation on values already read. */
 export function packedArithmetic(s: Sem, operation: Arithmetic, format: "ps" | "pd", a: Value, b: Value): void {
@@ -151,8 +146,8 @@ export const minMax =
       const a = s.readV(0);
       const pick =
         operation === "min" ? (wide(format) ? Simd.f64Pmin : Simd.f32Pmin) : wide(format) ? Simd.f64Pmax : Simd.f32Pmax;
-      s.if(
-        both(s, defaultControl(s), ordered(s, format, a, b)),
+      s.ifAll(
+        [() => s.ordinaryFloat(false), () => ordered(s, format, a, b)],
         () => s.writeV(0, v(s, pick, b, a)),
         () => s.writeV(0, slowVector(s, code, a, b)),
       );
@@ -166,8 +161,8 @@ export const minMax =
       a.value,
       b.value,
     );
-    s.if(
-      both(s, defaultControl(s), ordered(s, format, a.value, b.value)),
+    s.ifAll(
+      [() => s.ordinaryFloat(false), () => ordered(s, format, a.value, b.value)],
       () => writeScalar(s, format, s.select(take, a.value, b.value)),
       () => s.writeV(0, slowVector(s, code, s.readV(0), b.vector())),
     );
@@ -182,8 +177,8 @@ export const compare =
     const [eq, lt, le] = wide(format) ? [Simd.f64Eq, Simd.f64Lt, Simd.f64Le] : [Simd.f32Eq, Simd.f32Lt, Simd.f32Le];
     const predicate = s.bin("and", imm8(s), s.const32(7));
     // a NaN in the elements that a scalar form does not look at only costs time
-    s.if(
-      both(s, defaultControl(s), ordered(s, wide(format) ? "pd" : "ps", a, b)),
+    s.ifAll(
+      [() => s.ordinaryFloat(false), () => ordered(s, wide(format) ? "pd" : "ps", a, b)],
       () => {
         const which = s.bin("and", predicate, s.const32(3));
         const is = (n: number): Value => s.cmp("eq", which, s.const32(n));
@@ -212,8 +207,8 @@ export const compareFlags =
     const b = scalar(s, 1, format);
     const a = scalar(s, 0, format);
     const type = wide(format) ? "f64" : "f32";
-    s.if(
-      both(s, defaultControl(s), ordered(s, format, a.value, b.value)),
+    s.ifAll(
+      [() => s.ordinaryFloat(false), () => ordered(s, format, a.value, b.value)],
       () => {
         const lt = s.wasm(`${type}_lt`, "i32", a.value, b.value);
         const eq = s.wasm(`${type}_eq`, "i32", a.value, b.value);
@@ -240,7 +235,7 @@ export const fromInteger =
       return;
     }
     s.if(
-      defaultInexact(s),
+      s.ordinaryFloat(true),
       () => writeScalar(s, format, r),
       () =>
         s.writeV(
@@ -273,8 +268,8 @@ export const toInteger =
       s.wasm(`${type}_ge`, "i32", whole, bound(-limit)),
       s.wasm(`${type}_lt`, "i32", whole, bound(wideResult ? 2 ** 63 - 1024 : limit)),
     );
-    s.if(
-      both(s, defaultInexact(s), within),
+    s.ifAll(
+      [() => s.ordinaryFloat(true), () => within],
       () => s.write(0, s.wasm(`${wideResult ? "i64" : "i32"}_trunc_${type}_s`, wideResult ? "i64" : "i32", whole)),
       () => {
         const x = b.vector();
@@ -297,16 +292,16 @@ export const widen =
     const code = codeOf("toFloat", format);
     if (format === "ss") {
       const b = scalar(s, 1, "ss");
-      s.if(
-        both(s, defaultControl(s), s.wasm("f32_eq", "i32", b.value, b.value)),
+      s.ifAll(
+        [() => s.ordinaryFloat(false), () => s.wasm("f32_eq", "i32", b.value, b.value)],
         () => s.writeF64(0, s.wasm("f64_promote_f32", "f64", b.value)),
         () => s.writeV(0, slowVector(s, code, s.readV(0), b.vector())),
       );
       return;
     }
     const b = source(s, 1);
-    s.if(
-      both(s, defaultControl(s), ordered(s, "ps", b, b)),
+    s.ifAll(
+      [() => s.ordinaryFloat(false), () => ordered(s, "ps", b, b)],
       () => s.writeV(0, v(s, Simd.promote, b)),
       () => s.writeV(0, slowVector(s, code, b, b)),
     );
@@ -320,8 +315,8 @@ export const narrow =
       const b = scalar(s, 1, "sd");
       const r = s.wasm("f32_demote_f64", "f32", b.value);
       const fine = normal(s, "ss", r);
-      s.if(
-        both(s, defaultInexact(s), fine),
+      s.ifAll(
+        [() => s.ordinaryFloat(true), () => fine],
         () => s.writeF32(0, r),
         () => s.writeV(0, slowVector(s, code, s.readV(0), b.vector())),
       );
@@ -330,8 +325,8 @@ export const narrow =
     const b = source(s, 1);
     const r = v(s, Simd.demote, b);
     const ones = s.shuffle(r, r, [0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7]);
-    s.if(
-      both(s, defaultInexact(s), normal(s, "ps", ones)),
+    s.ifAll(
+      [() => s.ordinaryFloat(true), () => normal(s, "ps", ones)],
       () => s.writeV(0, r),
       () => s.writeV(0, slowVector(s, code, b, b)),
     );
@@ -341,7 +336,7 @@ export const convertDwordsPd: Definition = (s) => s.writeV(0, v(s, Simd.convert3
 export const convertDwordsPs: Definition = (s) => {
   const b = source(s, 1);
   s.if(
-    defaultInexact(s),
+    s.ordinaryFloat(true),
     () => s.writeV(0, v(s, Simd.convert32, b)),
     () => s.writeV(0, slowVector(s, codeOf("fromInt32", "ps"), b, b)),
   );
@@ -373,8 +368,8 @@ export const toDwords =
       v(s, ps ? Simd.f32Ge : Simd.f64Ge, whole, low),
       v(s, ps ? Simd.f32Lt : Simd.f64Lt, whole, high),
     );
-    s.if(
-      both(s, defaultInexact(s), s.simd(ps ? Simd.allTrue32 : Simd.allTrue64, "i32", [within])),
+    s.ifAll(
+      [() => s.ordinaryFloat(true), () => s.simd(ps ? Simd.allTrue32 : Simd.allTrue64, "i32", [within])],
       () => s.writeV(0, v(s, ps ? Simd.truncF32 : Simd.truncF64, whole)),
       () => s.writeV(0, slowVector(s, codeOf(truncate ? "truncate32" : "toInt32", format), b, b)),
     );

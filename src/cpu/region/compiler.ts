@@ -6,6 +6,7 @@ import { type Local, Scratch } from "../wasm/emitting-sem.js";
 import type { BasicBlock, Region } from "./region.js";
 import {
   type FlagState,
+  loadFloat,
   type RegionFunction,
   RegionHelper,
   type RegionHelperName,
@@ -85,6 +86,11 @@ export function compileRegion(
     flags: UNKNOWN_FLAGS,
     usedRegisters: new Set(),
     writtenRegisters: new Set(),
+    xmm: Array.from({ length: 16 }, () => f.local("v128")),
+    usedVectors: new Set(),
+    writtenVectors: new Set(),
+    float: f.local("i32"),
+    usesFloat: false,
   };
   const { blocks, byOffset } = region;
   const successorsOf = (b: BasicBlock): number[] => {
@@ -264,6 +270,11 @@ export function compileRegion(
     f.get(gpr[n]!);
     f.mem("i64_store", base + Vp.gpr + n * 8, 3);
   }
+  for (const n of c.writtenVectors) {
+    f.i32(0);
+    f.get(c.xmm[n]!);
+    f.simdMem(11, base + Vp.xmm + n * 16, 4);
+  }
   for (const [local, at] of flagSlots) {
     f.i32(0);
     f.get(local);
@@ -286,6 +297,12 @@ export function compileRegion(
     p.mem("i64_load", base + Vp.gpr + n * 8, 3);
     p.set(gpr[n]!);
   }
+  for (const n of c.usedVectors) {
+    p.i32(0);
+    p.simdMem(0, base + Vp.xmm + n * 16, 4);
+    p.set(c.xmm[n]!);
+  }
+  if (c.usesFloat) loadFloat(p, c);
   for (const [local, at] of [...flagSlots, [c.ripPage, Vp.ripPage]] as const) {
     p.i32(0);
     p.mem("i64_load", base + at, 3);

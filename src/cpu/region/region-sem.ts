@@ -6,7 +6,7 @@
 import type { DecodedRecord } from "../decode/block-builder.js";
 import { Helper, type HelperName } from "../isa/runtime-calls.js";
 import type { FlagName, Sem, Value, ValueType, Width } from "../isa/sem.js";
-import { FlagKind, TLB_ENTRIES, TLB_WRITE, Vp } from "../layout.js";
+import { FlagKind, MXCSR_STRICT, TLB_ENTRIES, TLB_WRITE, Vp } from "../layout.js";
 import type { FunctionBuilder } from "../wasm/assembler.js";
 import { EmittingSem, LOADS, type Local, type Scratch, STORES } from "../wasm/emitting-sem.js";
 
@@ -52,6 +52,37 @@ export interface RegionFunction {
   flags: FlagState;
   readonly usedRegisters: Set<number>;
   readonly writtenRegisters: Set<number>;
+  /** XMM0..XMM15. */
+  readonly xmm: readonly number[];
+  readonly usedVectors: Set<number>;
+  readonly writtenVectors: Set<number>;
+  /** MXCSR, xor what lets arithmetic go the host's way. */
+  readonly float: number;
+  usesFloat: boolean;
+}
+
+const isVector = (offset: number): boolean => offset >= Vp.xmm && offset < Vp.xmm + 256;
+/** Lane opcodes of WebAssembly's SIMD by element. */
+const EXTRACT: Readonly<Record<string, number>> = {
+  "8s": 21,
+  "8": 22,
+  "16s": 24,
+  "16": 25,
+  "32": 27,
+  "64": 29,
+  f32: 31,
+  f64: 33,
+};
+const REPLACE: Readonly<Record<string, number>> = { 8: 23, 16: 26, 32: 28, 64: 30, f32: 32, f64: 34 };
+/** MXCSR as arithmetic in the region looks at it: 0 = the host's way, all but PE 0 = for what is exact. */
+export function loadFloat(f: FunctionBuilder, c: Pick<RegionFunction, "base" | "float">): void {
+  f.i32(0);
+  f.mem("i32_load", c.base + Vp.mxcsr, 2);
+  f.i32(MXCSR_STRICT | 0xffe0);
+  f.op("i32_and");
+  f.i32(0x1fa0);
+  f.op("i32_xor");
+  f.set(c.float);
 }
 
 /** The runtime's functions for regions: linear address, bytes -> address in the memory, 0 = fault, 1 = for the interpreter. */
@@ -302,6 +333,70 @@ export class RegionSem extends EmittingSem implements Sem {
     this.f.mem(STORES[width]!, 0);
     this.effects = true;
   }
+  // ---- vectors --------------------------------------------------------------------------------------------------------
+  /** Puts a vector register on the stack. */
+  #pushVector(n: number): void {
+    this.#c.usedVectors.add(n);
+    this.f.get(this.#c.xmm[n]!);
+  }
+  #setVector(n: number): void {
+    this.#c.usedVectors.add(n);
+    this.#c.writtenVectors.add(n);
+    this.f.set(this.#c.xmm[n]!);
+    this.effects = true;
+  }
+  /** An element of a vector register, which keeps its other bytes. */
+  #replaceLane(offset: number, width: Width, value: Value): void {
+    const n = (offset - Vp.xmm) >> 4;
+    this.#pushVector(n);
+    this.push(value);
+    this.f.simdLane(
+      REPLACE[value.type === "f64" || value.type === "f32" ? value.type : width]!,
+      ((offset & 15) * 8) / width,
+    );
+    this.#setVector(n);
+  }
+  #extractLane(offset: number, width: Width, signed: boolean): Value {
+    this.#pushVector((offset - Vp.xmm) >> 4);
+    this.f.simdLane(EXTRACT[`${width}${width < 32 && signed ? "s" : ""}`]!, ((offset & 15) * 8) / width);
+    return this.fresh(width === 64 ? "i64" : "i32");
+  }
+  #readFloat(i: number, type: "f32" | "f64"): Value {
+    const bytes = type === "f64" ? 8 : 4;
+    if (this.isMemory(i)) {
+      const host = this.translate(this.address(i), bytes, false);
+      this.f.get(host);
+      this.f.mem(`${type}_load`, 0);
+    } else {
+      this.#pushVector((this.#registerOffset(i) - Vp.xmm) >> 4);
+      this.f.simdLane(EXTRACT[type]!, 0);
+    }
+    return this.fresh(type);
+  }
+  override readF32(i: number): Value {
+    return this.#readFloat(i, "f32");
+  }
+  override readF64(i: number): Value {
+    return this.#readFloat(i, "f64");
+  }
+  override writeF32(i: number, value: Value): void {
+    if (this.isMemory(i)) super.writeF32(i, value);
+    else this.#replaceLane(this.#registerOffset(i), 32, value);
+  }
+  override writeF64(i: number, value: Value): void {
+    if (this.isMemory(i)) super.writeF64(i, value);
+    else this.#replaceLane(this.#registerOffset(i), 64, value);
+  }
+  override ordinaryFloat(inexact: boolean): Value {
+    this.#c.usesFloat = true;
+    this.f.get(this.#c.float);
+    if (!inexact) {
+      this.f.i32(~0x20);
+      this.f.op("i32_and");
+    }
+    this.f.op("i32_eqz");
+    return this.fresh("i32");
+  }
   readV(i: number): Value {
     if (!this.isMemory(i)) return this.slotV(this.#registerOffset(i));
     const host = this.translate(this.address(i), 16, false);
@@ -310,10 +405,14 @@ export class RegionSem extends EmittingSem implements Sem {
     return this.fresh("v128");
   }
   writeV(i: number, value: Value): void {
-    if (!this.isMemory(i)) {
+    const offset = this.isMemory(i) ? -1 : this.#registerOffset(i);
+    if (isVector(offset)) {
+      this.push(value);
+      this.#setVector((offset - Vp.xmm) >> 4);
+    } else if (offset >= 0) {
       this.f.i32(0);
       this.push(value);
-      this.f.simdMem(11, this.#c.base + this.#registerOffset(i), 4);
+      this.f.simdMem(11, this.#c.base + offset, 4);
     } else {
       const host = this.translate(this.address(i), 16, true);
       this.f.get(host);
@@ -331,10 +430,17 @@ export class RegionSem extends EmittingSem implements Sem {
       this.store(this.address(i), width, value);
       return;
     }
-    // of a vector register, which keeps its other bytes
+    this.#writeBlock(this.#registerOffset(i), width, value);
+  }
+  /** Anything in the block but a general register. */
+  #writeBlock(offset: number, width: Width, value: Value): void {
+    if (isVector(offset)) {
+      this.#replaceLane(offset, width, value);
+      return;
+    }
     this.f.i32(0);
     this.push(value);
-    this.f.mem(STORES[width]!, this.#c.base + this.#registerOffset(i));
+    this.f.mem(STORES[width]!, this.#c.base + offset);
     this.effects = true;
   }
   #readSlot(offset: number, width: Width, signed: boolean): Value {
@@ -343,6 +449,7 @@ export class RegionSem extends EmittingSem implements Sem {
       this.f.get(this.#c.tempAddress);
       return this.fresh("i64");
     }
+    if (isVector(offset)) return this.#extractLane(offset, width, signed);
     this.f.i32(0);
     this.f.mem(LOADS[`${width}${signed ? "s" : "u"}`]!, this.#c.base + offset);
     return this.fresh(width === 64 ? "i64" : "i32");
@@ -351,6 +458,10 @@ export class RegionSem extends EmittingSem implements Sem {
     return this.#readSlot(offset, width, signed);
   }
   slotV(offset: number): Value {
+    if (isVector(offset)) {
+      this.#pushVector((offset - Vp.xmm) >> 4);
+      return this.fresh("v128");
+    }
     this.f.i32(0);
     this.f.simdMem(0, this.#c.base + offset, 4);
     return this.fresh("v128");
@@ -367,10 +478,7 @@ export class RegionSem extends EmittingSem implements Sem {
       this.f.set(this.#c.tempAddress);
       return;
     }
-    this.f.i32(0);
-    this.push(value);
-    this.f.mem(STORES[width]!, this.#c.base + offset);
-    this.effects = true;
+    this.#writeBlock(offset, width, value);
   }
 
   // ---- flags ----------------------------------------------------------------------------------------------------------
@@ -572,6 +680,7 @@ export class RegionSem extends EmittingSem implements Sem {
       this.f.mem("i64_store", this.#c.base + Vp.gpr + n * 8, 3);
     }
     const result = this.#helper(helper, ...args);
+    if (helper === "vectorFloat") loadFloat(this.f, this.#c);
     for (const n of pair) {
       this.f.i32(0);
       this.f.mem("i64_load", this.#c.base + Vp.gpr + n * 8, 3);
@@ -602,18 +711,21 @@ export class RegionSem extends EmittingSem implements Sem {
     this.#leaveHere();
   }
   override if(condition: Value, then: () => void, otherwise?: () => void): void {
+    this.#joiningFlags(then, (first) => super.if(condition, first, otherwise));
+  }
+  override ifAll(conditions: readonly (() => Value)[], then: () => void, otherwise: () => void): void {
+    this.#joiningFlags(then, (first) => super.ifAll(conditions, first, otherwise));
+  }
+  /** Behind two arms only that is known of the flags which is known in both. */
+  #joiningFlags(then: () => void, emit: (first: () => void) => void): void {
     const c = this.#c;
     const before = c.flags;
     let first = before;
-    super.if(
-      condition,
-      () => {
-        then();
-        first = c.flags;
-        c.flags = before;
-      },
-      otherwise,
-    );
+    emit(() => {
+      then();
+      first = c.flags;
+      c.flags = before;
+    });
     const second = c.flags;
     if (first.kind !== second.kind || first.narrow !== second.narrow)
       c.flags = { kind: first.kind === second.kind ? first.kind : undefined, narrow: false };

@@ -4,6 +4,7 @@
  */
 import type { Form } from "../isa/forms.js";
 import type { BinaryOp, CompareOp, Value, ValueType, Width } from "../isa/sem.js";
+import { MXCSR_STRICT, Vp } from "../layout.js";
 import { type FunctionBuilder, type MemOpName, Op, type OpName } from "./assembler.js";
 
 export interface Local extends Value {
@@ -64,6 +65,7 @@ export abstract class EmittingSem {
   /** Address in the memory of an operand translated for writing. */
   protected readonly rmw: (number | undefined)[] = [];
   abstract address(i: number): Value;
+  abstract slot(offset: number, width: Width): Value;
   abstract readLow(i: number, width: 32 | 64): Value;
   protected abstract readOperand(i: number, signed: boolean): Value;
   /** @returns the local that holds the address in the memory */
@@ -226,6 +228,38 @@ export abstract class EmittingSem {
     }
     this.effects ||= after;
     this.f.end();
+  }
+  ifAll(conditions: readonly (() => Value)[], then: () => void, otherwise: () => void): void {
+    const { f } = this;
+    const places = [...this.places];
+    const end = f.block();
+    const unmet = f.block();
+    for (const condition of conditions) {
+      this.push(condition());
+      f.op("i32_eqz");
+      f.unlikely();
+      f.brIf(unmet);
+    }
+    const before = this.effects;
+    then();
+    const after = this.effects;
+    this.restorePlaces(places);
+    f.br(end);
+    f.end();
+    this.effects = before;
+    otherwise();
+    this.restorePlaces(places);
+    this.effects ||= after;
+    f.end();
+  }
+  ordinaryFloat(inexact: boolean): Value {
+    // the bits beside the flags and, if asked for, PE
+    const bits = MXCSR_STRICT | (inexact ? 0xffe0 : 0xffc0);
+    return this.cmp(
+      "eq",
+      this.bin("and", this.slot(Vp.mxcsr, 32), this.const32(bits)),
+      this.const32(inexact ? 0x1fa0 : 0x1f80),
+    );
   }
   ifCount(count: Value, then: () => void): void {
     if (this.form.operands[1]?.kind === "i") then();
