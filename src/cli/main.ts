@@ -107,6 +107,7 @@ program
     "keys that sign the archive (default: this host's, else the ones that come with enlighten)",
   )
   .option("--cpu <model>", "what CPUID advertises: default, max, +feature, -feature", cpu, "default")
+  .option("--regions", "compile hot code: what is done anyway but with --deterministic")
   .option("--no-regions", "interpret only: hot code is not compiled")
   .option("--strict-float", "all flags of SSE arithmetic exact, MXCSR.DE too (floating point 7 to 25 times slower)")
   .option("--stats", "print counters at the end")

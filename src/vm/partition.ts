@@ -6,6 +6,7 @@
 import { type Chipset, type ChipsetState, createChipset, type SerialSink } from "../chipset/chipset.js";
 import { LocalApic, type LocalApicState } from "../chipset/local-apic.js";
 import { CpuFeature, Exit, ModeKey, MXCSR_STRICT, Pending, SegIndex, Vp } from "../cpu/layout.js";
+import type { Stress } from "../cpu/region/stress.js";
 import { Cpuid } from "../cpu/vp/cpuid.js";
 import { Msr, MsrFile, type MsrState } from "../cpu/vp/msr.js";
 import {
@@ -53,7 +54,7 @@ export interface PartitionOptions {
   /** MXCSR's flags are exact (cpu/layout.ts, MXCSR_STRICT). */
   readonly strictFloat?: boolean;
   /** Hot code is compiled to WebAssembly. Default: false. */
-  readonly regions?: boolean;
+  readonly regions?: boolean | Stress;
 }
 
 /** A machine at rest, complete: plain data. RAM is kept by page, all-zero pages left out. */

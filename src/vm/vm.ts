@@ -1,4 +1,5 @@
 /** The public API: one virtual machine, from its files to its end. Every wait has a time-out and an AbortSignal. */
+import type { Stress } from "../cpu/region/stress.js";
 import { parseCpuModel } from "../cpu/vp/cpuid.js";
 import type { TraceRecord } from "../trace/trace.js";
 import { bootImage } from "./boot-image.js";
@@ -56,8 +57,8 @@ export interface VmOptions {
    * ordinary result, which lets the host's own arithmetic do it.
    */
   readonly strictFloat?: boolean;
-  /** Hot code is compiled to WebAssembly. Default: yes, but not with `deterministic`. */
-  readonly regions?: boolean;
+  /** Hot code is compiled to WebAssembly. Default: yes, but not with `deterministic`. An object: under stress. */
+  readonly regions?: boolean | Stress;
   /** Gets a line for every instruction before it runs: count, RIP, bytes, text. Very slow. */
   readonly traceCpu?: (lines: string) => void | Promise<void>;
   /** Synthetic devices that are offered (default: all), or "none": a PC without a hypervisor. */

@@ -10,7 +10,7 @@ import { parseCpuModel } from "../../src/cpu/vp/cpuid.js";
 import { buildAcpiTables } from "../../src/firmware/acpi/tables.js";
 import { prepareMultiboot } from "../../src/firmware/multiboot.js";
 import { Partition } from "../../src/vm/partition.js";
-import { loadRuntime } from "../bare/bare-machine.js";
+import { loadRuntime, stressAsked } from "../bare/bare-machine.js";
 
 const RAM_MIB = 64;
 /** What our processor does not have either: its bits would be legal there. */
@@ -66,7 +66,7 @@ export function runHere(image: Uint8Array, regions: boolean): string {
     onDebugExit: (code) => {
       end = code;
     },
-    regions,
+    regions: regions ? (stressAsked ?? true) : false,
   });
   partition.load(
     prepareMultiboot({

@@ -68,6 +68,18 @@ test("code that is overwritten between two runs, by the program and by a device,
   assert.ok(vp.regions!.counters.dead > before, "its slot is free again");
 });
 
+test("what is compiled already is not compiled again, the first region of a processor neither", () => {
+  const m = createBareMachine(8 << 20, {}, 1, true);
+  const source = "mov ecx, 10\nloop1: add eax, 3\ndec ecx\njnz loop1\nhlt";
+  assert.equal(run(m, source, "loop1")[0], 30n);
+  const at = BigInt(assemble(source, 64, CODE).labels.loop1!);
+  assert.equal(m.vp.regions!.force(at), false);
+  // the gate that stood there has gone with the code
+  assert.equal(run(m, source)[0], 30n);
+  m.vp.regions!.sample();
+  assert.equal(run(m, source)[0], 30n);
+});
+
 test("an alias of the code's page is another way to write it", () => {
   // the page after the code's, mapped to the same frame
   for (const m of [compiled, interpreted]) {

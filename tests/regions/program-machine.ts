@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { Exit, Head, SegAttr, SegIndex, Vp } from "../../src/cpu/layout.js";
 import { LockstepPair } from "../../src/cpu/region/lockstep.js";
+import type { Stress } from "../../src/cpu/region/stress.js";
 import { FLAT_CODE64, FLAT_DATA, type VirtualProcessor } from "../../src/cpu/vp/virtual-processor.js";
 import { value } from "../reference/integer-encoding.js";
 import { EngineRunner, WINDOW, WINDOW_BYTES } from "../reference/native-runner.js";
@@ -46,7 +47,7 @@ export interface Stop {
 class Machine {
   readonly vp: VirtualProcessor;
   readonly ram: DataView;
-  constructor(regions: boolean) {
+  constructor(regions: boolean | Stress) {
     const { vp } = new EngineRunner(false, regions).machine;
     this.vp = vp;
     this.ram = new DataView(vp.ram.buffer, vp.ram.byteOffset, vp.ram.byteLength);
@@ -87,11 +88,12 @@ class Machine {
 
 export class ProgramPair {
   readonly #interpreted = new Machine(false);
-  readonly #compiled = new Machine(true);
+  readonly #compiled: Machine;
   readonly #pair: LockstepPair;
   #program!: Program;
   #startState!: (m: Machine) => void;
-  constructor() {
+  constructor(stress?: Stress) {
+    this.#compiled = new Machine(stress ?? true);
     this.#pair = new LockstepPair({ interpreted: this.#interpreted.vp, compiled: this.#compiled.vp });
   }
   get regions(): NonNullable<VirtualProcessor["regions"]> {

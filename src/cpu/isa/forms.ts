@@ -207,6 +207,8 @@ function isHot(
       "jmpIndirect",
       "nop",
       "enlighten.redispatch",
+      "enlighten.poisoned",
+      "enlighten.attend",
       "enlighten.region",
       "enlighten.address",
     ].includes(name) &&

@@ -35,6 +35,8 @@ export interface RegionsOptions {
   readonly blocks: BlockBuilder;
   readonly runtime: RegionRuntime & Record<string, unknown>;
   readonly table: WebAssembly.Table;
+  /** Sampled this often, an address is compiled. Default: HOT. */
+  readonly hot?: number;
 }
 export interface RegionCounters {
   compiled: number;
@@ -53,7 +55,8 @@ export class Regions {
   /** Headers of live regions by table slot. */
   readonly #headers = new Map<number, number>();
   readonly #free: number[] = [];
-  #next = 0;
+  /** From 1: a gate of the first slot's first entry would be 0, as no gate is. */
+  #next = 1;
   #deaths = 0;
   #generation = 0;
 
@@ -76,11 +79,16 @@ export class Regions {
     const count = (this.#counts.get(key) ?? 0) + 1;
     if (count === 1 && this.#counts.size >= MAX_COUNTED) this.#counts.clear();
     this.#counts.set(key, count);
-    if (count < HOT) return;
+    if (count < (this.#o.hot ?? HOT)) return;
     // a gate needs a block to stand at; where one stands the region itself was sampled
     const block = this.#o.runtime.findBlock(physical, mode);
     if (block === 0 || this.#view.getUint32(block + Head.region, true) !== 0) return;
     if (!this.#compile(physical, mode)) this.#counts.set(key, REFUSED);
+  }
+  /** RAM offsets of the first bytes of the live regions, oldest first. */
+  liveCode(): readonly number[] {
+    this.#bury();
+    return [...this.#headers.values()].map((header) => this.#view.getUint32(header + Head.start, true));
   }
   /** Compiles what is at an address, hot or not: for tests. @returns whether a gate stands there now */
   force(rip: bigint): boolean {

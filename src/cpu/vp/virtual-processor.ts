@@ -7,6 +7,7 @@ import { generateInterpreter } from "../interpreter/generator.js";
 import { formsFingerprint } from "../isa/forms.js";
 import { Exit, layoutMemory, type MemoryLayout, SEG_BYTES, SegAttr, SegIndex, Stat, Vp } from "../layout.js";
 import { MAX_REGIONS, type RegionRuntime, Regions } from "../region/regions.js";
+import { type Stress, StressedRegions } from "../region/stress.js";
 
 /** Instructions between two samples of what is hot: no multiple of what loops are made of. */
 const SAMPLE_EVERY = 19_997;
@@ -108,11 +109,13 @@ export class VirtualProcessor {
   /** Scratch for CPUID and MSR answers. */
   readonly #answer = new Uint32Array(4);
   retired = 0;
-  readonly #redispatch: number;
+  readonly #poisoned: number;
   readonly #attend: number;
-  #untilSample = SAMPLE_EVERY;
+  readonly #sampleEvery: number;
+  #untilSample: number;
   /** The second tier, where it is on. */
   readonly regions: Regions | undefined;
+  readonly #stressed: StressedRegions | undefined;
 
   constructor(
     engine: EngineMemory,
@@ -120,7 +123,7 @@ export class VirtualProcessor {
     host: ProcessorHost,
     modules: EngineModules,
     countForms = false,
-    regions = false,
+    regions: boolean | Stress = false,
   ) {
     const { memory, layout, shared } = engine;
     const buffer = memory.buffer;
@@ -199,7 +202,9 @@ export class VirtualProcessor {
     if (typeof run !== "function")
       throw new Error("invariant broken: the interpreter was built from other forms than the decoder's (build again)");
     this.#run = run as (budget: number) => number;
-    if (regions)
+    const stress = typeof regions === "object" ? regions : undefined;
+    this.#untilSample = this.#sampleEvery = stress?.sampleEvery ?? SAMPLE_EVERY;
+    if (regions !== false)
       this.regions = new Regions({
         memory,
         shared,
@@ -207,8 +212,10 @@ export class VirtualProcessor {
         blocks,
         runtime: this.runtime as Runtime & Record<string, unknown>,
         table,
+        ...(stress === undefined ? {} : { hot: 1 }),
       });
-    this.#redispatch = blocks.redispatchHandler;
+    if (stress !== undefined) this.#stressed = new StressedRegions(stress, this.regions!, this.runtime);
+    this.#poisoned = blocks.poisonedHandler;
     this.#attend = blocks.attendHandler;
     this.reset();
   }
@@ -217,7 +224,7 @@ export class VirtualProcessor {
   reset(): void {
     const v = this.view;
     this.bytes.fill(0, this.base, this.base + Vp.apic);
-    v.setUint16(this.base + Vp.redispatch, this.#redispatch, true);
+    v.setUint16(this.base + Vp.poisoned, this.#poisoned, true);
     v.setUint16(this.base + Vp.attend, this.#attend, true);
     v.setUint32(this.base + Vp.arenaNext, this.base + Vp.arena, true);
     this.bytes.fill(0xff, this.base + Vp.jumpCache, this.base + Vp.jumpCache + 0x10000);
@@ -267,7 +274,7 @@ export class VirtualProcessor {
   /** The block up to the APIC page, as `save` took it. What points into this process is made anew. */
   restoreRegisters(saved: Uint8Array): void {
     this.bytes.set(saved, this.base);
-    this.view.setUint16(this.base + Vp.redispatch, this.#redispatch, true);
+    this.view.setUint16(this.base + Vp.poisoned, this.#poisoned, true);
     this.view.setUint16(this.base + Vp.attend, this.#attend, true);
     this.view.setUint32(this.base + Vp.jumpGeneration, 0, true);
     this.view.setUint32(this.base + Vp.userGeneration, 0, true);
@@ -294,7 +301,8 @@ export class VirtualProcessor {
     if (this.regions !== undefined) {
       this.#untilSample -= used;
       if (this.#untilSample <= 0 && reason === Exit.slice) {
-        this.#untilSample = SAMPLE_EVERY;
+        this.#untilSample = this.#sampleEvery;
+        this.#stressed?.afterSlice();
         this.regions.sample();
       }
     }
