@@ -56,7 +56,7 @@ function round(pair: ProgramPair, page: number, random: Random): number | undefi
 
 function injectInto(pair: ProgramPair, n: number, tally: Tally): void {
   const random = new Random(SEED * 100_000 + n);
-  const options = { ...FRAMES, rounds: 1, unmaps: false, length: 4 + random.below(20) };
+  const options = { ...FRAMES, rounds: 1, unmaps: false, length: 8 + random.below(32) };
   const program = new ProgramBuilder(random, options).build();
   const user = n % 2 === 0;
   pair.load(program, random, ENDLESS, user, true);
