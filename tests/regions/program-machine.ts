@@ -4,6 +4,7 @@ import { Exit, Head, SegAttr, SegIndex, Vp } from "../../src/cpu/layout.js";
 import { LockstepPair } from "../../src/cpu/region/lockstep.js";
 import type { Stress } from "../../src/cpu/region/stress.js";
 import { FLAT_CODE64, FLAT_DATA, type VirtualProcessor } from "../../src/cpu/vp/virtual-processor.js";
+import { stressAsked } from "../bare/bare-machine.js";
 import { value } from "../reference/integer-encoding.js";
 import { EngineRunner, WINDOW, WINDOW_BYTES } from "../reference/native-runner.js";
 import { fill, type Random } from "../reference/values.js";
@@ -92,7 +93,10 @@ export class ProgramPair {
   readonly #pair: LockstepPair;
   #program!: Program;
   #startState!: (m: Machine) => void;
-  constructor(stress?: Stress) {
+  /** The TLB is emptied behind the program's back: one that unmaps pages itself would see it. */
+  readonly flushes: boolean;
+  constructor(stress = stressAsked) {
+    this.flushes = (stress?.flushEvery ?? 0) > 0;
     this.#compiled = new Machine(stress ?? true);
     this.#pair = new LockstepPair({ interpreted: this.#interpreted.vp, compiled: this.#compiled.vp });
   }

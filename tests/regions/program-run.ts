@@ -12,13 +12,11 @@ export interface ProgramRun {
   readonly faults: Map<number, number>;
   /** Of each slice. Default: all kinds. */
   readonly budget?: number;
-  /** Programs may unmap pages themselves, which tells whether the TLB is emptied behind their backs. Default: true. */
-  readonly unmaps?: boolean;
 }
 /** One random program to its end. @returns false = it did not come to one */
-export function runProgram(pair: ProgramPair, { seed, number: n, faults, budget, unmaps = true }: ProgramRun): boolean {
+export function runProgram(pair: ProgramPair, { seed, number: n, faults, budget }: ProgramRun): boolean {
   const random = new Random(seed * 100_000 + n);
-  const options = { ...FRAMES, rounds: 6, unmaps: unmaps && n % 2 === 0, length: 4 + random.below(28) };
+  const options = { ...FRAMES, rounds: 6, unmaps: !pair.flushes && n % 2 === 0, length: 4 + random.below(28) };
   const program = new ProgramBuilder(random, options).build();
   pair.load(program, random, options.rounds, n % 3 === 0, n % 4 !== 0);
   // what is decided on the way does not hang on the slices

@@ -14,8 +14,8 @@ export interface Stress {
   /** Regions live at a time: the oldest makes room. */
   readonly maxLive: number;
 }
-/** Names in ENLIGHTEN_STRESS. The engine's flag is for who starts the process to set. */
-export const STRESS_NAMES = ["eager", "invalidate", "flush", "tiny", "liftoff"] as const;
+/** Names in ENLIGHTEN_STRESS. The last two are flags of the engine, for the host to set. */
+export const STRESS_NAMES = ["eager", "invalidate", "flush", "tiny", "liftoff", "turbofan"] as const;
 
 /** No multiple of what loops are made of. */
 const EAGER = 97;
