@@ -8,6 +8,7 @@
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { stressAsked } from "../bare/bare-machine.js";
 import { Random } from "../reference/values.js";
 import { type Damage, FRAMES, ProgramPair } from "./program-machine.js";
 import { ProgramBuilder } from "./random-program.js";
@@ -100,7 +101,7 @@ test("a fault at each access leaves the same behind in both tiers", (t) => {
   );
   assert.ok(tally.tried > PROGRAMS * 5);
   assert.ok(tally.came > tally.tried * 0.8);
-  assert.ok(tally.interpreted < tally.tried * 0.1);
+  assert.ok(stressAsked !== undefined || tally.interpreted < tally.tried * 0.1);
   for (const kind of ["absent", "read-only", "supervisor", "second page"])
     assert.ok((tally.kinds.get(kind) ?? 0) > PROGRAMS / 20, kind);
 });
