@@ -114,6 +114,10 @@ program
   .addOption(
     new Option("--deterministic [seed]", "one thread, time from instructions: repeatable").preset("1").argParser(seed),
   )
+  // for developers: see CONTRIBUTING.md
+  .addOption(
+    new Option("--lockstep", "run both tiers side by side and compare").implies({ deterministic: 1 }).hideHelp(),
+  )
   .option("--trace <file>", "write every VMBus and service message, hypercall and interrupt to a file (JSON lines)")
   .option("--trace-cpu <file>", "write every instruction to a file before it runs (very slow)")
   .option("--debug-exit", "port 0xF4 ends the machine with (value << 1) | 1")

@@ -28,6 +28,7 @@ export interface RunOptions {
   readonly debugExit?: boolean;
   readonly strictFloat?: boolean;
   readonly regions?: boolean;
+  readonly lockstep?: boolean;
   readonly traceCpu?: string;
   readonly trace?: string;
   readonly disk: readonly DiskArgument[];
@@ -136,6 +137,7 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
       ...(o.offline === undefined ? {} : { offline: o.offline }),
       ...(o.deterministic === undefined ? {} : { deterministic: o.deterministic }),
       ...(regions === undefined ? {} : { regions }),
+      ...(o.lockstep === undefined ? {} : { lockstep: o.lockstep }),
       ...(o.strictFloat === undefined ? {} : { strictFloat: o.strictFloat }),
       ...(o.debugExit === undefined ? {} : { debugExit: o.debugExit }),
     });

@@ -85,15 +85,27 @@ export function formatRegisters(s: RegisterState): string {
  * Interprets exactly so many instructions: most at once, the last one by one. Nothing of the machine is looked at between them, so
  * that it is as if they had been one slice.
  *
- * @param before is called before each of the last instructions
+ * @param before is called before each instruction: they are all run one by one
  * @returns Exit of the last one
  */
-export function runExactly(vp: VirtualProcessor, instructions: number, before?: () => void): number {
+export function runExactly(
+  vp: VirtualProcessor,
+  instructions: number,
+  run = (budget: number): number => vp.run(budget),
+  before?: () => void,
+): number {
   const end = vp.retired + instructions;
   let reason = 0;
+  let begun = false;
+  // what STI holds off is held off for one instruction, and nothing looks in between here
+  const goOn = (): void => {
+    if (begun) vp.view.setUint32(vp.base + Vp.shadow, 0, true);
+    begun = true;
+  };
   while (vp.retired < end - MAX_OVERRUN && before === undefined) {
     const had = vp.retired;
-    reason = vp.run(end - MAX_OVERRUN - vp.retired);
+    goOn();
+    reason = run(end - MAX_OVERRUN - vp.retired);
     if (vp.retired === had) throw new Error("invariant broken: a slice without an instruction");
   }
   const slot = vp.base + Vp.singleStep;
@@ -102,7 +114,8 @@ export function runExactly(vp: VirtualProcessor, instructions: number, before?: 
   vp.runtime.updateMode();
   while (vp.retired < end) {
     before?.();
-    reason = vp.run(0);
+    goOn();
+    reason = run(0);
   }
   vp.view.setUint32(slot, stepping, true);
   vp.runtime.updateMode();

@@ -291,8 +291,13 @@ export class VirtualProcessor {
   get pendingWord(): number {
     return (this.base + Vp.pending) >> 2;
   }
+  /** Stands around each run: lockstep of two machines. */
+  onRun: ((budget: number, run: (budget: number) => number) => number) | undefined;
   /** Runs at most about `budget` instructions (a block's end decides). @returns Exit */
   run(budget: number): number {
+    return this.onRun === undefined ? this.#slice(budget) : this.onRun(budget, (b) => this.#slice(b));
+  }
+  #slice(budget: number): number {
     // a sample is due after so many instructions, however often the run is left before
     const given = this.regions === undefined ? budget : Math.min(budget, this.#untilSample);
     const reason = this.#run(given);
