@@ -22,7 +22,7 @@ import type { ToProcessor } from "./messages.js";
 /** Instructions between two comparisons of all of RAM. */
 const RAM_EVERY = 2 ** 24;
 /** Budgets of the slices of the search, in the order they are tried: a region that is left at each back edge may hide the mistake. */
-const SEARCH_BUDGETS = [1, 16, 256, 4096];
+const SEARCH_BUDGETS = [1, 4, 16, 64, 256, 1024, 4096];
 const MAX_TRACE = 400;
 /** Pages that a search looks at. */
 const MAX_PAGES = 2;
