@@ -208,6 +208,8 @@ export const Stat = {
   regionEntries: 14,
   regionInstructions: 15,
   regionSingles: 16,
+  /** Times that the pages of a region were looked at anew. */
+  regionChecks: 17,
 } as const;
 
 export const Pending = { interrupt: 1, nmi: 2, stop: 4, other: 8 } as const;
@@ -215,8 +217,16 @@ export const Pending = { interrupt: 1, nmi: 2, stop: 4, other: 8 } as const;
 /** Why the interpreter came back. */
 export const Exit = { slice: 0, event: 1, halt: 2, tripleFault: 3, hostCall: 4, shutdown: 5 } as const;
 
-/** What a region tells the loop: go on at RIP, deliver the recorded fault, run the one instruction at RIP. */
-export const RegionStatus = { next: 0, fault: 1, single: 2 } as const;
+/**
+ * What a region tells the loop: go on at RIP, deliver the recorded fault, run the one instruction at RIP, go on at RIP after a look at
+ * the pending word, come out (Vp.exitReason).
+ */
+export const RegionStatus = { next: 0, fault: 1, single: 2, attend: 3, exit: 4 } as const;
+/**
+ * What a region of several pages keeps in the memory: the jump tag and the base that its pages were last found right with, and for each
+ * page but the first its distance (i32, bytes) and its physical address (u32).
+ */
+export const RegionPages = { tag: 0, count: 4, base: 8, pages: 16 } as const;
 /** What a cold operation tells the loop. */
 export const Status = { next: 0, fault: 1, redispatch: 2, exit: 3 } as const;
 

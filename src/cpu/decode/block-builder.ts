@@ -42,6 +42,8 @@ export interface DecodedRecord {
   readonly pageOffset: number;
   readonly length: number;
   readonly src2: number;
+  /** Of a procedure: the record as it is in the memory. */
+  readonly raw: Uint8Array | undefined;
 }
 export interface DecodedInstruction {
   readonly row: Row;
@@ -189,14 +191,22 @@ export class BlockBuilder {
 
   /**
    * The instruction at RAM offset `physical` alone, nothing fused.
-   * @returns undefined where there is none that lies in its page and is defined
+   * @param second RAM offset of the page that it may go on in, -1 = it may not
+   * @returns undefined where there is none that lies there and is defined
    */
-  instruction(physical: number, mode: number): DecodedInstruction | undefined {
+  instruction(physical: number, mode: number, second: number): DecodedInstruction | undefined {
     const code =
       (mode & ModeKey.codeMask) === ModeKey.code64 ? 64 : (mode & ModeKey.codeMask) === ModeKey.code32 ? 32 : 16;
     const start = this.#ram + physical;
     const end = this.#ram + (physical & ~0xfff) + 4096;
-    if (this.#decoder.decode(this.#bytes, start, end, code) !== "ok") return undefined;
+    let result = this.#decoder.decode(this.#bytes, start, end, code);
+    if (result === "more" && second >= 0) {
+      const here = end - start;
+      this.#window.set(this.#bytes.subarray(start, end), 0);
+      this.#window.set(this.#bytes.subarray(this.#ram + second, this.#ram + second + 16), here);
+      result = this.#decoder.decode(this.#window, 0, here + 16, code);
+    }
+    if (result !== "ok") return undefined;
     const out = this.#decoder.out;
     const scratch = this.#vp + Vp.scratch;
     this.#single = true;
@@ -220,6 +230,7 @@ export class BlockBuilder {
         pageOffset: v.getUint16(at + Rec.pageOffset, true),
         length: v.getUint8(at + Rec.length),
         src2: v.getUint8(at + Rec.src2),
+        raw: form!.facts.procedure ? this.#bytes.slice(at, at + REC_BYTES) : undefined,
       };
     });
     return { row: out.row, length: out.length, records };

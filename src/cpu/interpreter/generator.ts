@@ -180,6 +180,13 @@ function loop(
     leave(Exit.slice);
     f.end();
   };
+  const leaveIfPending = (): void => {
+    f.i32(0);
+    f.mem("i32_load", base + Vp.pending, 2);
+    f.if();
+    leave(Exit.event);
+    f.end();
+  };
   /** An instruction that faults before it, or whose fetch does, counts too: a guest that only faults must not keep us here. */
   const spendOne = (): void => {
     f.get(budget);
@@ -282,6 +289,14 @@ function loop(
   };
   const enterRegion = (): void => {
     bump(Stat.regionEntries, () => f.i64(1));
+    // where the region begins, should it not take over
+    f.i32(0);
+    f.i32(0);
+    f.mem("i64_load", base + Vp.ripPage, 3);
+    f.get(pc);
+    f.mem("i64_load16_u", Rec.pageOffset, 1);
+    f.op("i64_add");
+    f.mem("i64_store", base + Vp.rip, 3);
     bump(Stat.regionInstructions, () => {
       f.get(budget);
       f.op("i64_extend_i32_s");
@@ -309,20 +324,32 @@ function loop(
       f.op("i64_extend_i32_s");
       f.op("i64_sub");
     });
-    f.get(status);
-    f.i32(RegionStatus.next);
-    f.op("i32_eq");
-    f.if();
-    sliceIfSpent();
-    f.br(redispatch);
-    f.end();
-    f.get(status);
-    f.i32(RegionStatus.fault);
-    f.op("i32_eq");
-    f.if();
-    spendOne();
-    deliver(() => f.i32(0));
-    f.end();
+    const whenStatus = (is: number, then: () => void): void => {
+      f.get(status);
+      f.i32(is);
+      f.op("i32_eq");
+      f.if();
+      then();
+      f.end();
+    };
+    whenStatus(RegionStatus.next, () => {
+      sliceIfSpent();
+      f.br(redispatch);
+    });
+    whenStatus(RegionStatus.attend, () => {
+      leaveIfPending();
+      sliceIfSpent();
+      f.br(redispatch);
+    });
+    whenStatus(RegionStatus.fault, () => {
+      spendOne();
+      deliver(() => f.i32(0));
+    });
+    whenStatus(RegionStatus.exit, () => {
+      f.i32(0);
+      f.mem("i32_load", base + Vp.exitReason, 2);
+      f.op("return");
+    });
     bump(Stat.regionSingles, () => f.i64(1));
     f.get(target);
     f.call(helpers.get("lookupSingle")!);
@@ -436,17 +463,8 @@ function loop(
   f.mem("i32_load", base + Vp.exitReason, 2);
   f.op("return");
   f.end();
-  f.i32(0);
-  f.mem("i32_load", base + Vp.pending, 2);
-  f.if();
-  leave(Exit.event);
-  f.end();
-  f.get(budget);
-  f.i32(0);
-  f.op("i32_lt_s");
-  f.if();
-  leave(Exit.slice);
-  f.end();
+  leaveIfPending();
+  sliceIfSpent();
   f.br(redispatch);
 
   f.end(); // indirect: `target` is set

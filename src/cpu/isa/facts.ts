@@ -16,6 +16,7 @@ class FactSem implements Sem {
   canFault = false;
   canLeave = false;
   stores = false;
+  procedure = false;
   #depth = 0;
   readonly #form: Pick<Form, "width" | "operands" | "noFlags">;
   constructor(form: Pick<Form, "width" | "operands" | "noFlags">) {
@@ -230,6 +231,7 @@ class FactSem implements Sem {
     this.#leave();
   }
   leave(): void {
+    this.procedure = true;
     this.#leave();
   }
   #leave(): void {
@@ -249,6 +251,6 @@ class FactSem implements Sem {
 export function recordFacts(form: Omit<Form, "facts" | "id" | "hot">): Facts {
   const sem = new FactSem(form);
   form.define(sem);
-  const { readsFlags, writesFlags, touchesFlags, canFault, canLeave, stores } = sem;
-  return { readsFlags, writesFlags, touchesFlags, canFault, canLeave, stores };
+  const { readsFlags, writesFlags, touchesFlags, canFault, canLeave, procedure, stores } = sem;
+  return { readsFlags, writesFlags, touchesFlags, canFault, canLeave, procedure, stores };
 }

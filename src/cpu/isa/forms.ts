@@ -41,6 +41,8 @@ export interface Facts {
   readonly touchesFlags: boolean;
   readonly canFault: boolean;
   readonly canLeave: boolean;
+  /** Is done by the runtime, which is given the record. */
+  readonly procedure: boolean;
   /** To the guest's memory. */
   readonly stores: boolean;
 }

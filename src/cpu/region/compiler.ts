@@ -1,20 +1,23 @@
 /** A region to a WebAssembly module: one function (entry, budget) -> RegionStatus. */
 import { Helper, type HelperName } from "../isa/runtime-calls.js";
-import { RegionStatus, Vp } from "../layout.js";
+import { RegionPages, RegionStatus, Vp } from "../layout.js";
 import { FunctionBuilder, ModuleBuilder } from "../wasm/assembler.js";
 import { type Local, Scratch } from "../wasm/emitting-sem.js";
 import type { BasicBlock, Region } from "./region.js";
 import {
   type FlagState,
+  loadFlags,
   loadFloat,
   type RegionFunction,
   RegionHelper,
   type RegionHelperName,
   RegionSem,
+  type RegisterUse,
   UNKNOWN_FLAGS,
 } from "./region-sem.js";
 import { emitStructured } from "./structure.js";
 
+const pageOf = (offset: number): number => Math.floor(offset / 4096) * 4096;
 const ENTRY = 0;
 const BUDGET = 1;
 /** Up to so many targets an indirect jump is compared with, beyond it looks into a table. */
@@ -58,6 +61,28 @@ export function compileRegion(
         name as HelperName,
         module.importFunction({ module: "runtime", name, params, results: result === undefined ? [] : [result] }),
       );
+  const write = (whole: RegisterUse, keeps: typeof keep): RegionFunction =>
+    writeFunction(region, { base, user, helpers, whole, keep: keeps });
+  // what a procedure finds in the block are all registers that the region uses: first written for nothing but to see which
+  const hasProcedures = region.blocks.some(({ instructions }) =>
+    instructions.some(({ decoded }) => decoded.records.at(-1)!.raw !== undefined),
+  );
+  const whole = hasProcedures ? write(NO_REGISTERS, () => 0) : NO_REGISTERS;
+  module.add(write(whole, keep).f, REGION_EXPORT);
+  return module.finish();
+}
+
+const NO_REGISTERS: RegisterUse = {
+  usedRegisters: new Set(),
+  writtenRegisters: new Set(),
+  usedVectors: new Set(),
+  writtenVectors: new Set(),
+};
+interface FunctionOptions extends Pick<RegionFunction, "base" | "helpers" | "whole" | "keep"> {
+  readonly user: boolean;
+}
+function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
+  const { base, helpers, user, keep } = o;
   const f = new FunctionBuilder(["i32", "i32"], ["i32"]);
   const scratchF = new Scratch(f);
   const gpr = Array.from({ length: 16 }, () => f.local("i64"));
@@ -91,9 +116,16 @@ export function compileRegion(
     writtenVectors: new Set(),
     float: f.local("i32"),
     usesFloat: false,
+    budget: BUDGET,
+    deaths: f.local("i32"),
+    usesDeaths: false,
+    procedureLeft: -1,
+    status,
+    whole: o.whole,
+    keep,
   };
   const { blocks, byOffset } = region;
-  const successorsOf = (b: BasicBlock): number[] => {
+  const successorsOf = (b: BasicBlock, place: number): number[] => {
     const list: number[] = [];
     const add = (offset: number): void => {
       const to = byOffset.get(offset);
@@ -101,10 +133,7 @@ export function compileRegion(
     };
     if (b.fallsThrough) add(b.end);
     if (b.target !== undefined) add(b.target);
-    const { form } = b.instructions.at(-1)!.decoded.row;
-    const dynamic =
-      form === "ret" || form === "retImmediate" ? region.returns : form === "jmpIndirect" ? region.targets : [];
-    for (const to of dynamic) if (!list.includes(to)) list.push(to);
+    for (const to of region.dynamic.get(place) ?? []) if (!list.includes(to)) list.push(to);
     return list;
   };
   const successors = blocks.map(successorsOf);
@@ -127,6 +156,7 @@ export function compileRegion(
     return known ?? UNKNOWN_FLAGS;
   };
 
+  c.procedureLeft = f.block();
   const out = f.block();
   c.leave = f.block();
   /** Leaves for an address relative to the region's page. */
@@ -144,28 +174,31 @@ export function compileRegion(
     f.op("i32_sub");
     f.set(BUDGET);
   };
-  /** To the successor that `rip` is, by a table of the page's bytes. */
+  /** To the successor that `rip` is, by a table of the bytes of the pages that they are in. */
   const dispatchByTable = (known: readonly number[], leadTo: (to: number) => void): void => {
-    const table = targetTable(region, blocks);
+    const offsets = known.map((to) => blocks[to]!.offset);
+    const first = pageOf(Math.min(...offsets));
+    const table = new Uint8Array(pageOf(Math.max(...offsets)) + 4096 - first);
+    offsets.forEach((offset, i) => {
+      table[offset - first] = i + 1;
+    });
+    const at = keep(table);
     const miss = f.block();
     const labels = known.map(() => f.block()).reverse();
+    const distance = f.local("i64");
     f.get(rip);
     f.get(c.ripPage);
     f.op("i64_sub");
-    f.i64(4096);
+    f.i64(first);
+    f.op("i64_sub");
+    f.tee(distance);
+    f.i64(table.length);
     f.op("i64_ge_u");
     f.brIf(miss);
-    f.get(rip);
-    f.get(c.ripPage);
-    f.op("i64_sub");
+    f.get(distance);
     f.op("i32_wrap_i64");
-    f.mem("i32_load8_u", table);
-    const byNumber: number[] = [miss];
-    [...region.returns, ...region.targets].forEach((to, i) => {
-      const k = known.indexOf(to);
-      byNumber[i + 1] = k < 0 ? miss : labels[k]!;
-    });
-    f.brTable(byNumber, miss);
+    f.mem("i32_load8_u", at);
+    f.brTable([miss, ...labels], miss);
     known.forEach((to) => {
       f.end();
       leadTo(to);
@@ -173,21 +206,10 @@ export function compileRegion(
     f.end();
     f.br(out);
   };
-  let tableAt = -1;
-  const targetTable = (r: Region, all: readonly BasicBlock[]): number => {
-    if (tableAt >= 0) return tableAt;
-    const table = new Uint8Array(4096);
-    [...r.returns, ...r.targets].forEach((to, i) => {
-      table[all[to]!.offset] ||= i + 1;
-    });
-    tableAt = keep(table);
-    return tableAt;
-  };
   emitStructured(f, { successors, entries: region.entries }, ENTRY, {
     emit(node, leadTo) {
       const block = blocks[node]!;
       const dead = deadFlags(block);
-      const pageOf = (offset: number): number => Math.floor(offset / 4096) * 4096;
       const goTo = (offset: number): void => {
         const to = byOffset.get(offset);
         if (to === undefined) leaveTo(offset);
@@ -198,7 +220,8 @@ export function compileRegion(
       block.instructions.forEach(({ offset, decoded }, i) => {
         scratchF.reset();
         decoded.records.forEach((record, k) => {
-          const sem = new RegionSem(c, record, pageOf(offset), i, dead[i]![k]!);
+          const last = i === block.instructions.length - 1;
+          const sem = new RegionSem(c, record, pageOf(offset), i, dead[i]![k]!, last);
           record.form.define(sem);
           ({ ending } = sem);
         });
@@ -290,33 +313,97 @@ export function compileRegion(
   f.get(BUDGET);
   f.mem("i32_store", base + Vp.budget, 2);
   f.get(status);
+  f.op("return");
+  f.end(); // procedureLeft
+  f.i32(0);
+  f.get(BUDGET);
+  f.mem("i32_store", base + Vp.budget, 2);
+  f.get(status);
 
   const p = new FunctionBuilder(f.params, f.results);
+  writeBeginning(p, region, c, ENTRY);
+  f.prepend(p);
+  return c;
+}
+
+/** What comes first: are the pages right? Then registers and flags become locals. */
+function writeBeginning(p: FunctionBuilder, region: Region, c: RegionFunction, entry: number): void {
+  const { base } = c;
+  p.i32(0);
+  p.mem("i64_load", base + Vp.ripPage, 3);
+  p.set(c.ripPage);
+  region.entries.forEach((block, n) => {
+    const page = pageOf(region.blocks[block]!.offset);
+    if (page === 0) return;
+    p.get(entry);
+    p.i32(n);
+    p.op("i32_eq");
+    p.if();
+    p.get(c.ripPage);
+    p.i64(page);
+    p.op("i64_sub");
+    p.set(c.ripPage);
+    p.end();
+  });
+  if (region.pages.size > 1) {
+    const pages = c.keep(pagesOf(region));
+    p.i32(0);
+    p.mem("i32_load", base + Vp.jumpTag, 2);
+    p.i32(0);
+    p.mem("i32_load", pages + RegionPages.tag, 2);
+    p.op("i32_ne");
+    p.i32(0);
+    p.mem("i64_load", pages + RegionPages.base, 3);
+    p.get(c.ripPage);
+    p.op("i64_ne");
+    p.op("i32_or");
+    p.unlikely();
+    p.if();
+    p.i32(pages);
+    p.get(c.ripPage);
+    p.call(c.helpers.get("regionPages")!);
+    p.op("i32_eqz");
+    p.if();
+    p.i32(0);
+    p.get(BUDGET);
+    p.mem("i32_store", base + Vp.budget, 2);
+    p.i32(RegionStatus.single);
+    p.op("return");
+    p.end();
+    p.end();
+  }
   for (const n of c.usedRegisters) {
     p.i32(0);
     p.mem("i64_load", base + Vp.gpr + n * 8, 3);
-    p.set(gpr[n]!);
+    p.set(c.gpr[n]!);
   }
   for (const n of c.usedVectors) {
     p.i32(0);
     p.simdMem(0, base + Vp.xmm + n * 16, 4);
     p.set(c.xmm[n]!);
   }
+  loadFlags(p, c);
   if (c.usesFloat) loadFloat(p, c);
-  for (const [local, at] of [...flagSlots, [c.ripPage, Vp.ripPage]] as const) {
+  if (c.usesDeaths) {
     p.i32(0);
-    p.mem("i64_load", base + at, 3);
-    p.set(local);
+    p.mem("i32_load", base + Vp.regionDeaths, 2);
+    p.set(c.deaths);
   }
-  p.i32(0);
-  p.mem("i32_load", base + Vp.flagKind, 2);
-  p.set(c.flagKind);
-  f.prepend(p);
-  module.add(f, REGION_EXPORT);
-  return module.finish();
+}
+function pagesOf({ pages }: Region): Uint8Array {
+  const bytes = new Uint8Array(RegionPages.pages + pages.size * 8);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(RegionPages.count, pages.size, true);
+  // no page begins there: they have not been looked at
+  view.setBigInt64(RegionPages.base, -1n, true);
+  [...pages].forEach(([distance, physical], i) => {
+    view.setInt32(RegionPages.pages + i * 8, distance, true);
+    view.setUint32(RegionPages.pages + i * 8 + 4, physical, true);
+  });
+  return bytes;
 }
 
-/** Helpers that work on a record, or that only the loop calls. */
+/** Helpers that only the loop calls. */
 const NOT_FOR_REGIONS: ReadonlySet<string> = new Set([
   "readSlow",
   "writeSlow",
@@ -326,10 +413,6 @@ const NOT_FOR_REGIONS: ReadonlySet<string> = new Set([
   "lookup",
   "lookupSingle",
   "deliverFault",
-  "system",
-  "string",
   "farTransfer",
-  "x87",
-  "vector",
   "legacy",
 ] satisfies HelperName[]);

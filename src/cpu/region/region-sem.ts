@@ -4,9 +4,10 @@
  * the runtime, and what is not plain RAM there leaves the region, so that the interpreter does that one instruction.
  */
 import type { DecodedRecord } from "../decode/block-builder.js";
+import { StringOp, System } from "../isa/rows-integer.js";
 import { Helper, type HelperName } from "../isa/runtime-calls.js";
 import type { FlagName, Sem, Value, ValueType, Width } from "../isa/sem.js";
-import { FlagKind, MXCSR_STRICT, TLB_ENTRIES, TLB_WRITE, Vp } from "../layout.js";
+import { FlagKind, MXCSR_STRICT, REC_BYTES, Rec, Status, TLB_ENTRIES, TLB_WRITE, Vp } from "../layout.js";
 import type { FunctionBuilder } from "../wasm/assembler.js";
 import { EmittingSem, LOADS, type Local, type Scratch, STORES } from "../wasm/emitting-sem.js";
 
@@ -21,6 +22,14 @@ export interface FlagState {
   readonly narrow: boolean;
 }
 export const UNKNOWN_FLAGS: FlagState = { kind: undefined, narrow: false };
+
+/** Registers by number. */
+export interface RegisterUse {
+  readonly usedRegisters: ReadonlySet<number>;
+  readonly writtenRegisters: ReadonlySet<number>;
+  readonly usedVectors: ReadonlySet<number>;
+  readonly writtenVectors: ReadonlySet<number>;
+}
 
 /** The function being written. */
 export interface RegionFunction {
@@ -42,7 +51,10 @@ export interface RegionFunction {
   readonly narrowA: number;
   readonly narrowB: number;
   readonly narrowR: number;
-  /** What the runtime said of an access that cannot be done here: 0 = a fault is recorded, 1 = the interpreter has to do it. */
+  /**
+   * What the runtime said of an access that cannot be done here: 0 = a fault is recorded, 1 = the interpreter has to do it; -1: nothing is
+   * wrong, but the region has to be left.
+   */
   readonly refusal: number;
   /** Where in the region (relative to ripPage) it was, and how many instructions of its block were done before. */
   readonly leftAt: number;
@@ -59,8 +71,58 @@ export interface RegionFunction {
   /** MXCSR, xor what lets arithmetic go the host's way. */
   readonly float: number;
   usesFloat: boolean;
+  readonly budget: number;
+  /** Regions that had died when the region was entered, for procedures that may write code. */
+  readonly deaths: number;
+  usesDeaths: boolean;
+  /** Label of the code that leaves with all but the budget in the block. */
+  procedureLeft: number;
+  readonly status: number;
+  /** Registers that the whole region uses: what procedures find in the block and may change there. */
+  readonly whole: RegisterUse;
+  /** Puts bytes where they stay as long as the region, and gives their address. */
+  readonly keep: (bytes: Uint8Array) => number;
 }
 
+/** Procedures that touch neither general registers nor memory nor arithmetic flags. */
+const PLAIN: ReadonlySet<number> = new Set([System.cli, System.sti, System.swapgs, System.clac, System.stac]);
+/** Those of the vector registers' state. */
+const VECTORS: ReadonlySet<number> = new Set([
+  System.fxsave,
+  System.fxrstor,
+  System.xsave,
+  System.xsavec,
+  System.xrstor,
+]);
+/** Those that change arithmetic flags and yet let the next instruction follow. */
+const FLAGS: ReadonlySet<number> = new Set([
+  System.cmpxchg8b,
+  System.lar,
+  System.lsl,
+  System.verr,
+  System.verw,
+  System.arpl,
+  System.rdrand,
+  System.rdseed,
+]);
+/** The lazy flags from the block. */
+export function loadFlags(
+  f: FunctionBuilder,
+  c: Pick<RegionFunction, "base" | "flagA" | "flagB" | "flagR" | "flagKind">,
+): void {
+  for (const [local, at] of [
+    [c.flagA, Vp.flagA],
+    [c.flagB, Vp.flagB],
+    [c.flagR, Vp.flagR],
+  ] as const) {
+    f.i32(0);
+    f.mem("i64_load", c.base + at, 3);
+    f.set(local);
+  }
+  f.i32(0);
+  f.mem("i32_load", c.base + Vp.flagKind, 2);
+  f.set(c.flagKind);
+}
 const isVector = (offset: number): boolean => offset >= Vp.xmm && offset < Vp.xmm + 256;
 /** Lane opcodes of WebAssembly's SIMD by element. */
 const EXTRACT: Readonly<Record<string, number>> = {
@@ -89,6 +151,8 @@ export function loadFloat(f: FunctionBuilder, c: Pick<RegionFunction, "base" | "
 export const RegionHelper = {
   regionRead: { params: ["i64", "i32"], result: "i32" },
   regionWrite: { params: ["i64", "i32"], result: "i32" },
+  /** RegionPages, base -> whether they are right. */
+  regionPages: { params: ["i32", "i64"], result: "i32" },
 } as const;
 export type RegionHelperName = keyof typeof RegionHelper;
 
@@ -108,14 +172,27 @@ export class RegionSem extends EmittingSem implements Sem {
   readonly #before: number;
   /** Nobody can see the flags of this instruction. */
   readonly #deadFlags: boolean;
+  /** It is the last instruction of its block. */
+  readonly #last: boolean;
+  #plain = false;
+  #vectors = false;
+  #writesFlags = false;
 
-  constructor(c: RegionFunction, record: DecodedRecord, page: number, before: number, deadFlags: boolean) {
+  constructor(
+    c: RegionFunction,
+    record: DecodedRecord,
+    page: number,
+    before: number,
+    deadFlags: boolean,
+    last: boolean,
+  ) {
     super(c.f, record.form, c.scratch);
     this.#c = c;
     this.#r = record;
     this.#page = page;
     this.#before = before;
     this.#deadFlags = deadFlags;
+    this.#last = last;
   }
 
   // ---- operands -------------------------------------------------------------------------------------------------------
@@ -183,7 +260,13 @@ export class RegionSem extends EmittingSem implements Sem {
     );
   }
   record(): Value {
-    throw new Error(`${this.form.name}: no record in a region`);
+    const { raw } = this.#r;
+    if (raw === undefined) throw new Error(`${this.form.name}: no record in a region`);
+    // what comes behind it looks like an instruction, unless it is the last of its block (STI, in system.ts)
+    const kept = new Uint8Array(2 * REC_BYTES);
+    kept.set(raw);
+    kept[REC_BYTES + Rec.length] = this.#last ? 0 : 1;
+    return this.const32(this.#c.keep(kept));
   }
   #readRegister(offset: number, width: number, signed: boolean): Value {
     const { f } = this;
@@ -276,10 +359,13 @@ export class RegionSem extends EmittingSem implements Sem {
     f.end();
   }
   #leaveHere(): void {
+    this.#leaveAt(this.#page + this.#r.pageOffset, this.#before);
+  }
+  #leaveAt(offset: number, after: number): void {
     const { f } = this;
-    f.i32(this.#page + this.#r.pageOffset);
+    f.i32(offset);
     f.set(this.#c.leftAt);
-    f.i32(this.#before);
+    f.i32(after);
     f.set(this.#c.leftAfter);
     f.br(this.#c.leave);
   }
@@ -550,6 +636,59 @@ export class RegionSem extends EmittingSem implements Sem {
     f.get(c.flagKind);
     f.mem("i32_store", c.base + Vp.flagKind, 2);
   }
+  /** Puts what is in locals into the block: registers and flags. */
+  #spill(vectors: boolean): void {
+    const { f } = this;
+    const c = this.#c;
+    for (const n of c.whole.writtenRegisters) {
+      f.i32(0);
+      f.get(c.gpr[n]!);
+      f.mem("i64_store", c.base + Vp.gpr + n * 8, 3);
+    }
+    if (vectors)
+      for (const n of c.whole.writtenVectors) {
+        f.i32(0);
+        f.get(c.xmm[n]!);
+        f.simdMem(11, c.base + Vp.xmm + n * 16, 4);
+      }
+    this.#storeFlags();
+  }
+  /** Puts where the instruction is into the block. */
+  #spillPlace(): void {
+    const { f } = this;
+    const c = this.#c;
+    f.i32(0);
+    f.get(c.ripPage);
+    if (this.#page !== 0) {
+      f.i64(this.#page);
+      f.op("i64_add");
+    }
+    f.mem("i64_store", c.base + Vp.ripPage, 3);
+    f.i32(0);
+    this.#pushRip(0);
+    f.mem("i64_store", c.base + Vp.rip, 3);
+  }
+  /** Takes back what a procedure may have changed. */
+  #reload(flags: boolean, vectors: boolean): void {
+    const { f } = this;
+    const c = this.#c;
+    for (const n of c.whole.usedRegisters) {
+      f.i32(0);
+      f.mem("i64_load", c.base + Vp.gpr + n * 8, 3);
+      f.set(c.gpr[n]!);
+    }
+    if (vectors)
+      for (const n of c.whole.usedVectors) {
+        f.i32(0);
+        f.simdMem(0, c.base + Vp.xmm + n * 16, 4);
+        f.set(c.xmm[n]!);
+      }
+    if (flags) {
+      loadFlags(f, c);
+      c.flags = UNKNOWN_FLAGS;
+    }
+    if (c.usesFloat) loadFloat(f, c);
+  }
   #helper(name: HelperName, ...args: Value[]): Value {
     for (const a of args) this.push(a);
     this.f.call(this.#c.helpers.get(name)!);
@@ -670,6 +809,7 @@ export class RegionSem extends EmittingSem implements Sem {
     const signature = Helper[helper];
     if (signature === undefined) throw new Error(`no helper ${name}`);
     if ("faults" in signature) this.checkFault();
+    if (this.form.facts.procedure) return this.#procedure(helper, ...args);
     // the divisions work on RAX and RDX in the block
     const pair = helper === "div" || helper === "idiv" ? [0, 2] : [];
     for (const n of pair) {
@@ -687,6 +827,76 @@ export class RegionSem extends EmittingSem implements Sem {
       this.f.set(this.#c.gpr[n]!);
     }
     return result;
+  }
+  /** Runs a procedure of the runtime on the block. @returns its Status */
+  #procedure(helper: HelperName, ...args: Value[]): Value {
+    const { f } = this;
+    const c = this.#c;
+    const selector = this.#r.raw![Rec.src2]!;
+    this.#plain = helper === "system" && PLAIN.has(selector);
+    this.#vectors = helper === "vector" || (helper === "system" && VECTORS.has(selector));
+    this.#writesFlags =
+      helper === "system"
+        ? FLAGS.has(selector)
+        : helper === "string"
+          ? selector === StringOp.cmps || selector === StringOp.scas
+          : true;
+    this.#spillPlace();
+    if (!this.#plain) {
+      this.#spill(this.#vectors);
+      if (this.#r.base === Vp.tempAddress) {
+        f.i32(0);
+        f.get(c.tempAddress);
+        f.mem("i64_store", c.base + Vp.tempAddress, 3);
+      }
+    }
+    return this.#helper(helper, ...args);
+  }
+  leave(status: Value): void {
+    const { f } = this;
+    const c = this.#c;
+    this.push(status);
+    f.unlikely();
+    f.if();
+    if (this.#plain) this.#spill(false);
+    if (!this.#vectors)
+      for (const n of c.whole.writtenVectors) {
+        f.i32(0);
+        f.get(c.xmm[n]!);
+        f.simdMem(11, c.base + Vp.xmm + n * 16, 4);
+      }
+    // a fault is counted by the loop
+    f.get(c.budget);
+    f.i32(this.#before);
+    f.op("i32_sub");
+    this.push(status);
+    f.i32(Status.fault);
+    f.op("i32_ne");
+    f.op("i32_sub");
+    f.set(c.budget);
+    // fault, redispatch, exit
+    this.push(status);
+    this.push(status);
+    f.i32(Status.fault);
+    f.op("i32_ne");
+    f.op("i32_add");
+    f.set(c.status);
+    f.br(c.procedureLeft);
+    f.end();
+    if (this.#plain) return;
+    this.#reload(this.#writesFlags, this.#vectors);
+    // it may have written over the region's own code
+    c.usesDeaths = true;
+    f.i32(0);
+    f.mem("i32_load", c.base + Vp.regionDeaths, 2);
+    f.get(c.deaths);
+    f.op("i32_ne");
+    f.unlikely();
+    f.if();
+    f.i32(-1);
+    f.set(c.refusal);
+    this.#leaveAt(this.#page + this.#r.pageOffset + this.#r.length, this.#before + 1);
+    f.end();
   }
   faultUnless(condition: Value): void {
     const { f } = this;
@@ -755,8 +965,5 @@ export class RegionSem extends EmittingSem implements Sem {
   }
   jumpTo(target: Value): void {
     this.ending = { how: "indirect", target: target as Local };
-  }
-  leave(): void {
-    throw new Error(`${this.form.name}: a procedure in a region`);
   }
 }

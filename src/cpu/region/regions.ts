@@ -5,7 +5,7 @@
 import type { BlockBuilder } from "../decode/block-builder.js";
 import { ARENA_BYTES, Head, ModeKey, REC_BYTES, REGION_HEAD, Vp } from "../layout.js";
 import { compileRegion, REGION_EXPORT } from "./compiler.js";
-import { discoverRegion } from "./region.js";
+import { discoverRegion, type Region } from "./region.js";
 
 /** Slots of the regions' table: live regions at most. */
 export const MAX_REGIONS = 8192;
@@ -16,13 +16,14 @@ const REFUSED = Number.NEGATIVE_INFINITY;
 /** Regions compiled in the life of a processor: V8 may keep what each has taken, a guest that rewrites its code is to end there. */
 const MAX_COMPILED = 16_000;
 /** Bytes of the arena that a region may need. */
-const ROOM = 8192;
+const ROOM = 1 << 15;
 /** Addresses counted at a time. */
 const MAX_COUNTED = 4096;
 
 /** The runtime's functions that this asks. */
 export interface RegionRuntime {
   peekCode(): number;
+  peekPage(va: bigint): number;
   findBlock(physical: number, mode: number): number;
   lookup(rip: bigint): number;
   watchCode(header: number): void;
@@ -44,6 +45,21 @@ export interface RegionCounters {
   bytes: number;
   refused: number;
   dead: number;
+}
+
+/** Of the region's instructions in the page at `distance`: where the first begins and the last ends, at most the page's end. */
+function extent(region: Region, distance: number): readonly [number, number] {
+  let start = 4096;
+  let end = 0;
+  for (const { instructions } of region.blocks)
+    for (const { offset, decoded } of instructions) {
+      const at = Math.max(offset - distance, 0);
+      const behind = Math.min(offset + decoded.length - distance, 4096);
+      if (at >= behind) continue;
+      start = Math.min(start, at);
+      end = Math.max(end, behind);
+    }
+  return [start, end];
 }
 
 export class Regions {
@@ -129,16 +145,37 @@ export class Regions {
   /** @returns false = there is nothing to compile */
   #compile(physical: number, mode: number): boolean {
     const { blocks, runtime, base, shared, memory } = this.#o;
-    const page = physical & ~0xfff;
+    const rip = this.#view.getBigUint64(base + Vp.rip, true) & ~0xfffn;
+    const pages = new Map<number, number | undefined>([[0, physical & ~0xfff]]);
+    const pageAt = (offset: number): number | undefined => {
+      if (pages.has(offset)) return pages.get(offset);
+      const found = runtime.peekPage(BigInt.asUintN(64, rip + BigInt(offset)));
+      const page = found < 0 ? undefined : found;
+      pages.set(offset, page);
+      return page;
+    };
+    const physicalOf = (offset: number): number | undefined => {
+      const page = pageAt(Math.floor(offset / 4096) * 4096);
+      return page === undefined ? undefined : page + (offset & 0xfff);
+    };
+    const blockAt = (offset: number): number => {
+      const at = physicalOf(offset);
+      return at === undefined ? 0 : runtime.findBlock(at, mode);
+    };
     const region = discoverRegion(
       {
-        instruction: (offset) => blocks.instruction(page + offset, mode),
-        wasEntered: (offset) => runtime.findBlock(page + offset, mode) !== 0,
+        instruction: (offset) => {
+          const at = physicalOf(offset);
+          if (at === undefined) return undefined;
+          return blocks.instruction(at, mode, pageAt((Math.floor(offset / 4096) + 1) * 4096) ?? -1);
+        },
+        wasEntered: (offset) => blockAt(offset) !== 0,
         enteredIn: (offset) => {
           const list: number[] = [];
-          for (let at = offset; at < offset + 4096; at++) if (runtime.findBlock(page + at, mode) !== 0) list.push(at);
+          for (let at = offset; at < offset + 4096; at++) if (blockAt(at) !== 0) list.push(at);
           return list;
         },
+        pageAt,
       },
       physical & 0xfff,
     );
@@ -163,20 +200,25 @@ export class Regions {
       env: { memory },
       runtime,
     });
-    const entries = region.entries.map((b) => runtime.findBlock(page + region.blocks[b]!.offset, mode));
-    const header = next;
-    next += REC_BYTES + Math.ceil((4 + entries.length * 4) / REC_BYTES) * REC_BYTES;
+    const entries = region.entries.map((b) => blockAt(region.blocks[b]!.offset));
+    const align = (at: number): number => Math.ceil(at / REC_BYTES) * REC_BYTES;
+    // one header for each page; the first owns the others
+    const header = align(next);
+    const headers = [...region.pages].map(([distance, address], i) => {
+      const at = i === 0 ? header : align(header + REC_BYTES + 4 + entries.length * 4) + (i - 1) * REC_BYTES;
+      const [start, end] = extent(region, distance);
+      v.setUint32(at + Head.region, slot, true);
+      v.setUint32(at + Head.start, address + start, true);
+      v.setUint32(at + Head.end, address + end, true);
+      v.setUint16(at + Head.records, 0, true);
+      v.setUint16(at + Head.handler, REGION_HEAD, true);
+      v.setUint32(at + Head.hashNext, 0, true);
+      v.setUint32(at + Head.mode, mode, true);
+      v.setUint32(at + Head.owner, header, true);
+      return at;
+    });
+    next = align(header + REC_BYTES + 4 + entries.length * 4) + headers.length * REC_BYTES;
     v.setUint32(base + Vp.arenaNext, next, true);
-    const start = Math.min(...region.blocks.map((b) => b.offset));
-    const end = Math.max(...region.blocks.map((b) => b.end));
-    v.setUint32(header + Head.region, slot, true);
-    v.setUint32(header + Head.start, page + start, true);
-    v.setUint32(header + Head.end, page + end, true);
-    v.setUint16(header + Head.records, 0, true);
-    v.setUint16(header + Head.handler, REGION_HEAD, true);
-    v.setUint32(header + Head.hashNext, 0, true);
-    v.setUint32(header + Head.mode, mode, true);
-    v.setUint32(header + Head.owner, header, true);
     let gates = 0;
     entries.forEach((block, entry) => {
       if (block === 0 || v.getUint32(block + Head.region, true) !== 0) return;
@@ -192,7 +234,7 @@ export class Regions {
     if (this.#free.length > 0) this.#free.pop();
     else this.#next++;
     this.#headers.set(slot, header);
-    runtime.watchCode(header);
+    for (const each of headers) runtime.watchCode(each);
     this.counters.compiled++;
     this.counters.bytes += bytes.length;
     this.counters.instructions += region.blocks.reduce((n, b) => n + b.instructions.length, 0);

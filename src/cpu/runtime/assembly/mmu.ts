@@ -277,7 +277,7 @@ export function resetTlb(): void {
   flushExec();
 }
 
-@inline function canonical(va: u64): bool {
+@inline export function canonical(va: u64): bool {
   return u64((i64(va) << 16) >> 16) == va;
 }
 
@@ -323,20 +323,20 @@ function translate(va: u64, access: i32, user: bool): u64 {
   }
   return walk(va, access, user);
 }
-@inline function inRam(physical: u64): bool {
+@inline export function inRam(physical: u64): bool {
   return physical < u64(RAM_BYTES);
 }
 @inline function hasCode(physical: u64): bool {
   return load<u64>(LINE_MASKS + i32(physical >> 12) * 8) != 0;
 }
-const MISSED: u64 = u64.MAX_VALUE;
+export const MISSED: u64 = u64.MAX_VALUE;
 
 /** Linear addresses outside 64-bit code have 32 bits; the processor's own accesses in long mode have 64. */
 @inline function linear(va: u64): u64 {
   return code64() || (implicit && longMode()) ? va : va & 0xffffffff;
 }
 /** Translates for a data access of the current level and fills the TLB where it may. */
-function access(address: u64, kind: i32): u64 {
+export function access(address: u64, kind: i32): u64 {
   const va = linear(address);
   const user = cpl() == 3;
   const physical = translate(va, kind, user);
@@ -478,24 +478,6 @@ export function rmwDone(pc: i32): void {
   attendAfter(pc);
 }
 
-/**
- * For a region: address in the memory of readable bytes; 0 = fault, 1 = for the interpreter, which knows whose fault an address that is
- * not canonical is (#SS or #GP).
- */
-export function regionRead(va: u64, size: i32): i32 {
-  if (!canonical(va) || !canonical(va + u64(size - 1))) return 1;
-  return readSlow(va, size, 0);
-}
-/** The same for writing: plain RAM without code there. */
-export function regionWrite(va: u64, size: i32): i32 {
-  count(L.Stat_tlbMisses);
-  if (!canonical(va) || 4096 - i32(va & 0xfff) < size) return 1;
-  const a = access(va, WRITE);
-  if (a == MISSED) return 0;
-  if (!inRam(a) || (load<u64>(LINE_MASKS + i32(a >> 12) * 8) & linesOf(u32(a), u32(a) + u32(size))) != 0) return 1;
-  return RAM + u32(a);
-}
-
 /** Accesses of procedures, at the current privilege level. Address in the memory of `size` readable bytes, 0 = fault. */
 export function readable(va: u64, size: i32): i32 {
   const slot = slotOf(i32(get32(L.Vp_tlb)), va);
@@ -623,7 +605,7 @@ function insertPage(header: i32): void {
   store<u64>(mask, had | linesOf(load<u32>(header, L.Head_start), load<u32>(header, L.Head_end)));
   if (had == 0) protect(page);
 }
-@inline function linesOf(start: u32, end: u32): u64 {
+@inline export function linesOf(start: u32, end: u32): u64 {
   const first = (start & 0xfff) >> 6;
   const last = ((end - 1) & 0xfff) >> 6;
   return (u64.MAX_VALUE << u64(first)) & (u64.MAX_VALUE >> u64(63 - last));
