@@ -300,9 +300,19 @@ export class ProgramBuilder {
   }
 }
 
-/** The program as text, for reports. */
+/** The program with NOPs in place of some instructions, at the same addresses. @param numbers of instructions */
+export function leaveOut(program: Program, numbers: ReadonlySet<number>): Program {
+  const code = [...program.code];
+  program.instructions.forEach(({ offset, length }, i) => {
+    if (numbers.has(i)) code.fill(0x90, offset, offset + length);
+  });
+  return { ...program, code };
+}
+
+/** The program as text, for reports, without NOPs. */
 export function formatProgram(program: Program): string {
   return program.instructions
+    .filter(({ offset }) => program.code[offset] !== 0x90)
     .map(({ offset, length, pair }) => {
       const bytes = Uint8Array.from(program.code.slice(offset, offset + length));
       const hex = Array.from(bytes, (b) => b.toString(16).padStart(2, "0")).join(" ");

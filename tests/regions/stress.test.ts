@@ -18,11 +18,17 @@ after(() => setCompiler(""));
 
 [...STRESS_NAMES, "invalidate,flush,tiny"].forEach((names, mode) => {
   test(names, (t) => {
-    const pair = new ProgramPair(parseStress(names));
-    // behind the interpreter, which takes the second compiler long
-    setCompiler(names);
+    const makePair = (): ProgramPair => {
+      setCompiler("");
+      const pair = new ProgramPair(parseStress(names));
+      // behind the interpreter, which takes the second compiler long
+      setCompiler(names);
+      return pair;
+    };
+    const pair = makePair();
     const faults = new Map<number, number>();
-    for (let n = 0; n < PROGRAMS; n++) runProgram(pair, { seed: SEED, number: APART * (mode + 1) + n, faults });
+    for (let n = 0; n < PROGRAMS; n++)
+      runProgram(pair, makePair, { seed: SEED, number: APART * (mode + 1) + n, faults });
     const { compiled, dead } = pair.regions.counters;
     t.diagnostic(`${PROGRAMS} programs, ${compiled} regions, ${dead} died`);
     assert.ok(compiled > PROGRAMS);
