@@ -14,7 +14,7 @@ const LOCKSTEP = ["run", "debian:12", "--lockstep", "--memory", "256M"];
 const COMMAND =
   "md5sum /bin/busybox; awk 'BEGIN { for (i = 1; i < 20000; i++) s += 10 / (3 * i); print s }'; for i in 1 2 3; do ls / | sort -r; done";
 
-for (const stress of ["", "eager", "invalidate,flush,tiny", "turbofan"])
+for (const stress of ["", "eager=2003", "eager=2003,invalidate,flush,tiny", "eager=5003,turbofan"])
   test(stress === "" ? "plain" : stress, { skip, timeout: 7_200_000 }, async () => {
     const r = await enlighten([...LOCKSTEP, "--exec", COMMAND], { env: { ENLIGHTEN_STRESS: stress } });
     assert.equal(r.code, 0, r.stderr.slice(-20_000));

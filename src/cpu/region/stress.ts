@@ -20,15 +20,18 @@ export const STRESS_NAMES = ["eager", "invalidate", "flush", "tiny", "liftoff", 
 /** No multiple of what loops are made of. */
 const EAGER = 97;
 
-/** @param names separated by commas; "" = undefined. All of them sample often. */
+/** @param names separated by commas; "" = undefined. All of them sample often; eager=N: every N instructions. */
 export function parseStress(names: string | undefined): Stress | undefined {
-  const list = (names ?? "").split(",").filter((n) => n !== "");
+  const words = (names ?? "").split(",").filter((n) => n !== "");
+  const list = words.map((word) => word.split("=")[0]!);
+  const every = Number(words.find((word) => word.startsWith("eager="))?.slice(6) ?? EAGER);
+  if (!(Number.isInteger(every) && every > 0)) throw new RangeError(`eager=N needs a number of instructions`);
   for (const name of list)
     if (!(STRESS_NAMES as readonly string[]).includes(name))
       throw new RangeError(`no stress mode ${name}\n  try: ${STRESS_NAMES.join(", ")}`);
   if (list.length === 0) return undefined;
   return {
-    sampleEvery: EAGER,
+    sampleEvery: every,
     invalidateEvery: list.includes("invalidate") ? 13 : 0,
     flushEvery: list.includes("flush") ? 3 : 0,
     maxLive: list.includes("tiny") ? 4 : Number.POSITIVE_INFINITY,
