@@ -130,8 +130,8 @@ export const Vp = {
   /** Next free byte of the record arena; end of the arena. */
   arenaNext: 0x678,
   tlbLogLength: 0x680,
-  /** 1 once a 2 MiB or 1 GiB page has been split into the TLB since the last flush. */
-  tlbHasLarge: 0x684,
+  /** Where pieces of 2 MiB or 1 GiB pages have come into the TLB since the last whole flush: a bit for each 1 GiB, by a hash. */
+  tlbLarge: 0x684,
   /** Generation of the record arena: grows at each whole flush. */
   arenaGeneration: 0x68c,
   /** 1: every block has one instruction (single step, lockstep). */

@@ -5,7 +5,7 @@
  * The loop keeps the record pointer, the instruction budget and the TLB's base in locals, all else in the processor's block.
  */
 
-import { type Form, forms, formsFingerprint } from "../isa/forms.js";
+import { type Form, forms, formsFingerprint, specialForm } from "../isa/forms.js";
 import { Helper, type HelperName } from "../isa/runtime-calls.js";
 import {
   ARENA_BYTES,
@@ -51,10 +51,13 @@ export function generateInterpreter(base: number, shared: boolean, countForms = 
   const regionType = module.typeIndex(["i32", "i32"], ["i32"]);
   const coldFunctions = cold.map((form) => module.add(coldFunction(form, base, helpers)));
   module.add(loop(hot, base, helpers, coldType, regionType, countForms), `run-${formsFingerprint()}`);
+  module.add(chain(base, regionType), CHAIN_EXPORT);
   module.table(coldFunctions);
   return { bytes: module.finish(), hot: hot.length, cold: cold.length };
 }
 
+/** What regions know `chain` by. */
+export const CHAIN_EXPORT = "chain";
 /** The table of regions is imported, that of the cold forms the module's own. */
 const REGION_TABLE = 0;
 const OWN_TABLE = 1;
@@ -62,6 +65,90 @@ const OWN_TABLE = 1;
 /** Pair counts of `countForms`, in the last part of the arena: u32 by first * PAIR_FORMS + second. */
 export const PAIR_FORMS = 1024;
 export const PAIR_COUNTS = Vp.arena + ARENA_BYTES - PAIR_FORMS * PAIR_FORMS * 4;
+
+/** entry = the jump-cache slot of the address in `target`; leaves "hit" on the stack. */
+function probeJumpCache(f: FunctionBuilder, base: number, target: number, entry: number): void {
+  f.get(target);
+  f.op("i32_wrap_i64");
+  f.get(target);
+  f.i64(12);
+  f.op("i64_shr_u");
+  f.op("i32_wrap_i64");
+  f.i32(5);
+  f.op("i32_mul");
+  f.op("i32_xor");
+  f.i32(JUMP_CACHE_ENTRIES - 1);
+  f.op("i32_and");
+  f.i32(4);
+  f.op("i32_shl");
+  f.tee(entry);
+  f.mem("i64_load", base + Vp.jumpCache, 3);
+  f.get(target);
+  f.op("i64_eq");
+  f.get(entry);
+  f.mem("i32_load", base + Vp.jumpCache + 12, 2);
+  f.i32(0);
+  f.mem("i32_load", base + Vp.jumpTag, 2);
+  f.op("i32_eq");
+  f.op("i32_and");
+}
+function setRipPage(f: FunctionBuilder, base: number, target: number): void {
+  f.i32(0);
+  f.get(target);
+  f.i64(-4096);
+  f.op("i64_and");
+  f.mem("i64_store", base + Vp.ripPage, 3);
+}
+/** A counter grows by the i64 that `by` puts on the stack. */
+function addTo(f: FunctionBuilder, base: number, stat: number, by: () => void): void {
+  f.i32(0);
+  f.i32(0);
+  f.mem("i64_load", base + Vp.stats + stat * 8, 3);
+  by();
+  f.op("i64_add");
+  f.mem("i64_store", base + Vp.stats + stat * 8, 3);
+}
+/**
+ * (RIP, budget) -> RegionStatus. What a region ends with that leaves for another place: on to the region whose gate stands there, else
+ * back to the loop. All state is in the block.
+ */
+function chain(base: number, regionType: number): FunctionBuilder {
+  const f = new FunctionBuilder(["i64", "i32"], ["i32"]);
+  const target = 0;
+  const budget = 1;
+  const entry = f.local("i32");
+  const record = f.local("i32");
+  const back = f.block();
+  probeJumpCache(f, base, target, entry);
+  f.op("i32_eqz");
+  f.unlikely();
+  f.brIf(back);
+  f.get(entry);
+  f.mem("i32_load", base + Vp.jumpCache + 8, 2);
+  f.tee(record);
+  f.mem("i32_load16_u", Rec.handler, 1);
+  f.i32(specialForm("enlighten.region").id);
+  f.op("i32_ne");
+  f.unlikely();
+  f.brIf(back);
+  addTo(f, base, Stat.regionEntries, () => f.i64(1));
+  setRipPage(f, base, target);
+  f.get(record);
+  f.i32(REC_BYTES);
+  f.op("i32_sub");
+  f.mem("i32_load", Head.region, 2);
+  f.tee(entry);
+  f.i32(255);
+  f.op("i32_and");
+  f.get(budget);
+  f.get(entry);
+  f.i32(8);
+  f.op("i32_shr_u");
+  f.returnCallIndirect(regionType, REGION_TABLE);
+  f.end();
+  f.i32(RegionStatus.next);
+  return f;
+}
 
 /** (record, tlb) -> Status */
 function coldFunction(form: Form, base: number, helpers: ReadonlyMap<HelperName, number>): FunctionBuilder {
@@ -133,44 +220,13 @@ function loop(
     f.mem("i64_load", base + Vp.rip, 3);
     f.set(target);
   };
-  /** entry = the jump-cache slot of `target`; leaves "hit" on the stack. */
-  const probe = (): void => {
-    f.get(target);
-    f.op("i32_wrap_i64");
-    f.get(target);
-    f.i64(12);
-    f.op("i64_shr_u");
-    f.op("i32_wrap_i64");
-    f.i32(5);
-    f.op("i32_mul");
-    f.op("i32_xor");
-    f.i32(JUMP_CACHE_ENTRIES - 1);
-    f.op("i32_and");
-    f.i32(4);
-    f.op("i32_shl");
-    f.tee(entry);
-    f.mem("i64_load", base + Vp.jumpCache, 3);
-    f.get(target);
-    f.op("i64_eq");
-    f.get(entry);
-    f.mem("i32_load", base + Vp.jumpCache + 12, 2);
-    f.i32(0);
-    f.mem("i32_load", base + Vp.jumpTag, 2);
-    f.op("i32_eq");
-    f.op("i32_and");
-  };
+  const probe = (): void => probeJumpCache(f, base, target, entry);
   const takeHit = (): void => {
     f.get(entry);
     f.mem("i32_load", base + Vp.jumpCache + 8, 2);
     f.set(pc);
   };
-  const setPage = (): void => {
-    f.i32(0);
-    f.get(target);
-    f.i64(-4096);
-    f.op("i64_and");
-    f.mem("i64_store", base + Vp.ripPage, 3);
-  };
+  const setPage = (): void => setRipPage(f, base, target);
 
   const sliceIfSpent = (): void => {
     f.get(budget);
@@ -279,14 +335,7 @@ function loop(
    * The gate to a region: the block's header says which function, and where in it to begin. The function gives back a
    * RegionStatus, with RIP and the budget in the block.
    */
-  const bump = (stat: number, by: () => void): void => {
-    f.i32(0);
-    f.i32(0);
-    f.mem("i64_load", base + Vp.stats + stat * 8, 3);
-    by();
-    f.op("i64_add");
-    f.mem("i64_store", base + Vp.stats + stat * 8, 3);
-  };
+  const bump = (stat: number, by: () => void): void => addTo(f, base, stat, by);
   const enterRegion = (): void => {
     bump(Stat.regionEntries, () => f.i64(1));
     // where the region begins, should it not take over

@@ -1,4 +1,5 @@
 /** A region to a WebAssembly module: one function (entry, budget) -> RegionStatus. */
+import { CHAIN_EXPORT } from "../interpreter/generator.js";
 import { Helper, type HelperName } from "../isa/runtime-calls.js";
 import { RegionPages, RegionStatus, Vp } from "../layout.js";
 import { FunctionBuilder, ModuleBuilder } from "../wasm/assembler.js";
@@ -11,10 +12,10 @@ import {
   type RegionFunction,
   RegionHelper,
   type RegionHelperName,
-  RegionSem,
   type RegisterUse,
   UNKNOWN_FLAGS,
-} from "./region-sem.js";
+} from "./region-function.js";
+import { RegionSem } from "./region-sem.js";
 import { emitStructured } from "./structure.js";
 
 const pageOf = (offset: number): number => Math.floor(offset / 4096) * 4096;
@@ -22,6 +23,7 @@ const ENTRY = 0;
 const BUDGET = 1;
 /** Up to so many targets an indirect jump is compared with, beyond it looks into a table. */
 const MAX_COMPARED = 4;
+const TIGHT_LOOP = 100;
 /** What a region's module calls the function. */
 export const REGION_EXPORT = "region";
 
@@ -59,7 +61,12 @@ export function compileRegion(
     if (!NOT_FOR_REGIONS.has(name))
       helpers.set(
         name as HelperName,
-        module.importFunction({ module: "runtime", name, params, results: result === undefined ? [] : [result] }),
+        module.importFunction({
+          module: name === CHAIN_EXPORT ? "interpreter" : "runtime",
+          name,
+          params,
+          results: result === undefined ? [] : [result],
+        }),
       );
   const write = (whole: RegisterUse, keeps: typeof keep): RegionFunction =>
     writeFunction(region, { base, user, helpers, whole, keep: keeps });
@@ -116,6 +123,7 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
     writtenVectors: new Set(),
     float: f.local("i32"),
     usesFloat: false,
+    refills: isTightLoop(region),
     budget: BUDGET,
     deaths: f.local("i32"),
     usesDeaths: false,
@@ -217,6 +225,10 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
       };
       c.flags = flagsBefore(node);
       let ending: RegionSem["ending"];
+      // what leaves in the middle is first brought together for the block: the compiler merges all locals where jumps meet
+      const done = f.block();
+      const everywhere = c.leave;
+      c.leave = f.block();
       block.instructions.forEach(({ offset, decoded }, i) => {
         scratchF.reset();
         decoded.records.forEach((record, k) => {
@@ -226,6 +238,11 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
           ({ ending } = sem);
         });
       });
+      f.br(done);
+      f.end();
+      f.br(everywhere);
+      f.end();
+      c.leave = everywhere;
       spend(block.instructions.length);
       flagsAfter[node] = c.flags;
       if (ending === undefined) {
@@ -315,7 +332,18 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
   f.get(BUDGET);
   f.mem("i32_store", base + Vp.budget, 2);
   f.get(status);
+  f.get(BUDGET);
+  f.i32(31);
+  f.op("i32_shr_u");
+  f.op("i32_or");
+  f.unlikely();
+  f.if();
+  f.get(status);
   f.op("return");
+  f.end();
+  f.get(rip);
+  f.get(BUDGET);
+  f.returnCall(c.helpers.get("chain")!);
   f.end(); // procedureLeft
   f.i32(0);
   f.get(BUDGET);
@@ -328,6 +356,11 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
   return c;
 }
 
+/** Few instructions, and a way back among them. */
+function isTightLoop({ blocks }: Region): boolean {
+  const size = blocks.reduce((n, { instructions }) => n + instructions.length, 0);
+  return size <= TIGHT_LOOP && blocks.some(({ offset, target }) => target !== undefined && target <= offset);
+}
 /** What comes first: are the pages right? Then registers and flags become locals. */
 function writeBeginning(p: FunctionBuilder, region: Region, c: RegionFunction, entry: number): void {
   const { base } = c;

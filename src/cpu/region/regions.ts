@@ -35,6 +35,7 @@ export interface RegionsOptions {
   readonly base: number;
   readonly blocks: BlockBuilder;
   readonly runtime: RegionRuntime & Record<string, unknown>;
+  readonly interpreter: Record<string, unknown>;
   readonly table: WebAssembly.Table;
   /** Sampled this often, an address is compiled. Default: HOT. */
   readonly hot?: number;
@@ -199,6 +200,7 @@ export class Regions {
     const instance = new WebAssembly.Instance(module, {
       env: { memory },
       runtime,
+      interpreter: this.#o.interpreter,
     });
     const entries = region.entries.map((b) => blockAt(region.blocks[b]!.offset));
     const align = (at: number): number => Math.ceil(at / REC_BYTES) * REC_BYTES;

@@ -211,6 +211,7 @@ export class VirtualProcessor {
         base,
         blocks,
         runtime: this.runtime as Runtime & Record<string, unknown>,
+        interpreter: instance.exports,
         table,
         ...(stress === undefined ? {} : { hot: 1 }),
       });

@@ -345,6 +345,16 @@ export class FunctionBuilder {
     this.code.u8(0x10);
     this.code.u32(func);
   }
+  /** Calls in place of this function, whose frame is gone then. */
+  returnCall(func: number): void {
+    this.code.u8(0x12);
+    this.code.u32(func);
+  }
+  returnCallIndirect(type: number, table = 0): void {
+    this.code.u8(0x13);
+    this.code.u32(type);
+    this.code.u32(table);
+  }
   callIndirect(type: number, table = 0): void {
     this.code.u8(0x11);
     this.code.u32(type);

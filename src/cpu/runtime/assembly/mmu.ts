@@ -169,22 +169,26 @@ function allowed(access: i32, user: bool, rights: u64, noExec: bool, cr0: u64, c
 @inline function slotOf(set: i32, va: u64): i32 {
   return set + i32((u32(va >> 12) & (L.TLB_ENTRIES - 1)) << 4);
 }
+/** Notes an entry that a load of CR3 takes away. */
 function logFill(slot: i32): void {
   const n = get32(L.Vp_tlbLogLength);
   if (n < u32(L.TLB_LOG_ENTRIES)) store<u32>(VP + L.Vp_tlbLog + i32(n) * 4, slot);
   set32(L.Vp_tlbLogLength, n + 1);
 }
 function fill(slot: i32, va: u64, physical: u64): void {
-  if (load<u64>(slot) >> 60 == 8) logFill(slot);
+  const isLogged = load<u64>(slot) >> 60 != 8 && (load<u32>(slot, 12) & L.TlbFlag_global) == 0;
+  if (!walkGlobal && !isLogged) logFill(slot);
   store<u64>(slot, va & ~u64(0xfff));
   store<u32>(slot, RAM + u32(physical & ~u64(0xfff)) - u32(va & ~u64(0xfff)), 8);
   store<u32>(slot, (walkGlobal ? L.TlbFlag_global : 0) | (walkLarge ? L.TlbFlag_large : 0) | (walkUser ? L.TlbFlag_user : 0), 12);
-  if (walkLarge) set32(L.Vp_tlbHasLarge, 1);
+  if (walkLarge) set32(L.Vp_tlbLarge, get32(L.Vp_tlbLarge) | largeBit(va));
   if (walkUser) {
     if (userFills < USER_SLOTS) store<i32>(userSlots + userFills * 4, slot);
     userFills++;
   }
 }
+/** Of the 1 GiB that the address is in. */
+@inline function largeBit(va: u64): u32 { return 1 << ((u32(va >> 30) * 0x9e3779b1) >> 27); }
 /** Supervisor entries of user pages, filled while AC was set: gone when it is cleared. */
 const USER_SLOTS: i32 = 64;
 const userSlots: i32 = i32(memory.data(256));
@@ -208,24 +212,19 @@ export function forgetUserPages(): void {
 function dropAll(): void {
   for (let set = L.Vp_tlbSupervisor; set < L.Vp_tlbUser + 2 * L.TLB_WRITE; set += 16) drop(VP + set);
   set32(L.Vp_tlbLogLength, 0);
-  set32(L.Vp_tlbHasLarge, 0);
+  set32(L.Vp_tlbLarge, 0);
 }
 /** @param all global pages too */
 export function flushTlb(all: bool): void {
   count(L.Stat_tlbFlushes);
   const n = get32(L.Vp_tlbLogLength);
-  if (n > u32(L.TLB_LOG_ENTRIES)) dropAll();
+  if (all || n > u32(L.TLB_LOG_ENTRIES)) dropAll();
   else {
-    let kept: u32 = 0;
     for (let i: u32 = 0; i < n; i++) {
       const slot = load<i32>(VP + L.Vp_tlbLog + i32(i) * 4);
-      if (!all && (load<u32>(slot, 12) & L.TlbFlag_global) != 0) {
-        store<i32>(VP + L.Vp_tlbLog + i32(kept) * 4, slot);
-        kept++;
-      } else drop(slot);
+      if ((load<u32>(slot, 12) & L.TlbFlag_global) == 0) drop(slot);
     }
-    set32(L.Vp_tlbLogLength, kept);
-    if (all) set32(L.Vp_tlbHasLarge, 0);
+    set32(L.Vp_tlbLogLength, 0);
   }
   if (all || (get32(L.Vp_codeKinds) & LOCAL_SUPERVISOR) != 0) flushExec();
   else {
@@ -252,18 +251,12 @@ function knowsCode(va: u64): bool {
   return (get32(L.Vp_codeKinds) & HUGE) != 0 || (u32(load<u8>(codeRegion(va))) & codeRegionBit(va)) != 0;
 }
 export function invalidatePage(va: u64): void {
-  if (get32(L.Vp_tlbHasLarge) != 0) {
+  if ((get32(L.Vp_tlbLarge) & largeBit(va)) != 0) {
     // the page may be a piece of a large one: its pieces are not known by address
-    const n = min<u32>(get32(L.Vp_tlbLogLength), L.TLB_LOG_ENTRIES);
-    if (get32(L.Vp_tlbLogLength) > u32(L.TLB_LOG_ENTRIES)) dropAll();
-    else
-      for (let i: u32 = 0; i < n; i++) {
-        const slot = load<i32>(VP + L.Vp_tlbLog + i32(i) * 4);
-        const tag = load<u64>(slot);
-        if ((tag >> 12) == (va >> 12) || ((load<u32>(slot, 12) & L.TlbFlag_large) != 0 && (tag >> 30) == (va >> 30))) {
-          drop(slot);
-        }
-      }
+    for (let set = L.Vp_tlbSupervisor; set < L.Vp_tlbUser + 2 * L.TLB_WRITE; set += 16) {
+      const tag = load<u64>(VP + set);
+      if ((tag >> 12) == (va >> 12) || ((load<u32>(VP + set, 12) & L.TlbFlag_large) != 0 && (tag >> 30) == (va >> 30))) drop(VP + set);
+    }
   } else {
     for (let set = L.Vp_tlbSupervisor; set <= L.Vp_tlbUser + L.TLB_WRITE; set += L.TLB_WRITE) {
       const slot = slotOf(VP + set, va);

@@ -1,0 +1,120 @@
+/** A region's function while it is written: its locals, what is known and used so far, the runtime's functions for it. */
+import type { HelperName } from "../isa/runtime-calls.js";
+import { MXCSR_STRICT, Vp } from "../layout.js";
+import type { FunctionBuilder } from "../wasm/assembler.js";
+import type { Scratch } from "../wasm/emitting-sem.js";
+
+/** What is known about the lazy flags while code is written. */
+export interface FlagState {
+  /** Value of FlagKind, undefined = only known at run time. */
+  readonly kind: number | undefined;
+  /** The narrow copies hold the same: the last operation had at most 32 bits. */
+  readonly narrow: boolean;
+}
+export const UNKNOWN_FLAGS: FlagState = { kind: undefined, narrow: false };
+
+/** Registers by number. */
+export interface RegisterUse {
+  readonly usedRegisters: ReadonlySet<number>;
+  readonly writtenRegisters: ReadonlySet<number>;
+  readonly usedVectors: ReadonlySet<number>;
+  readonly writtenVectors: ReadonlySet<number>;
+}
+
+/** The function being written. */
+export interface RegionFunction {
+  readonly f: FunctionBuilder;
+  readonly scratch: Scratch;
+  /** Of the processor's block. */
+  readonly base: number;
+  readonly helpers: ReadonlyMap<HelperName | RegionHelperName, number>;
+  /** First byte of the TLB of the region's privilege level. */
+  readonly tlb: number;
+  /** Locals. */
+  readonly gpr: readonly number[];
+  readonly ripPage: number;
+  readonly tempAddress: number;
+  readonly flagA: number;
+  readonly flagB: number;
+  readonly flagR: number;
+  readonly flagKind: number;
+  readonly narrowA: number;
+  readonly narrowB: number;
+  readonly narrowR: number;
+  /**
+   * What the runtime said of an access that cannot be done here: 0 = a fault is recorded, 1 = the interpreter has to do it; -1: nothing is
+   * wrong, but the region has to be left.
+   */
+  readonly refusal: number;
+  /** Where in the region (relative to ripPage) it was, and how many instructions of its block were done before. */
+  readonly leftAt: number;
+  readonly leftAfter: number;
+  /** Label of the code that leaves by `refusal`. */
+  leave: number;
+  flags: FlagState;
+  readonly usedRegisters: Set<number>;
+  readonly writtenRegisters: Set<number>;
+  /** XMM0..XMM15. */
+  readonly xmm: readonly number[];
+  readonly usedVectors: Set<number>;
+  readonly writtenVectors: Set<number>;
+  /** MXCSR, xor what lets arithmetic go the host's way. */
+  readonly float: number;
+  usesFloat: boolean;
+  /**
+   * Whether an access that is not in the TLB asks the runtime and goes on. Else the interpreter does the instruction: such a miss costs
+   * more, but a call at every access is what most of the time of compiling goes to (registers live across it).
+   */
+  readonly refills: boolean;
+  readonly budget: number;
+  /** Regions that had died when the region was entered, for procedures that may write code. */
+  readonly deaths: number;
+  usesDeaths: boolean;
+  /** Label of the code that leaves with all but the budget in the block. */
+  procedureLeft: number;
+  readonly status: number;
+  /** Registers that the whole region uses: what procedures find in the block and may change there. */
+  readonly whole: RegisterUse;
+  /** Puts bytes where they stay as long as the region, and gives their address. */
+  readonly keep: (bytes: Uint8Array) => number;
+}
+
+/** The lazy flags from the block. */
+export function loadFlags(
+  f: FunctionBuilder,
+  c: Pick<RegionFunction, "base" | "flagA" | "flagB" | "flagR" | "flagKind">,
+): void {
+  for (const [local, at] of [
+    [c.flagA, Vp.flagA],
+    [c.flagB, Vp.flagB],
+    [c.flagR, Vp.flagR],
+  ] as const) {
+    f.i32(0);
+    f.mem("i64_load", c.base + at, 3);
+    f.set(local);
+  }
+  f.i32(0);
+  f.mem("i32_load", c.base + Vp.flagKind, 2);
+  f.set(c.flagKind);
+}
+/** MXCSR as arithmetic in the region looks at it: 0 = the host's way, all but PE 0 = for what is exact. */
+export function loadFloat(f: FunctionBuilder, c: Pick<RegionFunction, "base" | "float">): void {
+  f.i32(0);
+  f.mem("i32_load", c.base + Vp.mxcsr, 2);
+  f.i32(MXCSR_STRICT | 0xffe0);
+  f.op("i32_and");
+  f.i32(0x1fa0);
+  f.op("i32_xor");
+  f.set(c.float);
+}
+
+/** The runtime's functions for regions: linear address, bytes -> address in the memory, 0 = fault, 1 = for the interpreter. */
+export const RegionHelper = {
+  regionRead: { params: ["i64", "i32"], result: "i32" },
+  regionWrite: { params: ["i64", "i32"], result: "i32" },
+  /** RegionPages, base -> whether they are right. */
+  regionPages: { params: ["i32", "i64"], result: "i32" },
+  /** The interpreter's: RIP, budget -> RegionStatus of the region that goes on there, or next. */
+  chain: { params: ["i64", "i32"], result: "i32" },
+} as const;
+export type RegionHelperName = keyof typeof RegionHelper;

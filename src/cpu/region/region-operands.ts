@@ -1,0 +1,432 @@
+/**
+ * Operands of an instruction in a region: bound while it is written, registers are locals of the region's function, immediates
+ * constants. Memory goes by the same software TLB as the interpreter's; what is not plain RAM there leaves the region, so that the
+ * interpreter does that one instruction.
+ */
+import type { DecodedRecord } from "../decode/block-builder.js";
+import type { Value, Width } from "../isa/sem.js";
+import { TLB_ENTRIES, TLB_WRITE, Vp } from "../layout.js";
+import { EmittingSem, LOADS, type Local, STORES } from "../wasm/emitting-sem.js";
+import type { RegionFunction } from "./region-function.js";
+
+/** Registers are kept in locals; the vector registers in the block. */
+const GPR_END = Vp.zero;
+
+const isVector = (offset: number): boolean => offset >= Vp.xmm && offset < Vp.xmm + 256;
+/** Lane opcodes of WebAssembly's SIMD by element. */
+const EXTRACT: Readonly<Record<string, number>> = {
+  "8s": 21,
+  "8": 22,
+  "16s": 24,
+  "16": 25,
+  "32": 27,
+  "64": 29,
+  f32: 31,
+  f64: 33,
+};
+const REPLACE: Readonly<Record<string, number>> = { 8: 23, 16: 26, 32: 28, 64: 30, f32: 32, f64: 34 };
+
+export abstract class RegionOperands extends EmittingSem {
+  protected readonly region: RegionFunction;
+  protected readonly bound: DecodedRecord;
+  /** Distance of the instruction's page from the region's, in bytes. */
+  protected readonly page: number;
+  /** Instructions of the block before this one. */
+  protected readonly before: number;
+  /** Nobody can see the flags of this instruction. */
+  protected readonly deadFlags: boolean;
+  /** It is the last instruction of its block. */
+  protected readonly isLast: boolean;
+
+  constructor(
+    c: RegionFunction,
+    record: DecodedRecord,
+    page: number,
+    before: number,
+    deadFlags: boolean,
+    last: boolean,
+  ) {
+    super(c.f, record.form, c.scratch);
+    this.region = c;
+    this.bound = record;
+    this.page = page;
+    this.before = before;
+    this.deadFlags = deadFlags;
+    this.isLast = last;
+  }
+
+  // ---- operands -------------------------------------------------------------------------------------------------------
+  protected registerOffset(i: number): number {
+    let field = 0;
+    for (let k = 0; k < i; k++) if (this.form.operands[k]!.kind === "r") field++;
+    const r = this.bound;
+    return field === 0 ? r.dst : field === 1 ? r.src : r.src2 * 8;
+  }
+  /** Puts 64 bits of a register, a segment base or the like on the stack. @returns false = it is zero, nothing is put */
+  protected pushSlot64(offset: number): boolean {
+    if (offset === Vp.zero) return false;
+    if (offset < GPR_END) {
+      this.region.usedRegisters.add(offset >> 3);
+      this.f.get(this.region.gpr[offset >> 3]!);
+    } else if (offset === Vp.ripPage) this.f.get(this.region.ripPage);
+    else if (offset === Vp.tempAddress) this.f.get(this.region.tempAddress);
+    else {
+      this.f.i32(0);
+      this.f.mem("i64_load", this.region.base + offset, 3);
+    }
+    return true;
+  }
+  address(i: number): Value {
+    const known = this.places[i];
+    if (known !== undefined) return { type: "i64", local: known } as Local;
+    const { f } = this;
+    const { base, index, scale } = this.bound;
+    const disp = this.bound.disp + (base === Vp.ripPage ? this.page : 0);
+    let any = this.pushSlot64(base);
+    if (this.form.operands[i]!.kind === "x" && index !== Vp.zero) {
+      this.pushSlot64(index);
+      if (scale > 0) {
+        f.i64(scale);
+        f.op("i64_shl");
+      }
+      if (any) f.op("i64_add");
+      any = true;
+    }
+    if (!any) f.i64(disp);
+    else if (disp !== 0) {
+      f.i64(disp);
+      f.op("i64_add");
+    }
+    const v = this.fresh("i64");
+    this.places[i] = v.local;
+    return v;
+  }
+  immediate(): Value {
+    return this.wideConstant(this.bound.immLow, this.bound.immHigh);
+  }
+  protected wideConstant(low: number, high: number): Value {
+    this.f.i64Words(low, high);
+    return this.fresh("i64");
+  }
+  knownImmediate(): number | undefined {
+    return this.bound.immLow & 0xff;
+  }
+  protected immediateOperand(signed: boolean): Value {
+    const { immLow, immHigh } = this.bound;
+    if (this.width === 64) return this.wideConstant(immLow, immHigh);
+    const shift = 32 - this.width;
+    return this.const32(
+      signed ? (immLow << shift) >> shift : this.width === 32 ? immLow : immLow & ((1 << this.width) - 1),
+    );
+  }
+  protected readRegister(offset: number, width: number, signed: boolean): Value {
+    const { f } = this;
+    const n = offset >> 3;
+    this.region.usedRegisters.add(n);
+    f.get(this.region.gpr[n]!);
+    if (width === 64) return this.fresh("i64");
+    f.op("i32_wrap_i64");
+    if (width === 32) return this.fresh("i32");
+    if ((offset & 7) !== 0) {
+      f.i32(8);
+      f.op("i32_shr_u");
+    }
+    if (signed) f.op(width === 8 ? "i32_extend8_s" : "i32_extend16_s");
+    else {
+      f.i32(width === 8 ? 0xff : 0xffff);
+      f.op("i32_and");
+    }
+    return this.fresh("i32");
+  }
+  protected writeRegister(offset: number, width: number, value: Value): void {
+    const { f } = this;
+    const n = offset >> 3;
+    const local = this.region.gpr[n]!;
+    this.region.usedRegisters.add(n);
+    this.region.writtenRegisters.add(n);
+    this.effects = true;
+    if (width === 64) {
+      this.push(value);
+      f.set(local);
+      return;
+    }
+    if (width === 32) {
+      this.push(value);
+      f.op("i64_extend_i32_u");
+      f.set(local);
+      return;
+    }
+    const shift = (offset & 7) * 8;
+    const mask = width === 8 ? 0xff : 0xffff;
+    f.get(local);
+    f.i64(-1 - mask * 2 ** shift);
+    f.op("i64_and");
+    this.push(value);
+    f.i32(mask);
+    f.op("i32_and");
+    f.op("i64_extend_i32_u");
+    if (shift > 0) {
+      f.i64(shift);
+      f.op("i64_shl");
+    }
+    f.op("i64_or");
+    f.set(local);
+  }
+  protected readOperand(i: number, signed: boolean): Value {
+    const { kind, width } = this.form.operands[i]!;
+    if (kind === "i") return this.immediateOperand(signed);
+    if (kind === "c") return this.readRegister(Vp.gpr + 8, 8, false);
+    if (kind === "r") return this.readSlot(this.registerOffset(i), width as Width, signed);
+    return this.load(this.address(i), width as Width, signed);
+  }
+  write(i: number, value: Value): void {
+    const { kind, width } = this.form.operands[i]!;
+    if (kind === "r") {
+      this.setSlot(this.registerOffset(i), width as Width, value);
+      return;
+    }
+    const rmw = this.rmw[i];
+    if (rmw === undefined) {
+      this.store(this.address(i), width as Width, value);
+      return;
+    }
+    this.f.get(rmw);
+    this.push(value);
+    this.f.mem(STORES[width]!, 0);
+    this.effects = true;
+  }
+
+  // ---- memory ---------------------------------------------------------------------------------------------------------
+  /** Leaves the region at this instruction if the local is 0 (fault) or 1 (for the interpreter). */
+  protected leaveIfRefused(host: number): void {
+    const { f } = this;
+    f.get(host);
+    f.i32(2);
+    f.op("i32_lt_u");
+    f.if();
+    f.get(host);
+    f.set(this.region.refusal);
+    this.leaveHere();
+    f.end();
+  }
+  protected leaveHere(): void {
+    this.leaveAt(this.page + this.bound.pageOffset, this.before);
+  }
+  protected leaveAt(offset: number, after: number): void {
+    const { f } = this;
+    f.i32(offset);
+    f.set(this.region.leftAt);
+    f.i32(after);
+    f.set(this.region.leftAfter);
+    f.br(this.region.leave);
+  }
+  /** @returns the local that holds the address in the memory */
+  protected translate(va: Value, bytes: number, write: boolean): number {
+    this.checkFault();
+    const { f } = this;
+    const entry = this.scratch.take("i32");
+    const host = this.scratch.take("i32");
+    const tlb = this.region.tlb + (write ? TLB_WRITE : 0);
+    this.push(va);
+    f.i64(8);
+    f.op("i64_shr_u");
+    f.op("i32_wrap_i64");
+    f.i32((TLB_ENTRIES - 1) * 16);
+    f.op("i32_and");
+    f.tee(entry);
+    f.mem("i64_load", tlb, 3);
+    this.push(va);
+    f.op("i64_xor");
+    f.i64(4096 - bytes);
+    f.op("i64_le_u");
+    f.likely();
+    f.if("i32");
+    this.push(va);
+    f.op("i32_wrap_i64");
+    f.get(entry);
+    f.mem("i32_load", tlb + 8, 2);
+    f.op("i32_add");
+    f.else();
+    if (this.region.refills) {
+      this.push(va);
+      f.i32(bytes);
+      f.call(this.region.helpers.get(write ? "regionWrite" : "regionRead")!);
+      f.set(host);
+      this.leaveIfRefused(host);
+      f.get(host);
+    } else {
+      f.i32(1);
+      f.set(this.region.refusal);
+      this.leaveHere();
+    }
+    f.end();
+    f.set(host);
+    return host;
+  }
+  load(address: Value, width: Width, signed = true): Value {
+    const host = this.translate(address, width / 8, false);
+    this.f.get(host);
+    this.f.mem(LOADS[`${width}${signed ? "s" : "u"}`]!, 0);
+    return this.fresh(width === 64 ? "i64" : "i32");
+  }
+  store(address: Value, width: Width, value: Value): void {
+    const host = this.translate(address, width / 8, true);
+    this.f.get(host);
+    this.push(value);
+    this.f.mem(STORES[width]!, 0);
+    this.effects = true;
+  }
+  // ---- vectors --------------------------------------------------------------------------------------------------------
+  /** Puts a vector register on the stack. */
+  protected pushVector(n: number): void {
+    this.region.usedVectors.add(n);
+    this.f.get(this.region.xmm[n]!);
+  }
+  protected setVector(n: number): void {
+    this.region.usedVectors.add(n);
+    this.region.writtenVectors.add(n);
+    this.f.set(this.region.xmm[n]!);
+    this.effects = true;
+  }
+  /** An element of a vector register, which keeps its other bytes. */
+  protected replaceLane(offset: number, width: Width, value: Value): void {
+    const n = (offset - Vp.xmm) >> 4;
+    this.pushVector(n);
+    this.push(value);
+    this.f.simdLane(
+      REPLACE[value.type === "f64" || value.type === "f32" ? value.type : width]!,
+      ((offset & 15) * 8) / width,
+    );
+    this.setVector(n);
+  }
+  protected extractLane(offset: number, width: Width, signed: boolean): Value {
+    this.pushVector((offset - Vp.xmm) >> 4);
+    this.f.simdLane(EXTRACT[`${width}${width < 32 && signed ? "s" : ""}`]!, ((offset & 15) * 8) / width);
+    return this.fresh(width === 64 ? "i64" : "i32");
+  }
+  protected readFloat(i: number, type: "f32" | "f64"): Value {
+    const bytes = type === "f64" ? 8 : 4;
+    if (this.isMemory(i)) {
+      const host = this.translate(this.address(i), bytes, false);
+      this.f.get(host);
+      this.f.mem(`${type}_load`, 0);
+    } else {
+      this.pushVector((this.registerOffset(i) - Vp.xmm) >> 4);
+      this.f.simdLane(EXTRACT[type]!, 0);
+    }
+    return this.fresh(type);
+  }
+  override readF32(i: number): Value {
+    return this.readFloat(i, "f32");
+  }
+  override readF64(i: number): Value {
+    return this.readFloat(i, "f64");
+  }
+  override writeF32(i: number, value: Value): void {
+    if (this.isMemory(i)) super.writeF32(i, value);
+    else this.replaceLane(this.registerOffset(i), 32, value);
+  }
+  override writeF64(i: number, value: Value): void {
+    if (this.isMemory(i)) super.writeF64(i, value);
+    else this.replaceLane(this.registerOffset(i), 64, value);
+  }
+  override ordinaryFloat(inexact: boolean): Value {
+    this.region.usesFloat = true;
+    this.f.get(this.region.float);
+    if (!inexact) {
+      this.f.i32(~0x20);
+      this.f.op("i32_and");
+    }
+    this.f.op("i32_eqz");
+    return this.fresh("i32");
+  }
+  readV(i: number): Value {
+    if (!this.isMemory(i)) return this.slotV(this.registerOffset(i));
+    const host = this.translate(this.address(i), 16, false);
+    this.f.get(host);
+    this.f.simdMem(0, 0);
+    return this.fresh("v128");
+  }
+  writeV(i: number, value: Value): void {
+    const offset = this.isMemory(i) ? -1 : this.registerOffset(i);
+    if (isVector(offset)) {
+      this.push(value);
+      this.setVector((offset - Vp.xmm) >> 4);
+    } else if (offset >= 0) {
+      this.f.i32(0);
+      this.push(value);
+      this.f.simdMem(11, this.region.base + offset, 4);
+    } else {
+      const host = this.translate(this.address(i), 16, true);
+      this.f.get(host);
+      this.push(value);
+      this.f.simdMem(11, 0);
+    }
+    this.effects = true;
+  }
+  readLow(i: number, width: 32 | 64): Value {
+    if (this.isMemory(i)) return this.load(this.address(i), width, false);
+    return this.readSlot(this.registerOffset(i), width, false);
+  }
+  writeLow(i: number, width: 32 | 64, value: Value): void {
+    if (this.isMemory(i)) {
+      this.store(this.address(i), width, value);
+      return;
+    }
+    this.writeBlock(this.registerOffset(i), width, value);
+  }
+  /** Anything in the block but a general register. */
+  protected writeBlock(offset: number, width: Width, value: Value): void {
+    if (isVector(offset)) {
+      this.replaceLane(offset, width, value);
+      return;
+    }
+    this.f.i32(0);
+    this.push(value);
+    this.f.mem(STORES[width]!, this.region.base + offset);
+    this.effects = true;
+  }
+  protected readSlot(offset: number, width: Width, signed: boolean): Value {
+    if (offset < GPR_END) return this.readRegister(offset, width, signed);
+    if (offset === Vp.tempAddress) {
+      this.f.get(this.region.tempAddress);
+      return this.fresh("i64");
+    }
+    if (isVector(offset)) return this.extractLane(offset, width, signed);
+    this.f.i32(0);
+    this.f.mem(LOADS[`${width}${signed ? "s" : "u"}`]!, this.region.base + offset);
+    return this.fresh(width === 64 ? "i64" : "i32");
+  }
+  slot(offset: number, width: Width, signed = true): Value {
+    return this.readSlot(offset, width, signed);
+  }
+  slotV(offset: number): Value {
+    if (isVector(offset)) {
+      this.pushVector((offset - Vp.xmm) >> 4);
+      return this.fresh("v128");
+    }
+    this.f.i32(0);
+    this.f.simdMem(0, this.region.base + offset, 4);
+    return this.fresh("v128");
+  }
+  setSlot(offset: number, width: Width, value: Value): void {
+    if ((width === 64) !== (value.type === "i64"))
+      throw new Error(`${this.form.name}: slot of ${width} bits gets ${value.type}`);
+    if (offset < GPR_END) {
+      this.writeRegister(offset, width, value);
+      return;
+    }
+    if (offset === Vp.tempAddress) {
+      this.push(value);
+      this.f.set(this.region.tempAddress);
+      return;
+    }
+    this.writeBlock(offset, width, value);
+  }
+
+  protected pushRip(after: number): void {
+    this.f.get(this.region.ripPage);
+    this.f.i64(this.page + this.bound.pageOffset + after);
+    this.f.op("i64_add");
+  }
+}
