@@ -133,6 +133,20 @@ table: dq a, b, c, d`,
   assert.ok(compiled.vp.regions!.counters.instructions > 20);
 });
 
+test("behind a HLT of a region the next block is not gone on with", () => {
+  const m = createBareMachine(8 << 20, {}, 1, true);
+  const source = "mov ecx, 10\nloop1: dec ecx\njs done\njmp f\ndone: hlt\nf: add eax, 3\njmp loop1";
+  assert.equal(run(m, source)[0], 30n);
+  // all blocks are known now
+  const { vp } = m;
+  vp.setRegister(Vp.gpr, 0);
+  assert.ok(vp.regions!.force(BigInt(assemble(source, 64, CODE).labels.loop1!)));
+  vp.setRegister(Vp.rip, CODE);
+  while (vp.run(1000) === Exit.slice);
+  assert.equal(vp.register64(Vp.gpr), 30n);
+  assert.equal(Number(vp.rip), assemble(source, 64, CODE).labels.f!);
+});
+
 test("the budget is kept to: an endless loop comes back", () => {
   const { vp } = compiled;
   const { bytes, labels } = assemble("loop1: inc rax\njmp loop1", 64, CODE);
