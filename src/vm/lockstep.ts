@@ -7,7 +7,7 @@
  * A run takes some three times as long as an interpreted one, a difference found some of that again.
  */
 import { disassemble } from "../cpu/decode/disassemble.js";
-import { Vp } from "../cpu/layout.js";
+import { Head, Vp } from "../cpu/layout.js";
 import {
   formatRegisters,
   type RegisterState,
@@ -15,6 +15,7 @@ import {
   registersOf,
   runExactly,
 } from "../cpu/region/lockstep.js";
+import type { VirtualProcessor } from "../cpu/vp/virtual-processor.js";
 import type { DeterministicMachine } from "./deterministic.js";
 import type { ToDevices } from "./device-messages.js";
 import type { ToProcessor } from "./messages.js";
@@ -51,10 +52,13 @@ interface Slice {
   readonly reason: number;
   readonly before: RegisterState;
   readonly after: RegisterState;
+  readonly gated: boolean;
   /** Of the pages that are looked at. */
   readonly memory: readonly Int32Array[];
 }
 interface Found {
+  /** Whether the slice began at the way into a region. */
+  readonly gated?: boolean;
   readonly lines: readonly string[];
   readonly before: RegisterState;
   readonly instructions: number;
@@ -78,6 +82,13 @@ function pageDifference(page: number, interpreted: Int32Array, compiled: Int32Ar
   if (i < 0) return [];
   const [a, b] = [interpreted, compiled].map((words) => (words[i]! >>> 0).toString(16));
   return [`memory ${(page + i * 4).toString(16)}: interpreted ${a}, compiled ${b}`];
+}
+
+function isGate(vp: VirtualProcessor): boolean {
+  const physical = vp.runtime.peekCode();
+  if (physical < 0) return false;
+  const block = vp.runtime.findBlock(physical, vp.view.getUint32(vp.base + Vp.mode, true));
+  return block !== 0 && vp.view.getUint32(block + Head.region, true) !== 0;
 }
 
 /** Two machines from the start. */
@@ -117,6 +128,7 @@ class Pair {
     for (;;) {
       const closely = small !== undefined && vp.retired >= this.#search!.from;
       const before = registersOf(vp);
+      const gated = closely && isGate(vp);
       let reason: number;
       try {
         reason = run(closely ? Math.min(small, Math.max(0, end - vp.retired)) : budget);
@@ -125,6 +137,7 @@ class Pair {
         this.found = {
           lines: [`the compiled machine failed: ${error instanceof Error ? error.message : String(error)}`],
           before,
+          gated,
           instructions: 0,
           trace: [],
           pages: [],
@@ -137,6 +150,7 @@ class Pair {
         used: vp.retired - before.retired,
         reason,
         before,
+        gated,
         after: registersOf(vp),
         memory: this.#watched(vp.retired).map((page) => this.#page(this.#compiled, page).slice()),
       });
@@ -164,9 +178,18 @@ class Pair {
         lines.push(...pageDifference(page, this.#page(this.#interpreted, page), slice!.memory[i]!));
       });
       if (lines.length > 0) {
-        const { before, used } = slice;
+        const { before, used, gated } = slice;
         const pages = [...(this.#search?.pages ?? [])];
-        this.found ??= { lines, before, instructions: used, trace, pages, interpreted: after, compiled: slice.after };
+        this.found ??= {
+          lines,
+          before,
+          gated,
+          instructions: used,
+          trace,
+          pages,
+          interpreted: after,
+          compiled: slice.after,
+        };
         this.#slices.length = 0;
       }
     }
@@ -277,7 +300,7 @@ export class LockstepMachine {
     const at = before.block;
     const rip = new DataView(at.buffer, at.byteOffset).getBigUint64(Vp.rip, true);
     return [
-      `the tiers differ in ${found.instructions} instructions behind ${before.retired}, from ${rip.toString(16)}`,
+      `the tiers differ in ${found.instructions} instructions behind ${before.retired}, from ${rip.toString(16)}${found.gated === true ? ", where a region begins" : ""}`,
       ...found.lines,
       ...(trace.length === 0 ? [] : ["instructions, as interpreted:", ...trace]),
       `before:      ${formatRegisters(before)}`,

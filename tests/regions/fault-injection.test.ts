@@ -13,7 +13,7 @@ import { Random } from "../reference/values.js";
 import { type Damage, FRAMES, ProgramPair } from "./program-machine.js";
 import { ProgramBuilder } from "./random-program.js";
 
-const PROGRAMS = Number(process.env.PROGRAMS ?? 60);
+const PROGRAMS = Number(process.env.PROGRAMS ?? 45);
 const SEED = Number(process.env.SEED ?? 1);
 const PROGRAMS_OF_A_PAIR = 1500;
 /** Rounds are as many as there is to try. */

@@ -10,7 +10,7 @@ import { test } from "node:test";
 import { ProgramPair } from "./program-machine.js";
 import { runProgram } from "./program-run.js";
 
-const PROGRAMS = Number(process.env.PROGRAMS ?? 400);
+const PROGRAMS = Number(process.env.PROGRAMS ?? 300);
 const SEED = Number(process.env.SEED ?? 1);
 const ONLY = process.env.PROGRAM;
 /** A pair of machines is used for so many: its processor compiles only so much in its life. */

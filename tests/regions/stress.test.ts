@@ -9,7 +9,7 @@ import { setCompiler } from "../../src/host/node/stress.js";
 import { ProgramPair } from "./program-machine.js";
 import { runProgram } from "./program-run.js";
 
-const PROGRAMS = Number(process.env.PROGRAMS ?? 30);
+const PROGRAMS = Number(process.env.PROGRAMS ?? 24);
 const SEED = Number(process.env.SEED ?? 1);
 /** Each mode has programs of its own. */
 const APART = 1000;
