@@ -14,6 +14,7 @@ import {
   registerDifferences,
   registersOf,
   runExactly,
+  sameExit,
 } from "../cpu/region/lockstep.js";
 import type { VirtualProcessor } from "../cpu/vp/virtual-processor.js";
 import type { DeterministicMachine } from "./deterministic.js";
@@ -173,7 +174,7 @@ class Pair {
       vp.runtime.peekCode();
       const after = registersOf(vp);
       const lines = registerDifferences(after, slice.after);
-      if (reason !== slice.reason) lines.unshift(`exit: interpreted ${reason}, compiled ${slice.reason}`);
+      if (!sameExit(reason, slice.reason)) lines.unshift(`exit: interpreted ${reason}, compiled ${slice.reason}`);
       this.#watched(vp.retired).forEach((page, i) => {
         lines.push(...pageDifference(page, this.#page(this.#interpreted, page), slice!.memory[i]!));
       });
