@@ -37,6 +37,7 @@ const { metafile } = await build({
     index: join(sources, "host/node/index.js"),
     "processor-worker": join(sources, "host/node/processor-worker.js"),
     "device-worker": join(sources, "host/node/device-worker.js"),
+    "region-worker": join(sources, "host/node/region-worker.js"),
   },
   outdir: out,
   bundle: true,
@@ -100,5 +101,5 @@ const names = [...new Set([...bundled.filter((name) => name !== undefined), ...O
 const head =
   "enlighten contains these libraries. debian-archive-keys.gpg holds the public keys of Debian's archives, which fall\nunder no copyright.\n";
 writeFileSync(join(out, "THIRD-PARTY-NOTICES"), [head, ...names.map(notice)].join("\n\n"));
-for (const name of ["main.js", "index.js", "processor-worker.js", "device-worker.js"])
+for (const name of ["main.js", "index.js", "processor-worker.js", "device-worker.js", "region-worker.js"])
   if (!existsSync(join(out, name))) throw new Error(`the bundle has no ${name}`);

@@ -16,6 +16,7 @@ import {
   FLAT_CODE64,
   FLAT_DATA,
   type ProcessorHost,
+  type RegionTier,
   VirtualProcessor,
 } from "../cpu/vp/virtual-processor.js";
 import type { BootImage } from "../firmware/linux-boot.js";
@@ -55,6 +56,8 @@ export interface PartitionOptions {
   readonly strictFloat?: boolean;
   /** Hot code is compiled to WebAssembly. Default: false. */
   readonly regions?: boolean | Stress;
+  /** Who compiles it. Default: the processor's thread. */
+  readonly regionCompiler?: RegionTier["compiler"];
 }
 
 /** A machine at rest, complete: plain data. RAM is kept by page, all-zero pages left out. */
@@ -175,7 +178,13 @@ export class Partition {
       vmcall: () => this.hypervisor !== undefined && this.#hypercall(),
     };
     this.#trace = o.trace ?? NO_TRACE;
-    this.vp = new VirtualProcessor(engine, 0, host, o.modules, o.countForms, o.regions);
+    const { regionCompiler: compiler, regions = false } = o;
+    const tier = {
+      now: () => o.clock.now(),
+      ...(compiler === undefined ? {} : { compiler }),
+      ...(typeof regions === "object" ? { stress: regions } : {}),
+    };
+    this.vp = new VirtualProcessor(engine, 0, host, o.modules, o.countForms, regions === false ? undefined : tier);
     const { base, words } = this.vp;
     const features = (["smap", "pcid"] as const).filter((f) => o.features.has(f));
     this.vp.view.setUint32(

@@ -19,7 +19,7 @@ import {
   type TimeBase,
   type ToProcessor,
 } from "./messages.js";
-import { Partition } from "./partition.js";
+import { Partition, type PartitionOptions } from "./partition.js";
 
 export interface ThreadPort {
   post(message: FromProcessor, transfer: readonly ArrayBuffer[]): void;
@@ -80,13 +80,17 @@ export class ProcessorThread {
   /** Stands still until it is told to go on. */
   paused = false;
 
-  /** @param rebase moves the clock after a pause */
+  /**
+   * @param rebase moves the clock after a pause
+   * @param regionCompiler who compiles hot code (default: this thread)
+   */
   constructor(
     start: ProcessorStart,
     port: ThreadPort,
     clock: Clock,
     entropy: Entropy,
     rebase: (time: TimeBase) => void,
+    regionCompiler?: PartitionOptions["regionCompiler"],
   ) {
     this.#rebase = rebase;
     this.trace = new TraceRing(() => clock.now());
@@ -117,6 +121,7 @@ export class ProcessorThread {
       shared: true,
       strictFloat: spec.strictFloat,
       regions: spec.regions,
+      ...(regionCompiler === undefined ? {} : { regionCompiler }),
       clock,
       entropy,
       wallClockSeconds: start.wallClockSeconds,

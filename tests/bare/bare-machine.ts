@@ -2,12 +2,12 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { SegIndex, Vp } from "../../src/cpu/layout.js";
-import type { Stress } from "../../src/cpu/region/stress.js";
 import {
   createEngineMemory,
   FLAT_CODE64,
   FLAT_DATA,
   type ProcessorHost,
+  type RegionTier,
   VirtualProcessor,
 } from "../../src/cpu/vp/virtual-processor.js";
 import { stressFromEnvironment } from "../../src/host/node/stress.js";
@@ -45,12 +45,15 @@ export interface BareMachine {
   loadElf(elf: Uint8Array): void;
 }
 
-/** @param block index of the processor's block: tests use 1, so that nothing hides behind address 0 */
+/**
+ * @param block index of the processor's block: tests use 1, so that nothing hides behind address 0
+ * @param regions whether hot code is compiled, or how
+ */
 export function createBareMachine(
   ramBytes: number,
   host: Partial<ProcessorHost> = {},
   block = 1,
-  regions: boolean | Stress = regionsAsked(),
+  regions: boolean | RegionTier = regionsAsked(),
 ): BareMachine {
   const engine = createEngineMemory(ramBytes, 2, true);
   const vp = new VirtualProcessor(
@@ -59,7 +62,7 @@ export function createBareMachine(
     { ...silentHost, ...host },
     { runtime: loadRuntime(), interpreter: undefined },
     false,
-    regions === true ? (stressAsked ?? true) : regions,
+    regions === true ? (stressAsked === undefined ? {} : { stress: stressAsked }) : regions || undefined,
   );
   const ram = new DataView(vp.ram.buffer, vp.ram.byteOffset, vp.ram.byteLength);
   // identity map of the first 1 GiB in 4 KiB pages for RAM: tables from 0x10000 on

@@ -34,6 +34,8 @@ describe("debian:12 through the library", () => {
     assert.equal(end.exitCode, 0);
     const seconds = Number(out.split("\n")[0]);
     assert.ok(Math.abs(seconds - Date.now() / 1000) < 60, `guest time ${seconds}`);
+    const { counters } = await vm.stats();
+    assert.ok(counters["regions installed"]! > 0 && counters["regions backgroundMs"]! > 0, JSON.stringify(counters));
     const flags = /^flags\s*: (.*)$/m.exec(out)?.[1]?.split(" ") ?? [];
     for (const f of ["lm", "nx", "sse2", "fsgsbase", "tsc_deadline_timer", "x2apic", "hypervisor"])
       assert.ok(flags.includes(f), `no ${f}`);

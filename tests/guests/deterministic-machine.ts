@@ -30,6 +30,8 @@ export interface SteppedOptions {
   readonly console?: string;
   /** Synthetic devices; without them the guest sees no hypervisor. */
   readonly devices?: Pick<DeviceSpec, "services" | "disks"> & { readonly saved?: DeviceSideState };
+  /** Hot code is compiled, on this thread. Default: false. */
+  readonly regions?: boolean;
   /** A script that the guest runs instead of its shell. */
   readonly exec?: string;
 }
@@ -41,7 +43,7 @@ export async function bootDeterministic(o: SteppedOptions = {}): Promise<Stepped
     features: [...parseCpuModel("default")],
     debugExit: false,
     strictFloat: false,
-    regions: false,
+    regions: o.regions ?? false,
     traceCpu: false,
     hypervisor,
     trace: false,

@@ -2,8 +2,7 @@
 import assert from "node:assert/strict";
 import { Exit, Head, SegAttr, SegIndex, Vp } from "../../src/cpu/layout.js";
 import { LockstepPair } from "../../src/cpu/region/lockstep.js";
-import type { Stress } from "../../src/cpu/region/stress.js";
-import { FLAT_CODE64, FLAT_DATA, type VirtualProcessor } from "../../src/cpu/vp/virtual-processor.js";
+import { FLAT_CODE64, FLAT_DATA, type RegionTier, type VirtualProcessor } from "../../src/cpu/vp/virtual-processor.js";
 import { stressAsked } from "../bare/bare-machine.js";
 import { value } from "../reference/integer-encoding.js";
 import { EngineRunner, WINDOW, WINDOW_BYTES } from "../reference/native-runner.js";
@@ -48,7 +47,7 @@ export interface Stop {
 class Machine {
   readonly vp: VirtualProcessor;
   readonly ram: DataView;
-  constructor(regions: boolean | Stress) {
+  constructor(regions: boolean | RegionTier) {
     const { vp } = new EngineRunner(false, regions).machine;
     this.vp = vp;
     this.ram = new DataView(vp.ram.buffer, vp.ram.byteOffset, vp.ram.byteLength);
@@ -97,7 +96,7 @@ export class ProgramPair {
   readonly flushes: boolean;
   constructor(stress = stressAsked) {
     this.flushes = (stress?.flushEvery ?? 0) > 0;
-    this.#compiled = new Machine(stress ?? true);
+    this.#compiled = new Machine(stress === undefined ? true : { stress });
     this.#pair = new LockstepPair({ interpreted: this.#interpreted.vp, compiled: this.#compiled.vp });
   }
   get regions(): NonNullable<VirtualProcessor["regions"]> {

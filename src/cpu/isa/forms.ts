@@ -29,7 +29,7 @@ export interface Form {
   readonly fused: boolean;
   readonly facts: Facts;
   /** Forms that one arm runs in a row, for a sequence. */
-  readonly parts?: readonly Form[];
+  readonly parts?: readonly Form[] | undefined;
   id: number;
 }
 /** What a definition does, for the decoder's flag liveness. */
@@ -136,6 +136,35 @@ function key(name: string, width: number, operands: readonly FormOperand[], noFl
   return `${name}/${width}/${operands.map((o) => o.kind + o.width).join()}${noFlags ? "/nf" : ""}`;
 }
 
+type Made = Omit<Form, "facts" | "id">;
+class TableForm implements Form {
+  id = -1;
+  readonly name: string;
+  readonly width: Width;
+  readonly operands: readonly FormOperand[];
+  readonly define: Definition;
+  readonly hot: boolean;
+  readonly noFlags: boolean;
+  readonly fused: boolean;
+  readonly parts: readonly Form[] | undefined;
+  #facts: Facts | undefined;
+  constructor(m: Made) {
+    this.name = m.name;
+    this.width = m.width;
+    this.operands = m.operands;
+    this.define = m.define;
+    this.hot = m.hot;
+    this.noFlags = m.noFlags;
+    this.fused = m.fused;
+    this.parts = m.parts;
+  }
+  /** Found out when they are asked for: a thread uses few of all forms, and this is half of what a start takes. */
+  get facts(): Facts {
+    this.#facts ??= recordFacts(this);
+    return this.#facts;
+  }
+}
+
 function addForm(
   name: string,
   width: Width,
@@ -147,9 +176,8 @@ function addForm(
   const k = key(name, width, operands, noFlags);
   const known = byKey.get(k);
   if (known !== undefined) return known;
-  const draft = { name: k, width, operands, define, noFlags, fused, hot: false, id: -1 };
-  const facts = recordFacts(draft);
-  const form: Form = { ...draft, facts, hot: isHot(name, width, operands, noFlags, fused) };
+  const hot = isHot(name, width, operands, noFlags, fused);
+  const form = new TableForm({ name: k, width, operands, define, hot, noFlags, fused });
   byKey.set(k, form);
   list!.push(form);
   return form;
@@ -289,7 +317,9 @@ export function forms(): readonly Form[] {
 const sequencesOf = new Map<Form, Form[]>();
 function addSequence(parts: readonly Form[]): void {
   const first = parts[0]!;
-  const form: Form = { ...first, name: parts.map((p) => p.name).join(" ; "), parts, hot: true, id: -1 };
+  const { width, operands, define, noFlags, fused } = first;
+  const name = parts.map((p) => p.name).join(" ; ");
+  const form = new TableForm({ name, width, operands, define, hot: true, noFlags, fused, parts });
   list!.push(form);
   const known = sequencesOf.get(first);
   if (known === undefined) sequencesOf.set(first, [form]);
@@ -326,7 +356,7 @@ const isProcedure = (row: Row): boolean => row.options.selector !== undefined;
 function formOf(row: Row, width: Width, shape: "r" | "m" | "x", noFlags: boolean): Form {
   if (isProcedure(row)) return addForm(row.form, 64, [], row.define);
   const form = addForm(row.form, width, formOperands(row, width, shape), row.define);
-  if (form.facts.touchesFlags && form.hot) addForm(row.form, width, formOperands(row, width, shape), row.define, true);
+  if (form.hot && form.facts.touchesFlags) addForm(row.form, width, formOperands(row, width, shape), row.define, true);
   if (!noFlags) return form;
   return byKey.get(key(row.form, width, form.operands, true)) ?? form;
 }

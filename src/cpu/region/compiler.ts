@@ -1,12 +1,13 @@
-/** A region to a WebAssembly module: one function (entry, budget) -> RegionStatus. */
+/** A region to a function of a WebAssembly module: (entry, budget) -> RegionStatus. */
 import { CHAIN_EXPORT } from "../interpreter/generator.js";
 import { Helper, type HelperName } from "../isa/runtime-calls.js";
-import { RegionPages, RegionStatus, Vp } from "../layout.js";
+import { REC_BYTES, RegionPages, RegionStatus, Vp } from "../layout.js";
 import { FunctionBuilder, ModuleBuilder } from "../wasm/assembler.js";
 import { type Local, Scratch } from "../wasm/emitting-sem.js";
 import type { BasicBlock, Region } from "./region.js";
 import {
   type FlagState,
+  type Kept,
   loadFlags,
   loadFloat,
   type RegionFunction,
@@ -24,8 +25,6 @@ const BUDGET = 1;
 /** Up to so many targets an indirect jump is compared with, beyond it looks into a table. */
 const MAX_COMPARED = 4;
 const TIGHT_LOOP = 100;
-/** What a region's module calls the function. */
-export const REGION_EXPORT = "region";
 
 /** Flags that nobody can see: overwritten in the same block before anything may look at them. */
 function deadFlags(block: BasicBlock): boolean[][] {
@@ -44,40 +43,68 @@ function deadFlags(block: BasicBlock): boolean[][] {
 }
 
 /**
+ * @param into the module that gets the function
+ * @param name of its export
  * @param user whether the region runs at CPL 3
- * @param base of the processor's block
- * @param keep puts bytes into the engine's memory for as long as the region lives and gives their address
  */
-export function compileRegion(
-  region: Region,
-  base: number,
-  user: boolean,
-  shared: boolean,
-  keep: (bytes: Uint8Array) => number,
-): Uint8Array<ArrayBuffer> {
-  const module = new ModuleBuilder({ minimum: 1, maximum: 65536, shared });
-  const helpers = new Map<HelperName | RegionHelperName, number>();
-  for (const [name, { params, result }] of Object.entries({ ...Helper, ...RegionHelper }))
-    if (!NOT_FOR_REGIONS.has(name))
-      helpers.set(
-        name as HelperName,
-        module.importFunction({
-          module: name === CHAIN_EXPORT ? "interpreter" : "runtime",
-          name,
-          params,
-          results: result === undefined ? [] : [result],
-        }),
-      );
-  const write = (whole: RegisterUse, keeps: typeof keep): RegionFunction =>
-    writeFunction(region, { base, user, helpers, whole, keep: keeps });
+export function compileRegion(region: Region, into: RegionModule, name: string, user: boolean): void {
+  const { base, helpers } = into;
+  const write = (whole: RegisterUse, keep: RegionFunction["keep"]): RegionFunction =>
+    writeFunction(region, { base, user, helpers, whole, keep });
   // what a procedure finds in the block are all registers that the region uses: first written for nothing but to see which
   const hasProcedures = region.blocks.some(({ instructions }) =>
     instructions.some(({ decoded }) => decoded.records.at(-1)!.raw !== undefined),
   );
-  const whole = hasProcedures ? write(NO_REGISTERS, () => 0) : NO_REGISTERS;
-  module.add(write(whole, keep).f, REGION_EXPORT);
-  return module.finish();
+  const whole = hasProcedures ? write(NO_REGISTERS, () => into.nothing) : NO_REGISTERS;
+  into.module.add(write(whole, (bytes) => into.keep(bytes)).f, name);
 }
+
+/** A module that regions are added to. All of them belong to one processor, whose block's address is a constant. */
+export class RegionModule {
+  readonly module: ModuleBuilder;
+  readonly helpers = new Map<HelperName | RegionHelperName, number>();
+  readonly base: number;
+  #kept: { readonly at: number; readonly bytes: Uint8Array }[] = [];
+  #keptBytes = 0;
+  #global: number | undefined;
+
+  /** @param base of the processor's block */
+  constructor(base: number, shared: boolean) {
+    this.base = base;
+    this.module = new ModuleBuilder({ minimum: 1, maximum: 65536, shared });
+    for (const [name, { params, result }] of Object.entries({ ...Helper, ...RegionHelper }))
+      if (!NOT_FOR_REGIONS.has(name))
+        this.helpers.set(
+          name as HelperName,
+          this.module.importFunction({
+            module: name === CHAIN_EXPORT ? "interpreter" : "runtime",
+            name,
+            params,
+            results: result === undefined ? [] : [result],
+          }),
+        );
+  }
+  /** No bytes, for a function that is written and thrown away. */
+  get nothing(): Kept {
+    // where the address is not known before the module is instantiated
+    this.#global ??= this.module.importGlobal("env", KEPT, "i32");
+    return { global: this.#global, offset: 0 };
+  }
+  /** Bytes that have to be in the engine's memory while a region of the module lives. */
+  keep(bytes: Uint8Array): Kept {
+    const at = this.#keptBytes;
+    this.#kept.push({ at, bytes });
+    this.#keptBytes += Math.ceil(bytes.length / REC_BYTES) * REC_BYTES;
+    return { ...this.nothing, offset: at };
+  }
+  keptBytes(): Uint8Array<ArrayBuffer> {
+    const all = new Uint8Array(this.#keptBytes);
+    for (const { at, bytes } of this.#kept) all.set(bytes, at);
+    return all;
+  }
+}
+/** Name of the global with the address of all that is kept, in `env`. */
+export const KEPT = "kept";
 
 const NO_REGISTERS: RegisterUse = {
   usedRegisters: new Set(),
@@ -190,7 +217,7 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
     offsets.forEach((offset, i) => {
       table[offset - first] = i + 1;
     });
-    const at = keep(table);
+    const { global, offset: at } = keep(table);
     const miss = f.block();
     const labels = known.map(() => f.block()).reverse();
     const distance = f.local("i64");
@@ -205,6 +232,8 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
     f.brIf(miss);
     f.get(distance);
     f.op("i32_wrap_i64");
+    f.globalGet(global);
+    f.op("i32_add");
     f.mem("i32_load8_u", at);
     f.brTable([miss, ...labels], miss);
     known.forEach((to) => {
@@ -381,20 +410,22 @@ function writeBeginning(p: FunctionBuilder, region: Region, c: RegionFunction, e
     p.end();
   });
   if (region.pages.size > 1) {
-    const pages = c.keep(pagesOf(region));
+    const { global, offset: pages } = c.keep(pagesOf(region));
     p.i32(0);
     p.mem("i32_load", base + Vp.jumpTag, 2);
-    p.i32(0);
+    p.globalGet(global);
     p.mem("i32_load", pages + RegionPages.tag, 2);
     p.op("i32_ne");
-    p.i32(0);
+    p.globalGet(global);
     p.mem("i64_load", pages + RegionPages.base, 3);
     p.get(c.ripPage);
     p.op("i64_ne");
     p.op("i32_or");
     p.unlikely();
     p.if();
+    p.globalGet(global);
     p.i32(pages);
+    p.op("i32_add");
     p.get(c.ripPage);
     p.call(c.helpers.get("regionPages")!);
     p.op("i32_eqz");

@@ -75,8 +75,13 @@ export interface RegionFunction {
   readonly status: number;
   /** Registers that the whole region uses: what procedures find in the block and may change there. */
   readonly whole: RegisterUse;
-  /** Puts bytes where they stay as long as the region, and gives their address. */
-  readonly keep: (bytes: Uint8Array) => number;
+  /** Puts bytes where they stay as long as the region. */
+  readonly keep: (bytes: Uint8Array) => Kept;
+}
+/** Where bytes are in the engine's memory: distance from the address that a global holds. */
+export interface Kept {
+  readonly global: number;
+  readonly offset: number;
 }
 
 /** The lazy flags from the block. */

@@ -46,7 +46,11 @@ export class RegionSem extends RegionFlags implements Sem {
     const kept = new Uint8Array(2 * REC_BYTES);
     kept.set(raw);
     kept[REC_BYTES + Rec.length] = this.isLast ? 0 : 1;
-    return this.const32(this.region.keep(kept));
+    const { global, offset } = this.region.keep(kept);
+    this.f.globalGet(global);
+    this.f.i32(offset);
+    this.f.op("i32_add");
+    return this.fresh("i32");
   }
   protected spill(vectors: boolean): void {
     const { f } = this;

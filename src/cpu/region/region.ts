@@ -10,9 +10,11 @@ const MAX_INSTRUCTIONS = 240;
 const MAX_ENTRIES = 12;
 /** Pages at most, and how far they may be from the first one. */
 const MAX_PAGES = 6;
-const MAX_DISTANCE = 1 << 16;
+export const MAX_DISTANCE = 1 << 16;
 /** Targets of indirect jumps at most: they are a byte in the region's table. */
 const MAX_TARGETS = 200;
+/** Instructions of a function that is taken along with its callers. */
+const MAX_SMALL = 20;
 /** Procedures at most: each takes room beside the region. */
 const MAX_PROCEDURES = 40;
 
@@ -22,6 +24,8 @@ export interface CodeSource {
   instruction(offset: number): DecodedInstruction | undefined;
   /** Whether the interpreter has begun a block there: somebody has jumped to it. */
   wasEntered(offset: number): boolean;
+  /** Whether another region begins there. */
+  hasGate(offset: number): boolean;
   /** All such addresses of the page that begins at `offset`. */
   enteredIn(offset: number): readonly number[];
   /** Physical address of the page that begins at `offset`; undefined: its code cannot be had. */
@@ -84,6 +88,10 @@ export function discoverRegion(source: CodeSource, start: number): Region | unde
   const pages: number[] = [pageOf(start)];
   const queue = [start];
   let procedures = 0;
+  /** Functions that are compiled into every region that calls them, other regions or not. */
+  const small = new Set<number>();
+  /** What is another region's is left to it: it is as near as the next jump. */
+  const isOthers = (offset: number): boolean => offset !== start && !small.has(offset) && source.hasGate(offset);
   /** Whether code at `offset` may be taken in; if so its page is one of the region's. */
   const isNear = (offset: number): boolean => {
     const page = pageOf(offset);
@@ -95,13 +103,13 @@ export function discoverRegion(source: CodeSource, start: number): Region | unde
   };
   const follow = (offset: number, always: boolean): void => {
     if (leaders.has(offset)) return;
-    if (!found.has(offset) && ((!always && !source.wasEntered(offset)) || !isNear(offset))) return;
+    if (!found.has(offset) && ((!always && !source.wasEntered(offset)) || !isNear(offset) || isOthers(offset))) return;
     leaders.add(offset);
     queue.push(offset);
   };
   for (let at = queue.shift(); at !== undefined; at = queue.shift()) {
     for (let offset = at; found.size < MAX_INSTRUCTIONS && !found.has(offset); ) {
-      if (!isNear(offset)) break;
+      if (!isNear(offset) || isOthers(offset)) break;
       const decoded = source.instruction(offset);
       if (decoded === undefined || !isTaken(decoded)) break;
       // one that lies in two pages
@@ -120,6 +128,7 @@ export function discoverRegion(source: CodeSource, start: number): Region | unde
         break;
       }
       if (row.options.ends !== true) continue;
+      if (target !== undefined && row.form === "call" && isSmall(source, target)) small.add(target);
       if (target !== undefined) follow(target, row.form === "jmp");
       if (row.form === "jmpIndirect" && indirect.size === 0) {
         // nearest first: a jump table's targets are in the jump's own function
@@ -181,6 +190,24 @@ export function discoverRegion(source: CodeSource, start: number): Region | unde
   for (const { offset, decoded } of found.values())
     for (const page of [pageOf(offset), pageOf(offset + decoded.length - 1)]) used.set(page, source.pageAt(page)!);
   return { blocks, byOffset, entries, dynamic, pages: used };
+}
+
+/** Whether a function is a few instructions without calls. */
+function isSmall(source: CodeSource, start: number): boolean {
+  const seen = new Set<number>();
+  const queue = [start];
+  for (let at = queue.pop(); at !== undefined; at = queue.pop())
+    for (let offset = at; !seen.has(offset); ) {
+      if (offset !== start && pageOf(offset) !== pageOf(start)) return false;
+      const decoded = seen.size < MAX_SMALL ? source.instruction(offset) : undefined;
+      if (decoded === undefined || isCall(decoded.row)) return false;
+      seen.add(offset);
+      const target = targetOf({ offset, decoded });
+      if (target !== undefined && source.wasEntered(target)) queue.push(target);
+      offset += decoded.length;
+      if (decoded.row.options.ends === true || (isConditional(decoded.row) && !source.wasEntered(offset))) break;
+    }
+  return true;
 }
 
 /** Where the returns of functions that are called in the region lead: behind the calls of the function that the return is of. */

@@ -1,24 +1,37 @@
 /**
  * Which code becomes a region, and where the regions are: the processor is sampled every so many instructions, an address that
- * is seen often is compiled, and gates are put at its entries (cpu-engine.md 3.9).
+ * is seen often is asked for, and when its region is there gates are put at its entries (cpu-engine.md 3.9).
+ *
+ * Between the two the guest goes on. What comes back is taken only where the code still has the bytes that it was made of.
  */
-import type { BlockBuilder } from "../decode/block-builder.js";
 import { ARENA_BYTES, Head, ModeKey, REC_BYTES, REGION_HEAD, Vp } from "../layout.js";
-import { compileRegion, REGION_EXPORT } from "./compiler.js";
-import { discoverRegion, type Region } from "./region.js";
+import {
+  BatchCompiler,
+  type CodePage,
+  type CompiledBatch,
+  exportOf,
+  InlineCompiler,
+  type RegionCompiler,
+  type RegionFacts,
+  type RegionRequest,
+} from "./batch-compiler.js";
+import { KEPT } from "./compiler.js";
+import { MAX_DISTANCE } from "./region.js";
 
-/** Slots of the regions' table: live regions at most. */
+/** Slots of the regions' table; the first stays empty. */
 export const MAX_REGIONS = 8192;
-/** Sampled this often, an address is compiled. */
+/** Sampled this often, an address is asked for. */
 const HOT = 40;
 /** Of an address where there is nothing to compile, until all are counted anew. */
 const REFUSED = Number.NEGATIVE_INFINITY;
-/** Regions compiled in the life of a processor: V8 may keep what each has taken, a guest that rewrites its code is to end there. */
-const MAX_COMPILED = 16_000;
-/** Bytes of the arena that a region may need. */
-const ROOM = 1 << 15;
+/** Modules in the life of a processor: V8 may keep what each has taken, a guest that rewrites its code is to end there. */
+const MAX_MODULES = 16_000;
+/** Requests without an answer. What is hot will be sampled again. */
+export const MAX_IN_FLIGHT = 64;
 /** Addresses counted at a time. */
 const MAX_COUNTED = 4096;
+const PAGE = 4096;
+const DEAD = 0xffffffff;
 
 /** The runtime's functions that this asks. */
 export interface RegionRuntime {
@@ -33,54 +46,89 @@ export interface RegionsOptions {
   readonly shared: boolean;
   /** Of the processor's block. */
   readonly base: number;
-  readonly blocks: BlockBuilder;
+  /** Of guest RAM. */
+  readonly ram: number;
+  /** Of the processor's table of blocks by guest page. */
+  readonly pageBlocks: number;
+  /** Handler number of the gate to a region. */
+  readonly gate: number;
   readonly runtime: RegionRuntime & Record<string, unknown>;
+  /** The interpreter's exports. */
   readonly interpreter: Record<string, unknown>;
   readonly table: WebAssembly.Table;
   /** Sampled this often, an address is compiled. Default: HOT. */
   readonly hot?: number;
+  /** Default: on this thread. */
+  readonly compiler?: RegionCompiler;
+  /** Monotonic, in ns, for the counters (default: no time passes). */
+  readonly now?: () => number;
 }
 export interface RegionCounters {
-  compiled: number;
+  requested: number;
+  /** Requests that were not made: too many had no answer yet. */
+  postponed: number;
+  installed: number;
   instructions: number;
-  bytes: number;
+  /** Nothing to compile there. */
   refused: number;
+  /** Their code had changed, or was not decoded any more, when they came. */
+  stale: number;
   dead: number;
-}
-
-/** Of the region's instructions in the page at `distance`: where the first begins and the last ends, at most the page's end. */
-function extent(region: Region, distance: number): readonly [number, number] {
-  let start = 4096;
-  let end = 0;
-  for (const { instructions } of region.blocks)
-    for (const { offset, decoded } of instructions) {
-      const at = Math.max(offset - distance, 0);
-      const behind = Math.min(offset + decoded.length - distance, 4096);
-      if (at >= behind) continue;
-      start = Math.min(start, at);
-      end = Math.max(end, behind);
-    }
-  return [start, end];
+  modules: number;
+  bytes: number;
+  /** What compiling took beside the processor's thread. */
+  backgroundMs: number;
+  /** How long the processor's thread stood still for what came at one time, in us. */
+  longestInstallUs: number;
+  install999Us: number;
 }
 
 export class Regions {
-  readonly counters: RegionCounters = { compiled: 0, instructions: 0, bytes: 0, refused: 0, dead: 0 };
   readonly #o: RegionsOptions;
   readonly #view: DataView;
+  readonly #bytes: Uint8Array;
+  readonly #compiler: RegionCompiler;
+  #forced: BatchCompiler | undefined;
+  readonly #now: () => number;
   /** Samples by physical address and mode. */
   readonly #counts = new Map<number, number>();
+  /** Requests without an answer, in order, and their keys. */
+  readonly #asked: RegionRequest[] = [];
+  readonly #askedKeys = new Set<number>();
   /** Headers of live regions by table slot. */
   readonly #headers = new Map<number, number>();
   readonly #free: number[] = [];
-  /** From 1: a gate of the first slot's first entry would be 0, as no gate is. */
+  /** A gate is never 0, so neither is a slot. */
   #next = 1;
   #deaths = 0;
   #generation = 0;
+  readonly #installNs: number[] = [];
+  readonly #counters = {
+    requested: 0,
+    postponed: 0,
+    installed: 0,
+    instructions: 0,
+    refused: 0,
+    stale: 0,
+    dead: 0,
+    modules: 0,
+    bytes: 0,
+    backgroundMs: 0,
+  };
 
   constructor(o: RegionsOptions) {
     this.#o = o;
     this.#view = new DataView(o.memory.buffer);
+    this.#bytes = new Uint8Array(o.memory.buffer);
+    this.#compiler = o.compiler ?? new InlineCompiler(o);
+    this.#now = o.now ?? ((): number => 0);
     this.#generation = this.#slot(Vp.arenaGeneration);
+  }
+  get counters(): Readonly<RegionCounters> {
+    const times = this.#installNs.toSorted((a, b) => a - b);
+    const us = (part: number): number => Math.round((times[Math.ceil(times.length * part) - 1] ?? 0) / 1000);
+    const backgroundMs = Math.round(this.#counters.backgroundMs);
+    return { ...this.#counters, backgroundMs, longestInstallUs: us(1), install999Us: us(0.999) };
   }
   #slot(offset: number): number {
     return this.#view.getUint32(this.#o.base + offset, true);
@@ -88,36 +136,85 @@ export class Regions {
   /** Call it between two runs: RIP is where the processor is. */
   sample(): void {
     this.#bury();
+    if (this.#compiler.ready) this.#takeAll();
     const mode = this.#slot(Vp.mode);
     if ((mode & (ModeKey.codeMask | ModeKey.single | ModeKey.debug | ModeKey.aligned)) !== ModeKey.code64) return;
     const physical = this.#o.runtime.peekCode();
     if (physical < 0) return;
-    const key = physical * 4096 + mode;
+    const key = keyOf(physical, mode);
     const count = (this.#counts.get(key) ?? 0) + 1;
     if (count === 1 && this.#counts.size >= MAX_COUNTED) this.#counts.clear();
     this.#counts.set(key, count);
-    if (count < (this.#o.hot ?? HOT)) return;
+    if (count < (this.#o.hot ?? HOT) || this.#askedKeys.has(key)) return;
     // a gate needs a block to stand at; where one stands the region itself was sampled
     const block = this.#o.runtime.findBlock(physical, mode);
     if (block === 0 || this.#view.getUint32(block + Head.region, true) !== 0) return;
-    if (!this.#compile(physical, mode)) this.#counts.set(key, REFUSED);
+    const slotsTaken = this.#headers.size + this.#asked.length + 1;
+    if (this.#counters.modules >= MAX_MODULES || slotsTaken >= MAX_REGIONS) this.#counts.set(key, REFUSED);
+    else if (this.#asked.length >= MAX_IN_FLIGHT) this.#counters.postponed++;
+    else this.#ask(physical, mode);
   }
   /** RAM offsets of the first bytes of the live regions, oldest first. */
   liveCode(): readonly number[] {
     this.#bury();
     return [...this.#headers.values()].map((header) => this.#view.getUint32(header + Head.start, true));
   }
-  /** Compiles what is at an address, hot or not: for tests. @returns whether a gate stands there now */
+  #ask(physical: number, mode: number): void {
+    const request = this.#request(physical, mode);
+    this.#asked.push(request);
+    this.#askedKeys.add(keyOf(physical, mode));
+    this.#counters.requested++;
+    this.#compiler.request(request);
+  }
+  /** Compiles what is at an address, hot or not, at once: for tests. @returns whether a gate stands there now */
   force(rip: bigint): boolean {
     this.#bury();
-    const before = this.counters.compiled;
     const { runtime, base } = this.#o;
     this.#view.setBigUint64(base + Vp.rip, rip, true);
     const record = runtime.lookup(rip);
     const physical = runtime.peekCode();
     if (record === 0 || physical < 0) return false;
-    this.#compile(physical, this.#slot(Vp.mode));
-    return this.counters.compiled > before;
+    const before = this.#counters.installed;
+    const requests = [this.#request(physical, this.#slot(Vp.mode))];
+    this.#forced ??= new BatchCompiler(this.#o);
+    this.#install(this.#forced.compile(requests), requests);
+    return this.#counters.installed > before;
+  }
+  /** What is to become a region, as it is now: the page, and those around it that its code may lead to. */
+  #request(physical: number, mode: number): RegionRequest {
+    const rip = this.#view.getBigUint64(this.#o.base + Vp.rip, true) & ~0xfffn;
+    const pages = [this.#copy(physical & ~(PAGE - 1), 0, mode)];
+    for (let step = PAGE; step <= MAX_DISTANCE; step += PAGE)
+      for (const distance of [step, -step]) {
+        const page = this.#o.runtime.peekPage(BigInt.asUintN(64, rip + BigInt(distance)));
+        if (page < 0) continue;
+        // where nobody has jumped to, only what is before it leads there
+        if (step > PAGE && this.#view.getUint32(this.#o.pageBlocks + (page >>> 12) * 4, true) === 0) continue;
+        pages.push(this.#copy(page, distance, mode));
+      }
+    return { physical, mode, pages };
+  }
+  #copy(physical: number, distance: number, mode: number): CodePage {
+    const at = this.#o.ram + physical;
+    const bytes = this.#bytes.slice(at, at + PAGE) as Uint8Array<ArrayBuffer>;
+    return { physical, distance, bytes, ...this.#blocksIn(physical, mode) };
+  }
+  /** Offsets in a page where live blocks of a mode begin, and those of them that have a gate. */
+  #blocksIn(page: number, mode: number): Pick<CodePage, "entered" | "gates"> {
+    const v = this.#view;
+    const entered: number[] = [];
+    const gates: number[] = [];
+    let header = v.getUint32(this.#o.pageBlocks + (page >>> 12) * 4, true);
+    for (; header !== 0; header = v.getUint32(header + Head.next, true)) {
+      // a second page's part of a block belongs to another header, a region's header is no block
+      if (v.getUint32(header + Head.owner, true) !== header) continue;
+      if (v.getUint16(header + Head.handler, true) === REGION_HEAD) continue;
+      const start = v.getUint32(header + Head.start, true);
+      if (start === DEAD || v.getUint32(header + Head.mode, true) !== mode) continue;
+      entered.push(start & (PAGE - 1));
+      if (v.getUint32(header + Head.region, true) !== 0) gates.push(start & (PAGE - 1));
+    }
+    return { entered: Uint16Array.from(entered).sort(), gates: Uint16Array.from(gates).sort() };
   }
   /** Gives back what died by stores to its code, or with all blocks. */
   #bury(): void {
@@ -133,113 +230,125 @@ export class Regions {
     if (deaths === this.#deaths) return;
     this.#deaths = deaths;
     for (const [slot, header] of this.#headers)
-      if (this.#view.getUint32(header + Head.start, true) === 0xffffffff) this.#release(slot);
+      if (this.#view.getUint32(header + Head.start, true) === DEAD) this.#release(slot);
     this.#counts.clear();
   }
   #release(slot: number): void {
     this.#o.table.set(slot, null);
     this.#headers.delete(slot);
     this.#free.push(slot);
-    this.counters.dead++;
+    this.#counters.dead++;
   }
 
-  /** @returns false = there is nothing to compile */
-  #compile(physical: number, mode: number): boolean {
-    const { blocks, runtime, base, shared, memory } = this.#o;
-    const rip = this.#view.getBigUint64(base + Vp.rip, true) & ~0xfffn;
-    const pages = new Map<number, number | undefined>([[0, physical & ~0xfff]]);
-    const pageAt = (offset: number): number | undefined => {
-      if (pages.has(offset)) return pages.get(offset);
-      const found = runtime.peekPage(BigInt.asUintN(64, rip + BigInt(offset)));
-      const page = found < 0 ? undefined : found;
-      pages.set(offset, page);
-      return page;
-    };
-    const physicalOf = (offset: number): number | undefined => {
-      const page = pageAt(Math.floor(offset / 4096) * 4096);
-      return page === undefined ? undefined : page + (offset & 0xfff);
-    };
-    const blockAt = (offset: number): number => {
-      const at = physicalOf(offset);
-      return at === undefined ? 0 : runtime.findBlock(at, mode);
-    };
-    const region = discoverRegion(
-      {
-        instruction: (offset) => {
-          const at = physicalOf(offset);
-          if (at === undefined) return undefined;
-          return blocks.instruction(at, mode, pageAt((Math.floor(offset / 4096) + 1) * 4096) ?? -1);
-        },
-        wasEntered: (offset) => blockAt(offset) !== 0,
-        enteredIn: (offset) => {
-          const list: number[] = [];
-          for (let at = offset; at < offset + 4096; at++) if (blockAt(at) !== 0) list.push(at);
-          return list;
-        },
-        pageAt,
-      },
-      physical & 0xfff,
-    );
-    const slot = this.#free.at(-1) ?? this.#next;
-    if (region === undefined || slot >= MAX_REGIONS || this.counters.compiled >= MAX_COMPILED) {
-      this.counters.refused++;
-      return false;
+  /** Everything that has been compiled. */
+  #takeAll(): void {
+    const from = this.#now();
+    for (let done = this.#compiler.take(); done !== undefined; done = this.#compiler.take()) {
+      const requests = this.#asked.splice(0, done.batch.regions.length);
+      for (const { physical, mode } of requests) this.#askedKeys.delete(keyOf(physical, mode));
+      this.#counters.backgroundMs += done.backgroundMs;
+      this.#install(done.batch, requests);
     }
-    const v = this.#view;
-    const arenaEnd = base + Vp.arena + ARENA_BYTES;
-    let next = this.#slot(Vp.arenaNext);
-    if (next + ROOM > arenaEnd) return true; // the next block decoded empties the arena
-    const keep = (data: Uint8Array): number => {
-      const at = next;
-      new Uint8Array(memory.buffer, at, data.length).set(data);
-      next += data.length;
-      return at;
-    };
-    const bytes = compileRegion(region, base, (mode & ModeKey.user) !== 0, shared, keep);
-    const module = new WebAssembly.Module(bytes);
-    const instance = new WebAssembly.Instance(module, {
-      env: { memory },
-      runtime,
-      interpreter: this.#o.interpreter,
+    this.#installNs.push(this.#now() - from);
+  }
+  #install(batch: CompiledBatch, requests: readonly RegionRequest[]): void {
+    const { memory, runtime, interpreter } = this.#o;
+    this.#counters.modules++;
+    this.#counters.bytes += batch.bytes;
+    const kept = this.#keep(batch.kept.length);
+    // the arena is at its end: the next block decoded empties it
+    if (kept < 0) {
+      this.#counters.stale += requests.length;
+      return;
+    }
+    this.#bytes.set(batch.kept, kept);
+    let instance: WebAssembly.Instance | undefined;
+    requests.forEach((request, i) => {
+      const facts = batch.regions[i];
+      const key = keyOf(request.physical, request.mode);
+      if (facts === undefined) {
+        this.#counters.refused++;
+        this.#counts.set(key, REFUSED);
+        return;
+      }
+      const slot = this.#free.at(-1) ?? this.#next;
+      const header = slot < MAX_REGIONS ? this.#watch(request, facts, slot) : 0;
+      if (header === 0 || this.#open(request, facts, header, slot) === 0) {
+        this.#counters.stale++;
+        // it has to become hot anew
+        this.#counts.delete(key);
+        return;
+      }
+      instance ??= new WebAssembly.Instance(batch.module, {
+        env: { memory, [KEPT]: new WebAssembly.Global({ value: "i32", mutable: false }, kept | 0) },
+        runtime,
+        interpreter,
+      });
+      this.#o.table.set(slot, instance.exports[exportOf(i)] as () => void);
+      if (this.#free.length > 0) this.#free.pop();
+      else this.#next++;
+      this.#headers.set(slot, header);
+      this.#counters.installed++;
+      this.#counters.instructions += facts.instructions;
     });
-    const entries = region.entries.map((b) => blockAt(region.blocks[b]!.offset));
-    const align = (at: number): number => Math.ceil(at / REC_BYTES) * REC_BYTES;
-    // one header for each page; the first owns the others
-    const header = align(next);
-    const headers = [...region.pages].map(([distance, address], i) => {
-      const at = i === 0 ? header : align(header + REC_BYTES + 4 + entries.length * 4) + (i - 1) * REC_BYTES;
-      const [start, end] = extent(region, distance);
+  }
+  /** Room in the arena, whole records. @returns its address, -1 = there is not enough */
+  #keep(bytes: number): number {
+    const at = this.#slot(Vp.arenaNext);
+    const next = at + Math.ceil(bytes / REC_BYTES) * REC_BYTES;
+    if (next > this.#o.base + Vp.arena + ARENA_BYTES) return -1;
+    this.#view.setUint32(this.#o.base + Vp.arenaNext, next, true);
+    return at;
+  }
+  /**
+   * Writes a region's headers, one for each page, so that it dies with its code. The first owns the others.
+   * @returns its address, 0 = the code is not what the region was made of
+   */
+  #watch({ mode, pages: copies }: RegionRequest, { pages, entries }: RegionFacts, slot: number): number {
+    const v = this.#view;
+    const first = REC_BYTES + Math.ceil((4 + entries.length * 4) / REC_BYTES) * REC_BYTES;
+    const header = this.#keep(first + (pages.length - 1) * REC_BYTES);
+    if (header < 0) return 0;
+    let same = true;
+    pages.forEach(({ distance, start, end }, i) => {
+      const { physical, bytes } = copies.find((copy) => copy.distance === distance)!;
+      const at = i === 0 ? header : header + first + (i - 1) * REC_BYTES;
       v.setUint32(at + Head.region, slot, true);
-      v.setUint32(at + Head.start, address + start, true);
-      v.setUint32(at + Head.end, address + end, true);
+      v.setUint32(at + Head.start, physical + start, true);
+      v.setUint32(at + Head.end, physical + end, true);
       v.setUint16(at + Head.records, 0, true);
       v.setUint16(at + Head.handler, REGION_HEAD, true);
       v.setUint32(at + Head.hashNext, 0, true);
       v.setUint32(at + Head.mode, mode, true);
       v.setUint32(at + Head.owner, header, true);
-      return at;
+      if (i === 0) v.setUint32(header + REC_BYTES, 0, true);
+      // first the mark, then the look: what a device writes after it is told to this thread
+      this.#o.runtime.watchCode(at);
+      const now = this.#o.ram + physical;
+      for (let n = start; n < end; n++) same &&= this.#bytes[now + n] === bytes[n];
     });
-    next = align(header + REC_BYTES + 4 + entries.length * 4) + headers.length * REC_BYTES;
-    v.setUint32(base + Vp.arenaNext, next, true);
+    if (same) return header;
+    v.setUint32(header + Head.start, DEAD, true);
+    return 0;
+  }
+  /** Puts gates at a region's entries. @returns how many: 0 = nothing is decoded there, or it has gates; the header is dead then */
+  #open({ mode, pages }: RegionRequest, { entries }: RegionFacts, header: number, slot: number): number {
+    const v = this.#view;
     let gates = 0;
-    entries.forEach((block, entry) => {
+    entries.forEach((offset, entry) => {
+      const page = pages.find(({ distance }) => offset >= distance && offset < distance + PAGE)!;
+      const block = this.#o.runtime.findBlock(page.physical + offset - page.distance, mode);
       if (block === 0 || v.getUint32(block + Head.region, true) !== 0) return;
       v.setUint16(block + Head.handler, v.getUint16(block + REC_BYTES, true), true);
-      v.setUint16(block + REC_BYTES, blocks.regionHandler, true);
+      v.setUint16(block + REC_BYTES, this.#o.gate, true);
       v.setUint32(block + Head.region, (slot << 8) | entry, true);
       v.setUint32(header + REC_BYTES + 4 + gates * 4, block, true);
       gates++;
     });
     v.setUint32(header + REC_BYTES, gates, true);
-    if (gates === 0) return true;
-    this.#o.table.set(slot, instance.exports[REGION_EXPORT] as () => void);
-    if (this.#free.length > 0) this.#free.pop();
-    else this.#next++;
-    this.#headers.set(slot, header);
-    for (const each of headers) runtime.watchCode(each);
-    this.counters.compiled++;
-    this.counters.bytes += bytes.length;
-    this.counters.instructions += region.blocks.reduce((n, b) => n + b.instructions.length, 0);
-    return true;
+    if (gates === 0) v.setUint32(header + Head.start, DEAD, true);
+    return gates;
   }
 }
+
+const keyOf = (physical: number, mode: number): number => physical * 4096 + mode;

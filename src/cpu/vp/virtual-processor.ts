@@ -6,6 +6,7 @@ import { BlockBuilder } from "../decode/block-builder.js";
 import { generateInterpreter } from "../interpreter/generator.js";
 import { formsFingerprint } from "../isa/forms.js";
 import { Exit, layoutMemory, type MemoryLayout, SEG_BYTES, SegAttr, SegIndex, Stat, Vp } from "../layout.js";
+import type { RegionCompiler } from "../region/batch-compiler.js";
 import { MAX_REGIONS, type RegionRuntime, Regions } from "../region/regions.js";
 import { type Stress, StressedRegions } from "../region/stress.js";
 
@@ -30,6 +31,16 @@ export interface EngineModules {
   readonly runtime: WebAssembly.Module;
   /** For processor 0 over shared memory; others are generated where they are needed. */
   readonly interpreter: WebAssembly.Module | undefined;
+}
+
+/** The second tier, where it is on. */
+export interface RegionTier {
+  /** Default: on the processor's thread, at once. */
+  readonly compiler?: (processor: { readonly base: number; readonly shared: boolean }) => RegionCompiler;
+  /** Monotonic, in ns: for the counters. */
+  readonly now?: () => number;
+  /** For tests and developers. */
+  readonly stress?: Stress;
 }
 
 /** What a processor asks of the machine around it. All calls are synchronous. */
@@ -123,7 +134,7 @@ export class VirtualProcessor {
     host: ProcessorHost,
     modules: EngineModules,
     countForms = false,
-    regions: boolean | Stress = false,
+    regions?: RegionTier,
   ) {
     const { memory, layout, shared } = engine;
     const buffer = memory.buffer;
@@ -202,18 +213,22 @@ export class VirtualProcessor {
     if (typeof run !== "function")
       throw new Error("invariant broken: the interpreter was built from other forms than the decoder's (build again)");
     this.#run = run as (budget: number) => number;
-    const stress = typeof regions === "object" ? regions : undefined;
+    const stress = regions?.stress;
     this.#untilSample = this.#sampleEvery = stress?.sampleEvery ?? SAMPLE_EVERY;
-    if (regions !== false)
+    if (regions !== undefined)
       this.regions = new Regions({
         memory,
         shared,
         base,
-        blocks,
+        ram: layout.ram,
+        pageBlocks,
+        gate: blocks.regionHandler,
         runtime: this.runtime as Runtime & Record<string, unknown>,
         interpreter: instance.exports,
         table,
         ...(stress === undefined ? {} : { hot: 1 }),
+        ...(regions.compiler === undefined ? {} : { compiler: regions.compiler({ base, shared }) }),
+        ...(regions.now === undefined ? {} : { now: regions.now }),
       });
     if (stress !== undefined) this.#stressed = new StressedRegions(stress, this.regions!, this.runtime);
     this.#poisoned = blocks.poisonedHandler;

@@ -305,6 +305,10 @@ export class FunctionBuilder {
     this.code.u8(0x22);
     this.code.u32(local);
   }
+  globalGet(global: number): void {
+    this.code.u8(0x23);
+    this.code.u32(global);
+  }
   /** @param align alignment exponent promised to the engine; 0 unless known, since guest addresses are arbitrary */
   mem(name: MemOpName, offset: number, align = 0): void {
     const [code, natural] = MemOp[name];
@@ -435,10 +439,14 @@ export interface ImportedFunction {
   readonly results: readonly ValTypeName[];
 }
 
-/** A module with one imported shared or unshared memory, imported functions first, one optional table of its own functions. */
+/**
+ * A module with one imported shared or unshared memory, imported functions first, imported constants, and one optional table of its
+ * own functions.
+ */
 export class ModuleBuilder {
   readonly #types: string[] = [];
   readonly #imports: ImportedFunction[] = [];
+  readonly #globals: { module: string; name: string; type: ValTypeName }[] = [];
   readonly #functions: { name: string | undefined; body: FunctionBuilder }[] = [];
   #table: readonly number[] = [];
   #importedTable: { module: string; name: string; minimum: number } | undefined;
@@ -457,6 +465,10 @@ export class ModuleBuilder {
   importFunction(imported: ImportedFunction): number {
     if (this.#functions.length > 0) throw new Error("imports come before functions");
     return this.#imports.push(imported) - 1;
+  }
+  /** A global that never changes. @returns its index */
+  importGlobal(module: string, name: string, type: ValTypeName): number {
+    return this.#globals.push({ module, name, type }) - 1;
   }
   /** @returns the function index */
   add(body: FunctionBuilder, exportName?: string): number {
@@ -496,13 +508,20 @@ export class ModuleBuilder {
     });
     section(2, (s) => {
       const table = this.#importedTable;
-      s.u32(this.#imports.length + (table === undefined ? 1 : 2));
+      s.u32(this.#imports.length + this.#globals.length + (table === undefined ? 1 : 2));
       this.#imports.forEach((imported, i) => {
         s.name(imported.module);
         s.name(imported.name);
         s.u8(0);
         s.u32(importTypes[i]!);
       });
+      for (const { module, name, type } of this.#globals) {
+        s.name(module);
+        s.name(name);
+        s.u8(3);
+        s.u8(ValType[type]);
+        s.u8(0);
+      }
       if (table !== undefined) {
         s.name(table.module);
         s.name(table.name);

@@ -15,6 +15,7 @@ export const ENGINE_FILES = {
   interpreter: join(built, "interpreter.wasm"),
   processorWorker: join(here, "processor-worker.js"),
   deviceWorker: join(here, "device-worker.js"),
+  regionWorker: join(here, "region-worker.js"),
   /** Public keys that sign Debian's archives (bullseye, bookworm, trixie). */
   archiveKeys: join(data, "debian-archive-keys.gpg"),
 } as const;

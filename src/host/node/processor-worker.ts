@@ -6,6 +6,7 @@ import type { ProcessorStart, ToProcessor } from "../../vm/messages.js";
 import { ProcessorThread, runProcessor } from "../../vm/processor-thread.js";
 import { monotonicClock } from "./monotonic-clock.js";
 import { trim } from "./trim.js";
+import { WorkerCompiler } from "./worker-compiler.js";
 
 // regions say which of their branches are rare; an engine that does not know the flag or the section goes without
 setFlagsFromString("--experimental-wasm-branch-hinting");
@@ -27,6 +28,7 @@ const entropy = {
 // the first message is the start; everything after it is taken by the loop
 port.once("message", (start: ProcessorStart) => {
   const clock = monotonicClock(start.time);
+  let compiler: WorkerCompiler | undefined;
   const thread = new ProcessorThread(
     start,
     {
@@ -36,6 +38,10 @@ port.once("message", (start: ProcessorStart) => {
     clock,
     entropy,
     (base) => clock.rebase(base),
+    (constants) => {
+      compiler = new WorkerCompiler(constants);
+      return compiler;
+    },
   );
   const { control } = start;
   // out of the handler, so that the start's images are nobody's any more
@@ -48,6 +54,7 @@ port.once("message", (start: ProcessorStart) => {
       thread.partition.hypervisor?.stop();
       throw error;
     }
+    compiler?.stop();
     port.close();
   });
 });

@@ -1,0 +1,214 @@
+/**
+ * Requests for regions to one WebAssembly module. What comes out depends on the requests and on the engine's constants alone, so
+ * it can be made on any thread: nothing of the engine's memory is looked at, what is there may change while it is made.
+ */
+import { BlockBuilder } from "../decode/block-builder.js";
+import { ModeKey } from "../layout.js";
+import { compileRegion, RegionModule } from "./compiler.js";
+import { discoverRegion, type Region } from "./region.js";
+
+/** Requests that become one module at most: beyond it the first of them wait too long for the last. */
+export const MAX_BATCH = 12;
+const PAGE = 4096;
+
+/** A page of code as it was when a region was asked for. */
+export interface CodePage {
+  /** RAM offset of its first byte. */
+  readonly physical: number;
+  /** Where it is in the region's code: distance from the first byte of the page that the region was asked for in. */
+  readonly distance: number;
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** Offsets in the page where the interpreter has begun blocks of the region's mode, ascending. */
+  readonly entered: Uint16Array<ArrayBuffer>;
+  /** Those of them where other regions begin. */
+  readonly gates: Uint16Array<ArrayBuffer>;
+}
+/** Plain data, as it crosses between threads. */
+export interface RegionRequest {
+  /** RAM offset of the hot instruction. */
+  readonly physical: number;
+  /** ModeKey bits. */
+  readonly mode: number;
+  /** The first is that of the hot instruction. */
+  readonly pages: readonly CodePage[];
+}
+/** What a region turned out to be. */
+export interface RegionFacts {
+  /** The pages that its code is in; the first is the request's. */
+  readonly pages: readonly RegionPage[];
+  /** Where it can be entered, by number of the entry: distances from the first page. */
+  readonly entries: readonly number[];
+  readonly instructions: number;
+}
+export interface RegionPage {
+  readonly distance: number;
+  /** Offsets in the page: where the first instruction begins, where the last one ends. */
+  readonly start: number;
+  readonly end: number;
+}
+export interface EmittedBatch {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** For the engine's memory: the module gets their address as its global KEPT. */
+  readonly kept: Uint8Array<ArrayBuffer>;
+  /** By request; undefined where there is nothing to compile. Region n is the export `exportOf(n)`. */
+  readonly regions: readonly (RegionFacts | undefined)[];
+}
+export interface CompiledBatch extends Omit<EmittedBatch, "bytes"> {
+  readonly module: WebAssembly.Module;
+  /** Of the module. */
+  readonly bytes: number;
+}
+/** What generated code has as constants. */
+export interface EngineConstants {
+  /** Of the processor's block. */
+  readonly base: number;
+  /** Whether the memory is shared. */
+  readonly shared: boolean;
+}
+
+export const exportOf = (region: number): string => `region${region}`;
+
+/** Where the copies of a request's pages begin in the builder's memory, above what it takes for a processor's block. */
+const COPIES = 0x1000;
+
+/** The decoder over copies of pages. */
+class CodeCopies {
+  #bytes = new Uint8Array(0);
+  #blocks: BlockBuilder | undefined;
+  /** Places of the copies, by the pages' distances. */
+  #places = new Map<number, number>();
+
+  load(pages: readonly CodePage[]): BlockBuilder {
+    const needed = COPIES + pages.length * PAGE;
+    if (this.#blocks === undefined || this.#bytes.length < needed) {
+      this.#bytes = new Uint8Array(needed);
+      const layout = {
+        pages: 0,
+        lineMasks: 0,
+        vps: [{ base: 0, pageBlocks: 0 }],
+        ram: COPIES,
+        ramBytes: needed - COPIES,
+      };
+      this.#blocks = new BlockBuilder(this.#bytes.buffer, layout, 0);
+    }
+    this.#places = new Map(pages.map(({ distance }, place) => [distance, place]));
+    pages.forEach(({ bytes }, i) => {
+      this.#bytes.set(bytes, COPIES + i * PAGE);
+    });
+    return this.#blocks;
+  }
+  /** Address of the page's copy for the builder, -1 = there is none. */
+  at(distance: number): number {
+    const place = this.#places.get(distance);
+    return place === undefined ? -1 : place * PAGE;
+  }
+}
+
+const pageOf = (offset: number): number => Math.floor(offset / PAGE) * PAGE;
+function extent(region: Region, distance: number): RegionPage {
+  let start = PAGE;
+  let end = 0;
+  for (const { instructions } of region.blocks)
+    for (const { offset, decoded } of instructions) {
+      const at = Math.max(offset - distance, 0);
+      const behind = Math.min(offset + decoded.length - distance, PAGE);
+      if (at >= behind) continue;
+      start = Math.min(start, at);
+      end = Math.max(end, behind);
+    }
+  return { distance, start, end };
+}
+
+export class BatchCompiler {
+  readonly #constants: EngineConstants;
+  readonly #copies = new CodeCopies();
+
+  constructor(constants: EngineConstants) {
+    this.#constants = constants;
+  }
+  compile(requests: readonly RegionRequest[]): CompiledBatch {
+    const { bytes, ...rest } = this.emit(requests);
+    return { module: new WebAssembly.Module(bytes), bytes: bytes.length, ...rest };
+  }
+  emit(requests: readonly RegionRequest[]): EmittedBatch {
+    const into = new RegionModule(this.#constants.base, this.#constants.shared);
+    // what begins in one region of the batch is not compiled into the others
+    const taken = new Set<number>();
+    const regions = requests.map((request, i) => {
+      const facts = this.#add(into, request, exportOf(i), taken);
+      for (const offset of facts?.entries ?? []) {
+        const page = request.pages.find(({ distance }) => distance === pageOf(offset))!;
+        taken.add(page.physical + (offset & (PAGE - 1)));
+      }
+      return facts;
+    });
+    return { bytes: into.module.finish(), kept: into.keptBytes(), regions };
+  }
+  #add(
+    into: RegionModule,
+    { physical, mode, pages }: RegionRequest,
+    name: string,
+    taken: ReadonlySet<number>,
+  ): RegionFacts | undefined {
+    const blocks = this.#copies.load(pages);
+    const byDistance = new Map(pages.map((page) => [page.distance, page]));
+    const entered = new Set(pages.flatMap((page) => Array.from(page.entered, (offset) => page.distance + offset)));
+    const gates = new Set(pages.flatMap((page) => Array.from(page.gates, (offset) => page.distance + offset)));
+    const region = discoverRegion(
+      {
+        hasGate: (offset) => {
+          const page = byDistance.get(pageOf(offset))?.physical;
+          return gates.has(offset) || (page !== undefined && taken.has(page + (offset & (PAGE - 1))));
+        },
+        instruction: (offset) => {
+          const at = this.#copies.at(pageOf(offset));
+          if (at < 0) return undefined;
+          return blocks.instruction(at + (offset & (PAGE - 1)), mode, this.#copies.at(pageOf(offset) + PAGE));
+        },
+        wasEntered: (offset) => entered.has(offset),
+        enteredIn: (distance) => Array.from(byDistance.get(distance)?.entered ?? [], (offset) => distance + offset),
+        pageAt: (distance) => byDistance.get(distance)?.physical,
+      },
+      physical & (PAGE - 1),
+    );
+    if (region === undefined) return undefined;
+    compileRegion(region, into, name, (mode & ModeKey.user) !== 0);
+    return {
+      pages: [...region.pages.keys()].map((distance) => extent(region, distance)),
+      entries: region.entries.map((b) => region.blocks[b]!.offset),
+      instructions: region.blocks.reduce((n, b) => n + b.instructions.length, 0),
+    };
+  }
+}
+
+/** Who compiles what a processor asks for; answers come in the order of the requests. */
+export interface RegionCompiler {
+  request(request: RegionRequest): void;
+  /** Whether `take` has something. It is asked every some 50 us. */
+  readonly ready: boolean;
+  take(): FinishedBatch | undefined;
+}
+export interface FinishedBatch {
+  readonly batch: CompiledBatch;
+  /** Beside the processor's thread. */
+  readonly backgroundMs: number;
+}
+
+/** Compiles on the processor's thread when the answer is fetched: the same at every run. */
+export class InlineCompiler implements RegionCompiler {
+  readonly #compiler: BatchCompiler;
+  #waiting: RegionRequest[] = [];
+  constructor(constants: EngineConstants) {
+    this.#compiler = new BatchCompiler(constants);
+  }
+  request(request: RegionRequest): void {
+    this.#waiting.push(request);
+  }
+  get ready(): boolean {
+    return this.#waiting.length > 0;
+  }
+  take(): FinishedBatch | undefined {
+    if (this.#waiting.length === 0) return undefined;
+    return { batch: this.#compiler.compile(this.#waiting.splice(0, MAX_BATCH)), backgroundMs: 0 };
+  }
+}

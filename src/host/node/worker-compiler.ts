@@ -1,0 +1,48 @@
+/** Regions compiled on a thread of their own, for a processor whose thread never comes to its event loop. */
+import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from "node:worker_threads";
+import type { EngineConstants, FinishedBatch, RegionCompiler, RegionRequest } from "../../cpu/region/batch-compiler.js";
+import { ENGINE_FILES } from "./engine-files.js";
+import type { RegionWorkerData } from "./region-worker.js";
+
+export class WorkerCompiler implements RegionCompiler {
+  readonly #constants: EngineConstants;
+  readonly #answers = new Int32Array(new SharedArrayBuffer(4));
+  #taken = 0;
+  #worker: Worker | undefined;
+  #port: MessagePort | undefined;
+
+  constructor(constants: EngineConstants) {
+    this.#constants = constants;
+  }
+  /** Starts the thread at the first request. */
+  request(request: RegionRequest): void {
+    this.#port ??= this.#start();
+    this.#port.postMessage(request);
+  }
+  get ready(): boolean {
+    return Atomics.load(this.#answers, 0) !== this.#taken;
+  }
+  /** @throws what went wrong over there: a bug of ours */
+  take(): FinishedBatch | undefined {
+    if (!this.ready) return undefined;
+    this.#taken = (this.#taken + 1) | 0;
+    const { message } = receiveMessageOnPort(this.#port!)!;
+    const { failure } = message as { readonly failure?: string };
+    if (failure !== undefined) throw new Error(`a region could not be compiled: ${failure}`);
+    return message as FinishedBatch;
+  }
+  /** Ends the thread. */
+  stop(): void {
+    void this.#worker?.terminate();
+  }
+  #start(): MessagePort {
+    const { port1, port2 } = new MessageChannel();
+    const { base, shared } = this.#constants;
+    const workerData: RegionWorkerData = { port: port2, constants: { base, shared }, answers: this.#answers };
+    this.#worker = new Worker(ENGINE_FILES.regionWorker, { name: "regions", workerData, transferList: [port2] });
+    // a machine that has ended is not held up by it
+    this.#worker.unref();
+    port1.unref();
+    return port1;
+  }
+}
