@@ -107,11 +107,16 @@ program
     "keys that sign the archive (default: this host's, else the ones that come with enlighten)",
   )
   .option("--cpu <model>", "what CPUID advertises: default, max, +feature, -feature", cpu, "default")
+  .option("--regions", "compile hot code: what is done anyway but with --deterministic")
   .option("--no-regions", "interpret only: hot code is not compiled")
   .option("--strict-float", "all flags of SSE arithmetic exact, MXCSR.DE too (floating point 7 to 25 times slower)")
   .option("--stats", "print counters at the end")
   .addOption(
     new Option("--deterministic [seed]", "one thread, time from instructions: repeatable").preset("1").argParser(seed),
+  )
+  // for developers: see CONTRIBUTING.md
+  .addOption(
+    new Option("--lockstep", "run both tiers side by side and compare").implies({ deterministic: 1 }).hideHelp(),
   )
   .option("--trace <file>", "write every VMBus and service message, hypercall and interrupt to a file (JSON lines)")
   .option("--trace-cpu <file>", "write every instruction to a file before it runs (very slow)")

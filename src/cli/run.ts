@@ -1,6 +1,7 @@
 /** `enlighten run`: boots a guest; its console here, or a command's output and exit code. */
 import { createWriteStream, type WriteStream } from "node:fs";
 import { createVm } from "../host/node/index.js";
+import { stressFromEnvironment } from "../host/node/stress.js";
 import type { TraceRecord } from "../trace/trace.js";
 import type { ServiceName } from "../vm/device-messages.js";
 import { type Vm, type VmEnd, VmError } from "../vm/index.js";
@@ -26,7 +27,8 @@ export interface RunOptions {
   readonly deterministic?: number;
   readonly debugExit?: boolean;
   readonly strictFloat?: boolean;
-  readonly regions: boolean;
+  readonly regions?: boolean;
+  readonly lockstep?: boolean;
   readonly traceCpu?: string;
   readonly trace?: string;
   readonly disk: readonly DiskArgument[];
@@ -100,6 +102,7 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
     const noStorage = o.services !== undefined && !o.services.includes("storage");
     if (o.disk.length > 0 && noStorage)
       throw new VmError("bad-option", "there are disks, but no storage service", "add storage to --services");
+    const regions = o.regions === false ? false : (stressFromEnvironment() ?? o.regions);
     vm = await createVm({
       disks: o.disk.map((d) => ({
         ...d,
@@ -133,7 +136,8 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
       ...(o.keyring === undefined ? {} : { keyring: o.keyring }),
       ...(o.offline === undefined ? {} : { offline: o.offline }),
       ...(o.deterministic === undefined ? {} : { deterministic: o.deterministic }),
-      ...(o.regions ? {} : { regions: false }),
+      ...(regions === undefined ? {} : { regions }),
+      ...(o.lockstep === undefined ? {} : { lockstep: o.lockstep }),
       ...(o.strictFloat === undefined ? {} : { strictFloat: o.strictFloat }),
       ...(o.debugExit === undefined ? {} : { debugExit: o.debugExit }),
     });

@@ -106,9 +106,9 @@ export const Vp = {
   rmwAddress: 0x670,
   /** RAM offset of the part of a read-modify-write that lies in the next page. */
   rmwSecond: 0x698,
-  /** u16: handler number of the redispatch micro-operation. */
-  redispatch: 0x6a0,
-  /** u16: handler number of the micro-operation that does the same and looks at the pending word. */
+  /** u16: handler number of the micro-operation that stands in records that are no more: look RIP up again. */
+  poisoned: 0x6a0,
+  /** u16: handler number of the one that does the same and looks at the pending word. */
   attend: 0x6a2,
   /** 1: a single-step #DB is due when the running instruction is over (partition.ts); a delivered event takes it back. */
   debugTrap: 0x6a8,

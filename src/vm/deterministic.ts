@@ -5,6 +5,7 @@
 import type { Clock, Entropy } from "../machine/device.js";
 import type { DeviceSideState, DeviceSpec, FromDevices, ToDevices } from "./device-messages.js";
 import { DeviceSide } from "./device-side.js";
+import { type Inbox, LockstepMachine, type LockstepSide } from "./lockstep.js";
 import type { MachineDisks } from "./machine-disks.js";
 import { Control, type FromProcessor, type ProcessorStart, type ToProcessor } from "./messages.js";
 import type { DeviceHandle, Platform, ProcessorEvents, ProcessorHandle } from "./platform.js";
@@ -112,6 +113,9 @@ export class DeterministicMachine {
       ...(side.saved === undefined ? {} : { saved: side.saved }),
     });
   }
+  get outputBlocked(): boolean {
+    return this.thread.outputBlocked;
+  }
   /** @returns false when the machine has ended */
   quantum(): boolean {
     const { thread, clock, devices } = this;
@@ -137,28 +141,47 @@ export class DeterministicMachine {
   }
 }
 
+/** @param lockstep the machine is there twice, to compare the tiers (lockstep.ts) */
 export function startDeterministic(
   platform: Platform,
   start: ProcessorStart,
   seed: number,
   events: ProcessorEvents,
   side: LocalDevices,
+  lockstep = false,
 ): { readonly processor: ProcessorHandle; readonly devices: DeviceHandle | undefined } {
   const mail: ToProcessor[] = [];
   const deviceMail: ToDevices[] = [];
   let stopped = false;
-  const run = async (): Promise<void> => {
+  const make = (regions: boolean, first: boolean): LockstepSide => {
+    // the output of the first is seen, and counted where it is taken
+    const control = first ? start.control : new Int32Array(start.control.length);
+    const inbox: Inbox = { processor: [], devices: [], bump: () => void Atomics.add(control, Control.mail, 1) };
+    const spec = { ...start.spec, regions: regions && (start.spec.regions || true) };
     const machine = new DeterministicMachine(
-      start,
+      { ...start, control, spec },
       seed,
-      events.onMessage,
-      () => mail.shift(),
-      side,
-      () => deviceMail.shift(),
+      first ? events.onMessage : () => {},
+      () => inbox.processor.shift(),
+      first ? side : { ...side, post: () => {} },
+      () => inbox.devices.shift(),
     );
+    return { machine, inbox };
+  };
+  const run = async (): Promise<void> => {
+    const machine = lockstep
+      ? new LockstepMachine(make, { processor: mail, devices: deviceMail, bump: () => {} })
+      : new DeterministicMachine(
+          start,
+          seed,
+          events.onMessage,
+          () => mail.shift(),
+          side,
+          () => deviceMail.shift(),
+        );
     while (!stopped) {
       const turn = platform.now();
-      while (platform.now() - turn < TURN_NS && !machine.thread.outputBlocked) if (!machine.quantum()) return;
+      while (platform.now() - turn < TURN_NS && !machine.outputBlocked) if (!machine.quantum()) return;
       await platform.yield();
     }
   };

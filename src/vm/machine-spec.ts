@@ -1,4 +1,5 @@
 /** What one machine is made of, as plain data: it crosses to the processor's thread and into checkpoints. */
+import type { Stress } from "../cpu/region/stress.js";
 import type { BootImage } from "../firmware/linux-boot.js";
 import type { SavedPartition } from "./partition.js";
 
@@ -16,7 +17,7 @@ export interface MachineSpec {
   /** MXCSR's flags are exact, at a price (cpu/layout.ts, MXCSR_STRICT). */
   readonly strictFloat: boolean;
   /** Hot code is compiled (cpu/region). */
-  readonly regions: boolean;
+  readonly regions: boolean | Stress;
   /** The guest sees Hyper-V. */
   readonly hypervisor: boolean;
   /** Send trace records, not only keep them. */

@@ -6,6 +6,7 @@
 import { type Chipset, type ChipsetState, createChipset, type SerialSink } from "../chipset/chipset.js";
 import { LocalApic, type LocalApicState } from "../chipset/local-apic.js";
 import { CpuFeature, Exit, ModeKey, MXCSR_STRICT, Pending, SegIndex, Vp } from "../cpu/layout.js";
+import type { Stress } from "../cpu/region/stress.js";
 import { Cpuid } from "../cpu/vp/cpuid.js";
 import { Msr, MsrFile, type MsrState } from "../cpu/vp/msr.js";
 import {
@@ -54,7 +55,7 @@ export interface PartitionOptions {
   /** MXCSR's flags are exact (cpu/layout.ts, MXCSR_STRICT). */
   readonly strictFloat?: boolean;
   /** Hot code is compiled to WebAssembly. Default: false. */
-  readonly regions?: boolean;
+  readonly regions?: boolean | Stress;
   /** Who compiles it. Default: the processor's thread. */
   readonly regionCompiler?: RegionTier["compiler"];
 }
@@ -177,9 +178,13 @@ export class Partition {
       vmcall: () => this.hypervisor !== undefined && this.#hypercall(),
     };
     this.#trace = o.trace ?? NO_TRACE;
-    const { regionCompiler: compiler } = o;
-    const tier = { now: () => o.clock.now(), ...(compiler === undefined ? {} : { compiler }) };
-    this.vp = new VirtualProcessor(engine, 0, host, o.modules, o.countForms, o.regions === true ? tier : undefined);
+    const { regionCompiler: compiler, regions = false } = o;
+    const tier = {
+      now: () => o.clock.now(),
+      ...(compiler === undefined ? {} : { compiler }),
+      ...(typeof regions === "object" ? { stress: regions } : {}),
+    };
+    this.vp = new VirtualProcessor(engine, 0, host, o.modules, o.countForms, regions === false ? undefined : tier);
     const { base, words } = this.vp;
     const features = (["smap", "pcid"] as const).filter((f) => o.features.has(f));
     this.vp.view.setUint32(

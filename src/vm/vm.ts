@@ -1,4 +1,5 @@
 /** The public API: one virtual machine, from its files to its end. Every wait has a time-out and an AbortSignal. */
+import type { Stress } from "../cpu/region/stress.js";
 import { parseCpuModel } from "../cpu/vp/cpuid.js";
 import type { TraceRecord } from "../trace/trace.js";
 import { bootImage } from "./boot-image.js";
@@ -56,8 +57,10 @@ export interface VmOptions {
    * ordinary result, which lets the host's own arithmetic do it.
    */
   readonly strictFloat?: boolean;
-  /** Hot code is compiled to WebAssembly. Default: yes, but not with `deterministic`. */
-  readonly regions?: boolean;
+  /** Hot code is compiled to WebAssembly. Default: yes, but not with `deterministic`. An object: under stress. */
+  readonly regions?: boolean | Stress;
+  /** With `deterministic`, without disks: both tiers side by side (lockstep.ts); where they differ the machine fails with a report. */
+  readonly lockstep?: boolean;
   /** Gets a line for every instruction before it runs: count, RIP, bytes, text. Very slow. */
   readonly traceCpu?: (lines: string) => void | Promise<void>;
   /** Synthetic devices that are offered (default: all), or "none": a PC without a hypervisor. */
@@ -246,12 +249,16 @@ export class Vm implements AsyncDisposable {
     this.#machine = { ramBytes: common.ramBytes, time: start.time, saved: saved?.devices };
     if (seed === undefined) this.#processor = this.#platform.startProcessor(start, events, [...transfer]);
     else {
-      const { processor, devices } = startDeterministic(this.#platform, start, seed, events, {
+      const { lockstep = false } = this.#options;
+      if (lockstep && this.#deviceSpec().disks.length > 0)
+        throw new VmError("bad-option", "two machines in lockstep cannot share disks", "leave the disks out");
+      const side = {
         spec: common.hypervisor ? this.#deviceSpec() : undefined,
         disks,
         saved: saved?.devices,
-        post: (m) => this.#fromDevices(m),
-      });
+        post: (m: FromDevices): void => this.#fromDevices(m),
+      };
+      const { processor, devices } = startDeterministic(this.#platform, start, seed, events, side, lockstep);
       this.#processor = processor;
       this.#devices = devices;
       if (devices !== undefined) this.integration.machineStarted();

@@ -10,6 +10,7 @@ import {
   type RegionTier,
   VirtualProcessor,
 } from "../../src/cpu/vp/virtual-processor.js";
+import { stressFromEnvironment } from "../../src/host/node/stress.js";
 
 export const silentHost: ProcessorHost = {
   portIn: () => 0xffffffff,
@@ -25,6 +26,11 @@ export const silentHost: ProcessorHost = {
   writeCr8: () => {},
   vmcall: () => false,
 };
+
+/** What the environment asks of machines with regions. */
+export const stressAsked = stressFromEnvironment();
+/** Whether tests that do not say it themselves run with regions. */
+export const regionsAsked = (): boolean => process.env.ENLIGHTEN_REGIONS === "1" || stressAsked !== undefined;
 
 let runtimeModule: WebAssembly.Module | undefined;
 export function loadRuntime(): WebAssembly.Module {
@@ -47,7 +53,7 @@ export function createBareMachine(
   ramBytes: number,
   host: Partial<ProcessorHost> = {},
   block = 1,
-  regions: boolean | RegionTier = process.env.ENLIGHTEN_REGIONS === "1",
+  regions: boolean | RegionTier = regionsAsked(),
 ): BareMachine {
   const engine = createEngineMemory(ramBytes, 2, true);
   const vp = new VirtualProcessor(
@@ -56,7 +62,7 @@ export function createBareMachine(
     { ...silentHost, ...host },
     { runtime: loadRuntime(), interpreter: undefined },
     false,
-    regions === true ? {} : regions || undefined,
+    regions === true ? (stressAsked === undefined ? {} : { stress: stressAsked }) : regions || undefined,
   );
   const ram = new DataView(vp.ram.buffer, vp.ram.byteOffset, vp.ram.byteLength);
   // identity map of the first 1 GiB in 4 KiB pages for RAM: tables from 0x10000 on

@@ -227,7 +227,8 @@ export class SystemMachine {
     const { vp, ram } = this;
     vp.setRegister64(Vp.rip, BigInt(at));
     let reason: number = Exit.slice;
-    for (let i = 0; i < 2000 && (reason === Exit.slice || reason === Exit.event); i++) reason = vp.run(1000);
+    const end = vp.retired + 2e6;
+    while (vp.retired < end && (reason === Exit.slice || reason === Exit.event)) reason = vp.run(1000);
     const sp = this.number("rsp");
     const here = Number(vp.rip);
     const plain = {

@@ -10,7 +10,8 @@ import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Exit, MXCSR_STRICT, SegIndex, Vp } from "../../src/cpu/layout.js";
-import { type BareMachine, createBareMachine } from "../bare/bare-machine.js";
+import type { RegionTier } from "../../src/cpu/vp/virtual-processor.js";
+import { type BareMachine, createBareMachine, regionsAsked } from "../bare/bare-machine.js";
 
 export const CASE_BYTES = 1024;
 export const CODE = 0x200000;
@@ -123,7 +124,7 @@ export class EngineRunner {
   compiled = 0;
   readonly #strict: number;
   /** @param strict MXCSR's flags are exact (MXCSR_STRICT) */
-  constructor(strict = false, regions = process.env.ENLIGHTEN_REGIONS === "1") {
+  constructor(strict = false, regions: boolean | RegionTier = regionsAsked()) {
     this.#strict = strict ? MXCSR_STRICT : 0;
     this.machine = createBareMachine(4 << 20, {}, 1, regions);
     const { vp } = this.machine;

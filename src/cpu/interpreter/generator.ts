@@ -410,6 +410,34 @@ function loop(
     f.end();
     f.br(next);
   };
+  /**
+   * In place of an instruction: what is counted are those before it, as the record before has them. That may be the header, where
+   * no region's number may be then.
+   */
+  const instead = (attends: boolean): void => {
+    f.i32(0);
+    f.mem("i64_load", base + Vp.ripPage, 3);
+    f.get(pc);
+    f.mem("i64_load16_u", Rec.pageOffset, 1);
+    f.op("i64_add");
+    f.set(target);
+    f.get(budget);
+    f.get(pc);
+    f.i32(REC_BYTES);
+    f.op("i32_sub");
+    f.mem("i32_load8_u", Rec.count);
+    f.op("i32_sub");
+    f.set(budget);
+    if (attends) {
+      f.i32(0);
+      f.mem("i32_load", base + Vp.pending, 2);
+      f.if();
+      leave(Exit.event);
+      f.end();
+    }
+    sliceIfSpent();
+    f.br(redispatch);
+  };
   for (const form of hot) {
     f.end();
     scratch.reset();
@@ -429,6 +457,10 @@ function loop(
     };
     if (form.name.startsWith("enlighten.region/")) {
       enterRegion();
+      continue;
+    }
+    if (form.name.startsWith("enlighten.poisoned/") || form.name.startsWith("enlighten.attend/")) {
+      instead(form.name.startsWith("enlighten.attend/"));
       continue;
     }
     const parts = form.parts ?? [form];

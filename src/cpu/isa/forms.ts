@@ -237,6 +237,8 @@ function isHot(
       "jmpIndirect",
       "nop",
       "enlighten.redispatch",
+      "enlighten.poisoned",
+      "enlighten.attend",
       "enlighten.region",
       "enlighten.address",
     ].includes(name) &&

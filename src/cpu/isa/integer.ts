@@ -487,7 +487,9 @@ const bitScan =
     const v = s.zext(s.read(1), s.width);
     const n = forward ? s.ctz(v) : s.bin("sub", s.constW(v.type === "i64" ? 63 : 31), s.clz(v));
     s.if(s.eqz(s.eqz(v)), () => s.write(0, n));
-    s.flags("sub", v, s.constW(0), s.norm(v, s.width));
+    // flags other than ZF are undefined, but the same however they are asked for
+    const r = s.norm(v, s.width);
+    s.flags("sub", r, s.constW(0), r);
   };
 export const bsf = bitScan(true);
 export const bsr = bitScan(false);

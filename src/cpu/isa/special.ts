@@ -14,11 +14,12 @@ const m: FormOperand = { kind: "m", width: 64 };
 const x: FormOperand = { kind: "x", width: 64 };
 
 export const special: readonly Special[] = [
-  // the block was thrown away under us, or goes on elsewhere: look RIP up again
+  // the block goes on elsewhere: look RIP up again
   { name: "enlighten.redispatch", width: 64, operands: [], define: (s) => s.jumpTo(s.slotRip()) },
-  // the same, but by the loop's cold way, which looks whether something wants the processor's attention
+  // in place of an instruction, which is not done: the block was thrown away, or something may want the processor's attention
+  { name: "enlighten.poisoned", width: 64, operands: [], define: (s) => s.jumpTo(s.slotRip()) },
   { name: "enlighten.attend", width: 64, operands: [], define: (s) => s.jumpTo(s.slotRip()) },
-  // the way into a region: the loop writes it itself (interpreter/generator.ts)
+  // the way into a region; the loop writes these three itself (interpreter/generator.ts)
   { name: "enlighten.region", width: 64, operands: [], define: (s) => s.jumpTo(s.slotRip()) },
   // tempAddress = segment base (src) + effective address
   {

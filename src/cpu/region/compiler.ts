@@ -274,8 +274,10 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
       c.leave = everywhere;
       spend(block.instructions.length);
       flagsAfter[node] = c.flags;
-      if (ending === undefined) goTo(block.end);
-      else if (ending.how === "jump") goTo(block.target!);
+      if (ending === undefined) {
+        if (block.fallsThrough) goTo(block.end);
+        else leaveTo(block.end);
+      } else if (ending.how === "jump") goTo(block.target!);
       else if (ending.how === "branch") {
         f.get(ending.condition.local);
         f.if();

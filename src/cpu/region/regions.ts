@@ -59,6 +59,8 @@ export interface RegionsOptions {
   /** The interpreter's exports. */
   readonly interpreter: Record<string, unknown>;
   readonly table: WebAssembly.Table;
+  /** Sampled this often, an address is compiled. Default: HOT. */
+  readonly hot?: number;
   /** Default: on this thread. */
   readonly compiler?: RegionCompiler;
   /** Requests that are sent at a time (default: TOGETHER). */
@@ -152,7 +154,7 @@ export class Regions {
     const count = (this.#counts.get(key) ?? 0) + 1;
     if (count === 1 && this.#counts.size >= MAX_COUNTED) this.#counts.clear();
     this.#counts.set(key, count);
-    if (count < HOT || this.#askedKeys.has(key)) return;
+    if (count < (this.#o.hot ?? HOT) || this.#askedKeys.has(key)) return;
     // a gate needs a block to stand at; where one stands the region itself was sampled
     const block = this.#o.runtime.findBlock(physical, mode);
     if (block === 0 || this.#view.getUint32(block + Head.region, true) !== 0) return;
@@ -160,6 +162,11 @@ export class Regions {
     if (this.#counters.modules >= MAX_MODULES || slotsTaken >= MAX_REGIONS) this.#counts.set(key, REFUSED);
     else if (this.#asked.length >= MAX_IN_FLIGHT) this.#counters.postponed++;
     else this.#ask(physical, mode);
+  }
+  /** RAM offsets of the first bytes of the live regions, oldest first. */
+  liveCode(): readonly number[] {
+    this.#bury();
+    return [...this.#headers.values()].map((header) => this.#view.getUint32(header + Head.start, true));
   }
   #ask(physical: number, mode: number): void {
     const request = this.#request(physical, mode);

@@ -8,6 +8,7 @@ import { formsFingerprint } from "../isa/forms.js";
 import { Exit, layoutMemory, type MemoryLayout, SEG_BYTES, SegAttr, SegIndex, Stat, Vp } from "../layout.js";
 import type { RegionCompiler } from "../region/batch-compiler.js";
 import { MAX_REGIONS, type RegionRuntime, Regions } from "../region/regions.js";
+import { type Stress, StressedRegions } from "../region/stress.js";
 
 /** Instructions between two samples of what is hot: no multiple of what loops are made of. */
 const SAMPLE_EVERY = 19_997;
@@ -40,6 +41,8 @@ export interface RegionTier {
   readonly together?: number;
   /** Monotonic, in ns: for the counters. */
   readonly now?: () => number;
+  /** For tests and developers. */
+  readonly stress?: Stress;
 }
 
 /** What a processor asks of the machine around it. All calls are synchronous. */
@@ -119,11 +122,13 @@ export class VirtualProcessor {
   /** Scratch for CPUID and MSR answers. */
   readonly #answer = new Uint32Array(4);
   retired = 0;
-  readonly #redispatch: number;
+  readonly #poisoned: number;
   readonly #attend: number;
-  #untilSample = SAMPLE_EVERY;
+  readonly #sampleEvery: number;
+  #untilSample: number;
   /** The second tier, where it is on. */
   readonly regions: Regions | undefined;
+  readonly #stressed: StressedRegions | undefined;
 
   constructor(
     engine: EngineMemory,
@@ -210,6 +215,8 @@ export class VirtualProcessor {
     if (typeof run !== "function")
       throw new Error("invariant broken: the interpreter was built from other forms than the decoder's (build again)");
     this.#run = run as (budget: number) => number;
+    const stress = regions?.stress;
+    this.#untilSample = this.#sampleEvery = stress?.sampleEvery ?? SAMPLE_EVERY;
     if (regions !== undefined)
       this.regions = new Regions({
         memory,
@@ -221,11 +228,13 @@ export class VirtualProcessor {
         runtime: this.runtime as Runtime & Record<string, unknown>,
         interpreter: instance.exports,
         table,
+        ...(stress === undefined ? {} : { hot: 1 }),
         ...(regions.compiler === undefined ? {} : { compiler: regions.compiler({ base, shared }) }),
         ...(regions.together === undefined ? {} : { together: regions.together }),
         ...(regions.now === undefined ? {} : { now: regions.now }),
       });
-    this.#redispatch = blocks.redispatchHandler;
+    if (stress !== undefined) this.#stressed = new StressedRegions(stress, this.regions!, this.runtime);
+    this.#poisoned = blocks.poisonedHandler;
     this.#attend = blocks.attendHandler;
     this.reset();
   }
@@ -234,7 +243,7 @@ export class VirtualProcessor {
   reset(): void {
     const v = this.view;
     this.bytes.fill(0, this.base, this.base + Vp.apic);
-    v.setUint16(this.base + Vp.redispatch, this.#redispatch, true);
+    v.setUint16(this.base + Vp.poisoned, this.#poisoned, true);
     v.setUint16(this.base + Vp.attend, this.#attend, true);
     v.setUint32(this.base + Vp.arenaNext, this.base + Vp.arena, true);
     this.bytes.fill(0xff, this.base + Vp.jumpCache, this.base + Vp.jumpCache + 0x10000);
@@ -284,7 +293,7 @@ export class VirtualProcessor {
   /** The block up to the APIC page, as `save` took it. What points into this process is made anew. */
   restoreRegisters(saved: Uint8Array): void {
     this.bytes.set(saved, this.base);
-    this.view.setUint16(this.base + Vp.redispatch, this.#redispatch, true);
+    this.view.setUint16(this.base + Vp.poisoned, this.#poisoned, true);
     this.view.setUint16(this.base + Vp.attend, this.#attend, true);
     this.view.setUint32(this.base + Vp.jumpGeneration, 0, true);
     this.view.setUint32(this.base + Vp.userGeneration, 0, true);
@@ -301,8 +310,13 @@ export class VirtualProcessor {
   get pendingWord(): number {
     return (this.base + Vp.pending) >> 2;
   }
+  /** Stands around each run: lockstep of two machines. */
+  onRun: ((budget: number, run: (budget: number) => number) => number) | undefined;
   /** Runs at most about `budget` instructions (a block's end decides). @returns Exit */
   run(budget: number): number {
+    return this.onRun === undefined ? this.#slice(budget) : this.onRun(budget, (b) => this.#slice(b));
+  }
+  #slice(budget: number): number {
     // a sample is due after so many instructions, however often the run is left before
     const given = this.regions === undefined ? budget : Math.min(budget, this.#untilSample);
     const reason = this.#run(given);
@@ -311,7 +325,8 @@ export class VirtualProcessor {
     if (this.regions !== undefined) {
       this.#untilSample -= used;
       if (this.#untilSample <= 0 && reason === Exit.slice) {
-        this.#untilSample = SAMPLE_EVERY;
+        this.#untilSample = this.#sampleEvery;
+        this.#stressed?.afterSlice();
         this.regions.sample();
       }
     }

@@ -685,13 +685,12 @@ function unhash(header: i32): void {
 }
 /** Every record of the block now leads back to the dispatcher; links to them need not be found. */
 function kill(header: i32): void {
-  if (load<u16>(header, L.Head_handler) == L.REGION_HEAD) {
-    closeGates(header);
-    return;
-  }
-  const handler = load<u16>(VP + L.Vp_redispatch);
+  if (load<u16>(header, L.Head_handler) == L.REGION_HEAD) { closeGates(header); return; }
+  const handler = load<u16>(VP + L.Vp_poisoned);
   const n = i32(load<u16>(header, L.Head_records));
   for (let i = 1; i <= n; i++) store<u16>(header + i * L.REC_BYTES, handler);
+  // no region, so that the first record has no instructions before it (Rec_count of the header)
+  store<u32>(header, 0, L.Head_region);
   unhash(header);
   store<u32>(header, u32.MAX_VALUE, L.Head_start);
 }
