@@ -215,6 +215,24 @@ test("a region over two pages is not taken when its second page has changed, and
   assert.equal(again(7).dead, same.installed);
 });
 
+test("a full table makes room: all go, and what is hot comes back", () => {
+  const machine = createBareMachine(8 << 20, {}, 1, { together: 1, slots: 4 });
+  const { regions } = machine.vp;
+  for (let round = 0; round < 3; round++)
+    for (let i = 0; i < 6; i++) {
+      const at = CODE + i * 0x1000;
+      if (round === 0) load(machine, LOOP, at);
+      heat(machine, at);
+      machine.vp.setRegister(Vp.gpr, 0);
+      machine.vp.setRegister(Vp.gpr + 8, 1000);
+      machine.vp.setRegister(Vp.rip, at);
+      run(machine);
+      assert.equal(machine.vp.register64(Vp.gpr), 3000n);
+    }
+  const { installed, dead, refused } = regions!.counters;
+  assert.ok(installed > 4 && dead >= installed - 3 && refused === 0, JSON.stringify(regions!.counters));
+});
+
 /** Eight ways out of an indirect jump: it looks its target up in a table in the engine's memory. */
 const SWITCH = `loop1: mov rdx, rcx
 and edx, 7

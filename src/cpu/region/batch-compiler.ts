@@ -135,6 +135,7 @@ export class BatchCompiler {
     // what begins in one region of the batch is not compiled into the others
     const taken = new Set<number>();
     const regions = requests.map((request, i) => {
+      if (taken.has(request.physical)) return undefined;
       const facts = this.#add(into, request, exportOf(i), taken);
       for (const offset of facts?.entries ?? []) {
         const page = request.pages.find(({ distance }) => distance === pageOf(offset))!;
@@ -188,6 +189,8 @@ export interface RegionCompiler {
   /** Whether `take` has something. It is asked every some 50 us. */
   readonly ready: boolean;
   take(): FinishedBatch | undefined;
+  /** Many modules are not referred to any more. */
+  collect?(): void;
 }
 export interface FinishedBatch {
   readonly batch: CompiledBatch;

@@ -24,8 +24,8 @@ export const MAX_REGIONS = 8192;
 const HOT = 40;
 /** Of an address where there is nothing to compile, until all are counted anew. */
 const REFUSED = Number.NEGATIVE_INFINITY;
-/** Modules in the life of a processor: V8 may keep what each has taken, a guest that rewrites its code is to end there. */
-const MAX_MODULES = 16_000;
+/** After so many deaths the host is asked to give back modules that nobody refers to: V8 does not see what they take. */
+const COLLECT_AFTER = 1000;
 /** Requests without an answer. What is hot will be sampled again. */
 export const MAX_IN_FLIGHT = 64;
 /** So many requests go together, or what there is when the first has waited for so many samples: a module has its price, whatever is in it. */
@@ -43,6 +43,7 @@ export interface RegionRuntime {
   findBlock(physical: number, mode: number): number;
   lookup(rip: bigint): number;
   watchCode(header: number): void;
+  flushArena(): void;
 }
 export interface RegionsOptions {
   readonly memory: WebAssembly.Memory;
@@ -63,6 +64,8 @@ export interface RegionsOptions {
   readonly hot?: number;
   /** Default: on this thread. */
   readonly compiler?: RegionCompiler;
+  /** Of the table (default: MAX_REGIONS). */
+  readonly slots?: number;
   /** Requests that are sent at a time (default: TOGETHER). */
   readonly together?: number;
   /** Monotonic, in ns, for the counters (default: no time passes). */
@@ -103,6 +106,8 @@ export class Regions {
   /** Those of them that the compiler has not been given yet. */
   #held: RegionRequest[] = [];
   #heldFor = 0;
+  #uncollected = 0;
+  readonly #slots: number;
   /** Headers of live regions by table slot. */
   readonly #headers = new Map<number, number>();
   readonly #free: number[] = [];
@@ -129,6 +134,7 @@ export class Regions {
     this.#view = new DataView(o.memory.buffer);
     this.#bytes = new Uint8Array(o.memory.buffer);
     this.#compiler = o.compiler ?? new InlineCompiler(o);
+    this.#slots = o.slots ?? MAX_REGIONS;
     this.#now = o.now ?? ((): number => 0);
     this.#generation = this.#slot(Vp.arenaGeneration);
   }
@@ -144,6 +150,10 @@ export class Regions {
   /** Call it between two runs: RIP is where the processor is. */
   sample(): void {
     this.#bury();
+    if (this.#uncollected >= COLLECT_AFTER) {
+      this.#uncollected = 0;
+      this.#compiler.collect?.();
+    }
     if (this.#compiler.ready) this.#takeAll();
     if (this.#held.length > 0 && ++this.#heldFor >= PATIENCE) this.#sendHeld();
     const mode = this.#slot(Vp.mode);
@@ -158,9 +168,11 @@ export class Regions {
     // a gate needs a block to stand at; where one stands the region itself was sampled
     const block = this.#o.runtime.findBlock(physical, mode);
     if (block === 0 || this.#view.getUint32(block + Head.region, true) !== 0) return;
-    const slotsTaken = this.#headers.size + this.#asked.length + 1;
-    if (this.#counters.modules >= MAX_MODULES || slotsTaken >= MAX_REGIONS) this.#counts.set(key, REFUSED);
-    else if (this.#asked.length >= MAX_IN_FLIGHT) this.#counters.postponed++;
+    // the table is full: all records go, and with them all regions; what is hot comes back
+    if (this.#headers.size + this.#asked.length + 1 >= this.#slots) {
+      this.#o.runtime.flushArena();
+      this.#bury();
+    } else if (this.#asked.length >= MAX_IN_FLIGHT) this.#counters.postponed++;
     else this.#ask(physical, mode);
   }
   /** RAM offsets of the first bytes of the live regions, oldest first. */
@@ -253,6 +265,7 @@ export class Regions {
     this.#headers.delete(slot);
     this.#free.push(slot);
     this.#counters.dead++;
+    this.#uncollected++;
   }
 
   /** Everything that has been compiled. */
@@ -287,7 +300,7 @@ export class Regions {
         return;
       }
       const slot = this.#free.at(-1) ?? this.#next;
-      const header = slot < MAX_REGIONS ? this.#watch(request, facts, slot) : 0;
+      const header = slot < this.#slots ? this.#watch(request, facts, slot) : 0;
       if (header === 0 || this.#open(request, facts, header, slot) === 0) {
         this.#counters.stale++;
         // it has to become hot anew

@@ -37,7 +37,8 @@ export interface EngineModules {
 export interface RegionTier {
   /** Default: on the processor's thread, at once. */
   readonly compiler?: (processor: { readonly base: number; readonly shared: boolean }) => RegionCompiler;
-  /** Requests that are sent at a time (regions.ts). */
+  /** Regions at a time, and requests that are sent at a time (regions.ts). */
+  readonly slots?: number;
   readonly together?: number;
   /** Monotonic, in ns: for the counters. */
   readonly now?: () => number;
@@ -230,6 +231,7 @@ export class VirtualProcessor {
         table,
         ...(stress === undefined ? {} : { hot: 1 }),
         ...(regions.compiler === undefined ? {} : { compiler: regions.compiler({ base, shared }) }),
+        ...(regions.slots === undefined ? {} : { slots: regions.slots }),
         ...(regions.together === undefined ? {} : { together: regions.together }),
         ...(regions.now === undefined ? {} : { now: regions.now }),
       });

@@ -1,6 +1,7 @@
 /** The thread in Node that compiles one processor's regions: requests by a port, modules back by the same. */
 import { type MessagePort, receiveMessageOnPort, workerData } from "node:worker_threads";
 import { BatchCompiler, type EngineConstants, MAX_BATCH, type RegionRequest } from "../../cpu/region/batch-compiler.js";
+import { collectGarbage } from "./garbage.js";
 
 export interface RegionWorkerData {
   readonly port: MessagePort;
@@ -21,14 +22,19 @@ function answer(requests: readonly RegionRequest[]): unknown {
     return { failure: error instanceof Error ? (error.stack ?? error.message) : String(error) };
   }
 }
-port.on("message", (first: readonly RegionRequest[]) => {
-  const requests = [...first];
-  // what has come while the last batch was made
-  while (requests.length < MAX_BATCH) {
-    const next = receiveMessageOnPort(port);
-    if (next === undefined) break;
-    requests.push(...(next.message as readonly RegionRequest[]));
+type Message = readonly RegionRequest[] | "collect";
+port.on("message", (first: Message) => {
+  const requests: RegionRequest[] = [];
+  let collect = false;
+  // with what has come while the last batch was made
+  for (let message: Message | undefined = first; message !== undefined; ) {
+    if (message === "collect") collect = true;
+    else requests.push(...message);
+    if (requests.length >= MAX_BATCH) break;
+    message = receiveMessageOnPort(port)?.message as Message | undefined;
   }
+  if (collect) collectGarbage();
+  if (requests.length === 0) return;
   port.postMessage(answer(requests));
   Atomics.add(answers, 0, 1);
 });

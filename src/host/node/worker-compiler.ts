@@ -2,6 +2,7 @@
 import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from "node:worker_threads";
 import type { EngineConstants, FinishedBatch, RegionCompiler, RegionRequest } from "../../cpu/region/batch-compiler.js";
 import { ENGINE_FILES } from "./engine-files.js";
+import { collectGarbage } from "./garbage.js";
 import type { RegionWorkerData } from "./region-worker.js";
 
 export class WorkerCompiler implements RegionCompiler {
@@ -30,6 +31,11 @@ export class WorkerCompiler implements RegionCompiler {
     const { failure } = message as { readonly failure?: string };
     if (failure !== undefined) throw new Error(`a region could not be compiled: ${failure}`);
     return message as FinishedBatch;
+  }
+  /** On both threads: a module goes when neither refers to it. */
+  collect(): void {
+    this.#port?.postMessage("collect");
+    collectGarbage();
   }
   /** Ends the thread. */
   stop(): void {
