@@ -205,8 +205,8 @@ class FactSem implements Sem {
     otherwise?.();
     this.#depth--;
   }
-  ifAll(conditions: readonly (() => Value)[], then: () => void, otherwise: () => void): void {
-    for (const condition of conditions) this.if(condition(), () => {});
+  ifAll(conditions: readonly (readonly (() => Value)[])[], then: () => void, otherwise: () => void): void {
+    for (const condition of conditions.flat()) this.if(condition(), () => {});
     this.if(I32, then, otherwise);
   }
   ordinaryFloat(): Value {

@@ -134,8 +134,11 @@ export interface Sem {
   faultUnless(condition: Value): void;
   raise(vector: number, error?: number): void;
   if(condition: Value, then: () => void, otherwise?: () => void): void;
-  /** `then` if all conditions are not 0, which is what is expected; each is computed after the one before it held. */
-  ifAll(conditions: readonly (() => Value)[], then: () => void, otherwise: () => void): void;
+  /**
+   * `then` if of each list of conditions one is not 0, which is what is expected of the first; each is computed when those before it in
+   * its list did not hold. `otherwise` may be left to another back end where the definition has written nothing yet.
+   */
+  ifAll(conditions: readonly (readonly (() => Value)[])[], then: () => void, otherwise: () => void): void;
   /**
    * 1 if MXCSR lets SSE arithmetic go the host's way: its control bits are those after reset (comparisons and exact conversions
    * change flags with NaNs only) and, where `inexact` is asked for, its inexact flag is set already.

@@ -196,7 +196,7 @@ export const round =
     const silent = s.bin("or", s.bin("and", imm, s.const32(8)), s.bin("and", s.slot(Vp.mxcsr, 32), s.const32(0x20)));
     const code = s.bin("or", s.const32(codeOf("round", format)), s.bin("shl", imm, s.const32(16)));
     s.ifAll(
-      [() => s.ordinaryFloat(false), () => s.select(silent, ordered, s.const32(0))],
+      [[() => s.ordinaryFloat(false)], [() => s.select(silent, ordered, s.const32(0))]],
       () => {
         const mode = s.bin("and", imm, s.const32(7));
         const is = (n: number): Value => s.cmp("eq", mode, s.const32(n));

@@ -88,8 +88,69 @@ const PACKED = {
   sqrt: { ps: Simd.f32Sqrt, pd: Simd.f64Sqrt },
 } as const;
 /** Takes the fast path's result if MXCSR and the result `r` allow it. */
-export function whenOrdinary(s: Sem, format: Format, r: Value, fast: () => void, slow: () => void): void {
-  s.ifAll([() => s.ordinaryFloat(true), () => normal(s, format, r)], fast, slow);
+export function whenOrdinary(
+  s: Sem,
+  format: Format,
+  r: Value,
+  fast: () => void,
+  slow: () => void,
+  exactZero?: () => Value,
+): void {
+  const fine = [(): Value => normal(s, format, r), ...(exactZero === undefined ? [] : [exactZero])];
+  s.ifAll([[() => s.ordinaryFloat(true)], fine], fast, slow);
+}
+/** Whether a result that is no normal number is a zero that the operation gives exactly, of operands that set no flag either. */
+function exactZero(s: Sem, operation: Arithmetic, format: "ss" | "sd", a: Value, b: Value, r: Value): Value {
+  const type = wide(format) ? "f64" : "f32";
+  const none = s.wasm(`${type}_sub`, type, r, r);
+  const isZero = (x: Value): Value => s.wasm(`${type}_eq`, "i32", x, none);
+  const isNormal = (x: Value): Value => s.cmp("ne", normal(s, format, x), s.const32(0));
+  const and = (x: Value, y: Value): Value => s.bin("and", x, y);
+  const or = (x: Value, y: Value): Value => s.bin("or", x, y);
+  return and(isZero(r), operandsOfZero(operation, isZero, isNormal, and, or, a, b));
+}
+function operandsOfZero(
+  operation: Arithmetic,
+  isZero: (x: Value) => Value,
+  isNormal: (x: Value) => Value,
+  and: (x: Value, y: Value) => Value,
+  or: (x: Value, y: Value) => Value,
+  a: Value,
+  b: Value,
+): Value {
+  switch (operation) {
+    case "add":
+    case "sub":
+      return or(isZero(a), isNormal(a));
+    case "mul":
+      return or(and(isZero(a), or(isZero(b), isNormal(b))), and(isZero(b), isNormal(a)));
+    case "div":
+      return and(isZero(a), isNormal(b));
+    case "sqrt":
+      return isZero(b);
+  }
+}
+/** The same of each element, or that it is normal. */
+function exactZeros(s: Sem, operation: Arithmetic, format: "ps" | "pd", a: Value, b: Value, r: Value): Value {
+  const double = wide(format);
+  const none = zero(s);
+  const isZero = (x: Value): Value => v(s, double ? Simd.f64Eq : Simd.f32Eq, x, none);
+  const isNormal = (x: Value): Value => {
+    const [add, mask] = double
+      ? [qwords(s, 0, 0x00200000), qwords(s, 0, 0x7fc00000)]
+      : [0x01000000, 0x7e000000].map((word) =>
+          dwords(
+            s,
+            iota(4).map(() => word),
+          ),
+        );
+    const field = v(s, Simd.and, v(s, double ? Simd.add64 : Simd.add32, x, add!), mask!);
+    return v(s, Simd.not, v(s, double ? Simd.eq64 : Simd.eq32, field, none));
+  };
+  const and = (x: Value, y: Value): Value => v(s, Simd.and, x, y);
+  const or = (x: Value, y: Value): Value => v(s, Simd.or, x, y);
+  const lanes = or(isNormal(r), and(isZero(r), operandsOfZero(operation, isZero, isNormal, and, or, a, b)));
+  return s.simd(double ? Simd.allTrue64 : Simd.allTrue32, "i32", [lanes]);
 }
 /** A packed operation on values already read. */
 export function packedArithmetic(s: Sem, operation: Arithmetic, format: "ps" | "pd", a: Value, b: Value): void {
@@ -100,6 +161,7 @@ export function packedArithmetic(s: Sem, operation: Arithmetic, format: "ps" | "
     r,
     () => s.writeV(0, r),
     () => s.writeV(0, slowVector(s, codeOf(operation, format), a, b)),
+    () => exactZeros(s, operation, format, a, b, r),
   );
 }
 export const arithmetic =
@@ -112,16 +174,18 @@ export const arithmetic =
     }
     const type = wide(format) ? "f64" : "f32";
     const b = scalar(s, 1, format);
+    const a = operation === "sqrt" ? b : scalar(s, 0, format);
     const r =
       operation === "sqrt"
         ? s.wasm(`${type}_sqrt`, type, b.value)
-        : s.wasm(`${type}_${operation}`, type, scalar(s, 0, format).value, b.value);
+        : s.wasm(`${type}_${operation}`, type, a.value, b.value);
     whenOrdinary(
       s,
       format,
       r,
       () => writeScalar(s, format, r),
       () => s.writeV(0, slowVector(s, codeOf(operation, format), s.readV(0), b.vector())),
+      () => exactZero(s, operation, format, a.value, b.value, r),
     );
   };
 
@@ -147,7 +211,7 @@ export const minMax =
       const pick =
         operation === "min" ? (wide(format) ? Simd.f64Pmin : Simd.f32Pmin) : wide(format) ? Simd.f64Pmax : Simd.f32Pmax;
       s.ifAll(
-        [() => s.ordinaryFloat(false), () => ordered(s, format, a, b)],
+        [[() => s.ordinaryFloat(false)], [() => ordered(s, format, a, b)]],
         () => s.writeV(0, v(s, pick, b, a)),
         () => s.writeV(0, slowVector(s, code, a, b)),
       );
@@ -162,7 +226,7 @@ export const minMax =
       b.value,
     );
     s.ifAll(
-      [() => s.ordinaryFloat(false), () => ordered(s, format, a.value, b.value)],
+      [[() => s.ordinaryFloat(false)], [() => ordered(s, format, a.value, b.value)]],
       () => writeScalar(s, format, s.select(take, a.value, b.value)),
       () => s.writeV(0, slowVector(s, code, s.readV(0), b.vector())),
     );
@@ -178,7 +242,7 @@ export const compare =
     const predicate = s.bin("and", imm8(s), s.const32(7));
     // a NaN in the elements that a scalar form does not look at only costs time
     s.ifAll(
-      [() => s.ordinaryFloat(false), () => ordered(s, wide(format) ? "pd" : "ps", a, b)],
+      [[() => s.ordinaryFloat(false)], [() => ordered(s, wide(format) ? "pd" : "ps", a, b)]],
       () => {
         const which = s.bin("and", predicate, s.const32(3));
         const is = (n: number): Value => s.cmp("eq", which, s.const32(n));
@@ -208,7 +272,7 @@ export const compareFlags =
     const a = scalar(s, 0, format);
     const type = wide(format) ? "f64" : "f32";
     s.ifAll(
-      [() => s.ordinaryFloat(false), () => ordered(s, format, a.value, b.value)],
+      [[() => s.ordinaryFloat(false)], [() => ordered(s, format, a.value, b.value)]],
       () => {
         const lt = s.wasm(`${type}_lt`, "i32", a.value, b.value);
         const eq = s.wasm(`${type}_eq`, "i32", a.value, b.value);
@@ -269,7 +333,7 @@ export const toInteger =
       s.wasm(`${type}_lt`, "i32", whole, bound(wideResult ? 2 ** 63 - 1024 : limit)),
     );
     s.ifAll(
-      [() => s.ordinaryFloat(true), () => within],
+      [[() => s.ordinaryFloat(true)], [() => within]],
       () => s.write(0, s.wasm(`${wideResult ? "i64" : "i32"}_trunc_${type}_s`, wideResult ? "i64" : "i32", whole)),
       () => {
         const x = b.vector();
@@ -293,7 +357,7 @@ export const widen =
     if (format === "ss") {
       const b = scalar(s, 1, "ss");
       s.ifAll(
-        [() => s.ordinaryFloat(false), () => s.wasm("f32_eq", "i32", b.value, b.value)],
+        [[() => s.ordinaryFloat(false)], [() => s.wasm("f32_eq", "i32", b.value, b.value)]],
         () => s.writeF64(0, s.wasm("f64_promote_f32", "f64", b.value)),
         () => s.writeV(0, slowVector(s, code, s.readV(0), b.vector())),
       );
@@ -301,7 +365,7 @@ export const widen =
     }
     const b = source(s, 1);
     s.ifAll(
-      [() => s.ordinaryFloat(false), () => ordered(s, "ps", b, b)],
+      [[() => s.ordinaryFloat(false)], [() => ordered(s, "ps", b, b)]],
       () => s.writeV(0, v(s, Simd.promote, b)),
       () => s.writeV(0, slowVector(s, code, b, b)),
     );
@@ -316,7 +380,7 @@ export const narrow =
       const r = s.wasm("f32_demote_f64", "f32", b.value);
       const fine = normal(s, "ss", r);
       s.ifAll(
-        [() => s.ordinaryFloat(true), () => fine],
+        [[() => s.ordinaryFloat(true)], [() => fine]],
         () => s.writeF32(0, r),
         () => s.writeV(0, slowVector(s, code, s.readV(0), b.vector())),
       );
@@ -326,7 +390,7 @@ export const narrow =
     const r = v(s, Simd.demote, b);
     const ones = s.shuffle(r, r, [0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7]);
     s.ifAll(
-      [() => s.ordinaryFloat(true), () => normal(s, "ps", ones)],
+      [[() => s.ordinaryFloat(true)], [() => normal(s, "ps", ones)]],
       () => s.writeV(0, r),
       () => s.writeV(0, slowVector(s, code, b, b)),
     );
@@ -369,7 +433,7 @@ export const toDwords =
       v(s, ps ? Simd.f32Lt : Simd.f64Lt, whole, high),
     );
     s.ifAll(
-      [() => s.ordinaryFloat(true), () => s.simd(ps ? Simd.allTrue32 : Simd.allTrue64, "i32", [within])],
+      [[() => s.ordinaryFloat(true)], [() => s.simd(ps ? Simd.allTrue32 : Simd.allTrue64, "i32", [within])]],
       () => s.writeV(0, v(s, ps ? Simd.truncF32 : Simd.truncF64, whole)),
       () => s.writeV(0, slowVector(s, codeOf(truncate ? "truncate32" : "toInt32", format), b, b)),
     );

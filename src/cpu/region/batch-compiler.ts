@@ -29,6 +29,8 @@ export interface RegionRequest {
   readonly physical: number;
   /** ModeKey bits. */
   readonly mode: number;
+  /** MXCSR is not as SSE arithmetic goes the host's way with (region-function.ts). */
+  readonly oddFloat: boolean;
   /** The first is that of the hot instruction. */
   readonly pages: readonly CodePage[];
 }
@@ -147,7 +149,7 @@ export class BatchCompiler {
   }
   #add(
     into: RegionModule,
-    { physical, mode, pages }: RegionRequest,
+    { physical, mode, oddFloat, pages }: RegionRequest,
     name: string,
     taken: ReadonlySet<number>,
   ): RegionFacts | undefined {
@@ -173,7 +175,7 @@ export class BatchCompiler {
       physical & (PAGE - 1),
     );
     if (region === undefined) return undefined;
-    compileRegion(region, into, name, (mode & ModeKey.user) !== 0);
+    compileRegion(region, into, name, { user: (mode & ModeKey.user) !== 0, oddFloat });
     return {
       pages: [...region.pages.keys()].map((distance) => extent(region, distance)),
       entries: region.entries.map((b) => region.blocks[b]!.offset),

@@ -47,10 +47,15 @@ function deadFlags(block: BasicBlock): boolean[][] {
  * @param name of its export
  * @param user whether the region runs at CPL 3
  */
-export function compileRegion(region: Region, into: RegionModule, name: string, user: boolean): void {
+export function compileRegion(
+  region: Region,
+  into: RegionModule,
+  name: string,
+  mode: { readonly user: boolean; readonly oddFloat: boolean },
+): void {
   const { base, helpers } = into;
   const write = (whole: RegisterUse, keep: RegionFunction["keep"]): RegionFunction =>
-    writeFunction(region, { base, user, helpers, whole, keep });
+    writeFunction(region, { base, ...mode, helpers, whole, keep });
   // what a procedure finds in the block are all registers that the region uses: first written for nothing but to see which
   const hasProcedures = region.blocks.some(({ instructions }) =>
     instructions.some(({ decoded }) => decoded.records.at(-1)!.raw !== undefined),
@@ -114,9 +119,10 @@ const NO_REGISTERS: RegisterUse = {
 };
 interface FunctionOptions extends Pick<RegionFunction, "base" | "helpers" | "whole" | "keep"> {
   readonly user: boolean;
+  readonly oddFloat: boolean;
 }
 function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
-  const { base, helpers, user, keep } = o;
+  const { base, helpers, user, oddFloat, keep } = o;
   const f = new FunctionBuilder(["i32", "i32"], ["i32"]);
   const scratchF = new Scratch(f);
   const gpr = Array.from({ length: 16 }, () => f.local("i64"));
@@ -150,6 +156,7 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
     writtenVectors: new Set(),
     float: f.local("i32"),
     usesFloat: false,
+    oddFloat,
     refills: isTightLoop(region),
     budget: BUDGET,
     deaths: f.local("i32"),

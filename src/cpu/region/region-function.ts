@@ -61,6 +61,8 @@ export interface RegionFunction {
   /** MXCSR, xor what lets arithmetic go the host's way. */
   readonly float: number;
   usesFloat: boolean;
+  /** MXCSR was not as arithmetic goes the host's way with when the region was asked for: what does not is called for in place. */
+  readonly oddFloat: boolean;
   /**
    * Whether an access that is not in the TLB asks the runtime and goes on. Else the interpreter does the instruction: such a miss costs
    * more, but a call at every access is what most of the time of compiling goes to (registers live across it).

@@ -224,8 +224,23 @@ export class RegionSem extends RegionFlags implements Sem {
   override if(condition: Value, then: () => void, otherwise?: () => void): void {
     this.joiningFlags(then, (first) => super.if(condition, first, otherwise));
   }
-  override ifAll(conditions: readonly (() => Value)[], then: () => void, otherwise: () => void): void {
-    this.joiningFlags(then, (first) => super.ifAll(conditions, first, otherwise));
+  override ifAll(conditions: readonly (readonly (() => Value)[])[], then: () => void, otherwise: () => void): void {
+    if (this.region.oddFloat || this.effects) {
+      this.joiningFlags(then, (first) => super.ifAll(conditions, first, otherwise));
+      return;
+    }
+    // what is out of the ordinary is the interpreter's: no call, no register that has to live across one
+    const { f } = this;
+    const done = f.block();
+    const unmet = f.block();
+    this.require(conditions, unmet);
+    then();
+    f.br(done);
+    f.end();
+    f.i32(1);
+    f.set(this.region.refusal);
+    this.leaveHere();
+    f.end();
   }
   /** Behind two arms only that is known of the flags which is known in both. */
   protected joiningFlags(then: () => void, emit: (first: () => void) => void): void {

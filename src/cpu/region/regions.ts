@@ -4,7 +4,7 @@
  *
  * Between the two the guest goes on. What comes back is taken only where the code still has the bytes that it was made of.
  */
-import { ARENA_BYTES, Head, ModeKey, REC_BYTES, REGION_HEAD, Vp } from "../layout.js";
+import { ARENA_BYTES, Head, ModeKey, MXCSR_STRICT, REC_BYTES, REGION_HEAD, Vp } from "../layout.js";
 import {
   BatchCompiler,
   type CodePage,
@@ -222,7 +222,9 @@ export class Regions {
         if (step > PAGE && this.#view.getUint32(this.#o.pageBlocks + (page >>> 12) * 4, true) === 0) continue;
         pages.push(this.#copy(page, distance, mode));
       }
-    return { physical, mode, pages };
+    // the control bits as after reset, and PE (EmittingSem.ordinaryFloat)
+    const oddFloat = (this.#slot(Vp.mxcsr) & (MXCSR_STRICT | 0xffe0)) !== 0x1fa0;
+    return { physical, mode, oddFloat, pages };
   }
   #copy(physical: number, distance: number, mode: number): CodePage {
     const at = this.#o.ram + physical;

@@ -229,17 +229,31 @@ export abstract class EmittingSem {
     this.effects ||= after;
     this.f.end();
   }
-  ifAll(conditions: readonly (() => Value)[], then: () => void, otherwise: () => void): void {
+  /** Jumps to `unmet` unless of each list one condition holds. */
+  protected require(conditions: readonly (readonly (() => Value)[])[], unmet: number): void {
+    const { f } = this;
+    for (const list of conditions) {
+      const met = list.length > 1 ? f.block() : -1;
+      list.forEach((condition, i) => {
+        this.push(condition());
+        if (i < list.length - 1) {
+          f.likely();
+          f.brIf(met);
+          return;
+        }
+        f.op("i32_eqz");
+        f.unlikely();
+        f.brIf(unmet);
+      });
+      if (met >= 0) f.end();
+    }
+  }
+  ifAll(conditions: readonly (readonly (() => Value)[])[], then: () => void, otherwise: () => void): void {
     const { f } = this;
     const places = [...this.places];
     const end = f.block();
     const unmet = f.block();
-    for (const condition of conditions) {
-      this.push(condition());
-      f.op("i32_eqz");
-      f.unlikely();
-      f.brIf(unmet);
-    }
+    this.require(conditions, unmet);
     const before = this.effects;
     then();
     const after = this.effects;
