@@ -9,6 +9,7 @@ import { cacheFolder, FolderCache, sha256 } from "../../src/host/node/package-ca
 import { readDeb } from "../../src/image/deb.js";
 import { DebianArchive } from "../../src/image/debian-archive.js";
 import { INDEX_LIFE_MS, kernelImage } from "../../src/image/debian-guest.js";
+import { ImageError, type PackageSource } from "../../src/image/index.js";
 import { type GuestPaths, writeGuestFiles } from "../guestbench/guestbench.js";
 
 export interface V86Files {
@@ -53,6 +54,18 @@ function packageFolder(folder: string | undefined): string | undefined {
   }
 }
 
+/** The main archive alone: its kernel will do for a guest that runs nothing else, and security's has no i386 on all mirrors. */
+function mainArchive(mirror: Mirror): PackageSource {
+  return {
+    name: mirror.name,
+    keyring: mirror.keyring,
+    async fetch(archive, path, options) {
+      if (archive !== "main") throw new ImageError("not-found", `${archive} is not asked`, "use main");
+      return mirror.fetch(archive, path, options);
+    },
+  };
+}
+
 /** Debian's kernel for 32-bit processors and its busybox around the program; fetched once, checked, cached. */
 export async function writeGuest32(program: string, folder: string): Promise<GuestPaths> {
   const environment = process.env;
@@ -60,7 +73,7 @@ export async function writeGuest32(program: string, folder: string): Promise<Gue
   const archive = await DebianArchive.open(
     "bookworm",
     {
-      source: new Mirror({ environment, apt, keyring: () => readKeyring() }),
+      source: mainArchive(new Mirror({ environment, apt, keyring: () => readKeyring() })),
       cache: new FolderCache(cacheFolder(environment)),
       sha256,
       now: () => Date.now(),
