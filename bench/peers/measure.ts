@@ -48,6 +48,7 @@ export async function measure(
   let interrupted = false;
   const interrupt = (): void => {
     interrupted = true;
+    process.exitCode = 130;
     child.kill("SIGKILL");
   };
   process.on("SIGINT", interrupt);

@@ -72,6 +72,7 @@ const count = (name: "divide" | "rounds" | "timeout"): number => {
   const n = Number(values[name]);
   return Number.isInteger(n) && n > 0 ? n : fail(`--${name} ${values[name]}: not a whole number above 0`);
 };
+const [divide, rounds, timeoutMinutes] = [count("divide"), count("rounds"), count("timeout")];
 
 const say = (text: string): void => void process.stderr.write(process.stderr.isTTY ? `\r\x1b[K${text}\n` : `${text}\n`);
 /** What goes on right now, where it can be overwritten. */
@@ -114,8 +115,7 @@ async function makeBuild(bits: Bits, folder: string, selection: Selection): Prom
 }
 
 async function compare(machines: readonly Machine[], folder: string): Promise<Report> {
-  const selection = { divide: count("divide"), names };
-  const rounds = count("rounds");
+  const selection = { divide, names };
   const builds = new Map<Bits, Build>();
   for (const bits of new Set(machines.map((machine) => machine.bits)))
     builds.set(bits, await makeBuild(bits, folder, selection));
@@ -128,7 +128,7 @@ async function compare(machines: readonly Machine[], folder: string): Promise<Re
       native.runs.push([...(await runNative(program, { divide: 1, names }))]);
       show(`${prefix}${machine.name}, booting`);
       const run = await measure(machine.command(guest, benchAppend(selection)), {
-        timeoutMs: count("timeout") * 60_000,
+        timeoutMs: timeoutMinutes * 60_000,
         onBegin: (name) => show(`${prefix}${machine.name}, ${name}`),
       });
       runs.push(run);
@@ -142,7 +142,7 @@ async function compare(machines: readonly Machine[], folder: string): Promise<Re
   const [processor] = cpus();
   const host = { processor: processor!.model, kernel: `Linux ${release()}`, node: process.versions.node };
   const natives = new Map<Bits, Native>([...builds].map(([bits, { native }]) => [bits, native]));
-  return makeReport({ divide: selection.divide, rounds, host }, natives, measured satisfies Measured[]);
+  return makeReport({ divide, rounds, host }, natives, measured satisfies Measured[]);
 }
 
 async function measureAll(): Promise<Report> {
@@ -173,5 +173,5 @@ else
     showReport(earlier === undefined ? await measureAll() : (JSON.parse(readFileSync(earlier, "utf8")) as Report));
   } catch (error) {
     say((error as Error).message);
-    process.exitCode = 1;
+    process.exitCode ??= 1;
   }
