@@ -5,10 +5,11 @@
  * workload it prints
  *
  *   BEGIN <name>
- *   BENCH <name> group=<g> iters=<n> secs=<s> sum=<8 hex digits>
+ *   BENCH <name> group=<g> iters=<n> secs=<s> cpu=<s> sum=<8 hex digits>
  *
  * secs is CLOCK_MONOTONIC of the system it runs on (the guest's clock in a
- * guest); a host that timestamps the two lines gets the wall time as well, and
+ * guest), cpu what the program and its children computed by that system's
+ * account; a host that timestamps the two lines gets the wall time as well, and
  * so can tell a guest clock that drifts. sum must be the same everywhere: a
  * different one is an emulation bug. Group "sys" sums count operations done.
  *
@@ -27,6 +28,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -41,6 +43,18 @@ static double now(void)
     return (double)ts.tv_sec + (double)ts.tv_nsec * 1e-9;
 }
 
+/* Seconds that this process and the children it has waited for computed. */
+static double computed(void)
+{
+    double secs = 0;
+    for (int who = RUSAGE_CHILDREN; who <= RUSAGE_SELF; who++) {
+        struct rusage u;
+        getrusage(who, &u);
+        secs += (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1e-6;
+    }
+    return secs;
+}
+
 static void die(const char *what)
 {
     perror(what);
@@ -50,10 +64,11 @@ static void die(const char *what)
 /* Starts the clock of the current workload. main calls it, and a workload with a
  * costly setup calls it again after that: the last BEGIN counts. */
 static const char *cur_name;
-static double cur_start;
+static double cur_start, cur_computed;
 static void start(void)
 {
     printf("BEGIN %s\n", cur_name);
+    cur_computed = computed();
     cur_start = now();
 }
 
@@ -155,7 +170,8 @@ int main(int argc, char **argv)
         start();
         uint32_t sum = benches[b].fn(n);
         double secs = now() - cur_start;
-        printf("BENCH %s group=%s iters=%u secs=%.6f sum=%08x\n", cur_name, benches[b].group, n, secs, sum);
+        double cpu = computed() - cur_computed;
+        printf("BENCH %s group=%s iters=%u secs=%.6f cpu=%.6f sum=%08x\n", cur_name, benches[b].group, n, secs, cpu, sum);
     }
     if (!list)
         printf("GUESTBENCH done\n");

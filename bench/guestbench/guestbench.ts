@@ -16,6 +16,8 @@ export interface Workload {
   readonly iterations: number;
   /** By the clock of the system that it ran on. */
   readonly seconds: number;
+  /** Computed by the program and its children, by the account of the system that it ran on. */
+  readonly ownCpuSeconds: number;
   readonly sum: string;
 }
 export interface GuestWorkload extends Workload {
@@ -28,18 +30,33 @@ export interface Selection {
   readonly divide: number;
   readonly names?: readonly string[];
 }
-const argumentsOf = ({ divide, names = [] }: Selection): string[] => ["-d", String(divide), ...names];
+export const argumentsOf = ({ divide, names = [] }: Selection): string[] => ["-d", String(divide), ...names];
 
-function parseLine(line: string): Workload | undefined {
-  const match = /^BENCH (\S+) group=(\S+) iters=(\d+) secs=([\d.]+) sum=([0-9a-f]+)\r?$/.exec(line);
+export function parseLine(line: string): Workload | undefined {
+  const match = /^BENCH (\S+) group=(\S+) iters=(\d+) secs=([\d.]+) cpu=([\d.]+) sum=([0-9a-f]+)\r?$/.exec(line);
   if (match === null) return undefined;
-  const [, name, group, iterations, seconds, sum] = match;
-  return { name: name!, group: group!, iterations: Number(iterations), seconds: Number(seconds), sum: sum! };
+  const [, name, group, iterations, seconds, cpu, sum] = match;
+  return {
+    name: name!,
+    group: group!,
+    iterations: Number(iterations),
+    seconds: Number(seconds),
+    ownCpuSeconds: Number(cpu),
+    sum: sum!,
+  };
 }
 
+export type Bits = 32 | 64;
+
+/** SSE2 for doubles, so that the sums are those of the 64-bit build. */
+const TARGET: Readonly<Record<Bits, readonly string[]>> = {
+  32: ["-m32", "-march=pentium4", "-mfpmath=sse"],
+  64: ["-m64"],
+};
+
 /** Static, so that it runs in the guest as it is. @returns the program's path in `folder` */
-export function buildGuestbench(folder: string): string {
-  const program = join(folder, "guestbench");
+export function buildGuestbench(folder: string, bits: Bits = 64): string {
+  const program = join(folder, `guestbench${bits}`);
   const flags = [
     "-O2",
     "-g0",
@@ -48,7 +65,7 @@ export function buildGuestbench(folder: string): string {
     "-Wextra",
     "-ffp-contract=off",
     "-fno-math-errno",
-    "-m64",
+    ...TARGET[bits],
     "-static",
   ];
   execFileSync("gcc", [...flags, "-o", program, join(here, "guestbench.c")], {
@@ -67,8 +84,34 @@ export function runNative(program: string, selection: Selection): Workload[] {
   return text.split("\n").flatMap((line) => parseLine(line) ?? []);
 }
 
+export interface GuestPaths {
+  readonly kernel: string;
+  readonly initrd: string;
+}
+
+/** An initramfs of busybox, the program and the init that runs it, and a kernel beside it. */
+export async function writeGuestFiles(
+  folder: string,
+  kernel: Uint8Array,
+  busybox: Uint8Array,
+  program: string,
+): Promise<GuestPaths> {
+  const executable = (path: string, data: Uint8Array) => ({ kind: "file", path, mode: 0o755, data }) as const;
+  const initrd = writeCpio([
+    ...["bin", "dev", "proc", "tmp"].map((path) => ({ kind: "directory", path, mode: 0o755 }) as const),
+    { kind: "character", path: "dev/console", mode: 0o600, major: 5, minor: 1 },
+    executable("bin/busybox", busybox),
+    executable("bin/guestbench", await readFile(program)),
+    executable("init", await readFile(join(here, "init"))),
+  ]);
+  const paths = { kernel: join(folder, "vmlinuz"), initrd: join(folder, "initrd") };
+  await writeFile(paths.kernel, kernel);
+  await writeFile(paths.initrd, initrd);
+  return paths;
+}
+
 /** debian:12's kernel and busybox around the program. */
-async function writeGuest(program: string, folder: string): Promise<{ kernel: string; initrd: string }> {
+export async function writeGuest(program: string, folder: string): Promise<GuestPaths> {
   const files = await (await debianGuest("debian:12")).load();
   const busybox = readCpio(files.initrds[0]!).find(({ path }) => path === "bin/busybox");
   if (busybox?.kind !== "file")
@@ -77,19 +120,12 @@ async function writeGuest(program: string, folder: string): Promise<{ kernel: st
       "debian:12's initramfs has no /bin/busybox",
       "remove the cache folder, so that it is made anew",
     );
-  const executable = (path: string, data: Uint8Array) => ({ kind: "file", path, mode: 0o755, data }) as const;
-  const initrd = writeCpio([
-    ...["bin", "dev", "proc", "tmp"].map((path) => ({ kind: "directory", path, mode: 0o755 }) as const),
-    { kind: "character", path: "dev/console", mode: 0o600, major: 5, minor: 1 },
-    executable("bin/busybox", busybox.data),
-    executable("bin/guestbench", await readFile(program)),
-    executable("init", await readFile(join(here, "init"))),
-  ]);
-  const paths = { kernel: join(folder, "vmlinuz"), initrd: join(folder, "initrd") };
-  await writeFile(paths.kernel, files.kernel);
-  await writeFile(paths.initrd, initrd);
-  return paths;
+  return writeGuestFiles(folder, files.kernel, busybox.data, program);
 }
+
+/** For the kernel's command line. */
+export const benchAppend = (selection: Selection): string =>
+  `quiet loglevel=1 bench=${argumentsOf(selection).join(",")}`;
 
 export interface GuestRunOptions extends Selection {
   readonly timeoutMs: number;
@@ -102,7 +138,7 @@ export async function runInGuest(program: string, options: GuestRunOptions): Pro
   const folder = await mkdtemp(join(tmpdir(), "enlighten-guestbench-"));
   try {
     const files = await writeGuest(program, folder);
-    const append = `quiet loglevel=1 bench=${argumentsOf(options).join(",")}`;
+    const append = benchAppend(options);
     await using vm = await createVm({ ...files, memoryMiB: 512, append });
     const workloads: GuestWorkload[] = [];
     const cpuSeconds = (): number => {

@@ -17,11 +17,12 @@ export interface ArchiveOptions extends AssemblyHost {
   readonly allowExpired?: boolean;
   readonly progress?: (progress: Progress) => void;
   readonly signal?: AbortSignal;
+  /** Whose packages: "amd64" when not given. */
+  readonly architecture?: string;
 }
 
 export type Fetching = Pick<ArchiveOptions, "progress" | "signal">;
 
-const PACKAGES = "main/binary-amd64/Packages.xz";
 const MAX_RELEASE = 4 << 20;
 const MAX_INDEX = 64 << 20;
 const MAX_INDEX_UNPACKED = 512 << 20;
@@ -199,11 +200,12 @@ async function openSuite(archive: Archive, suite: string, options: ArchiveOption
     await options.cache.writeRecord(`release-${suite}`, record);
   }
 
-  const stated = release.files.get(PACKAGES);
-  if (stated === undefined) throw damaged(name, `it does not list ${PACKAGES}`);
+  const packages = `main/binary-${options.architecture ?? "amd64"}/Packages.xz`;
+  const stated = release.files.get(packages);
+  if (stated === undefined) throw damaged(name, `it does not list ${packages}`);
   const folder = `dists/${suite}`;
-  const byHash = `${folder}/${PACKAGES.replace(/[^/]*$/, "")}by-hash/SHA256/${stated.sha256}`;
-  const paths = [...(release.hasByHash ? [byHash] : []), `${folder}/${PACKAGES}`];
+  const byHash = `${folder}/${packages.replace(/[^/]*$/, "")}by-hash/SHA256/${stated.sha256}`;
+  const paths = [...(release.hasByHash ? [byHash] : []), `${folder}/${packages}`];
   const packed = await fetchByHash(options, archive, paths, { step: "index", name: `${suite}'s index`, ...stated });
   const index = new PackageIndex(await decompress(packed, MAX_INDEX_UNPACKED));
   return { archive, release, fetchedAt, index };
