@@ -10,7 +10,7 @@ import type { RegionCompiler } from "../region/batch-compiler.js";
 import { MAX_REGIONS, type RegionRuntime, Regions } from "../region/regions.js";
 import { type Stress, StressedRegions } from "../region/stress.js";
 
-/** Instructions between two samples of what is hot: no multiple of what loops are made of. */
+/** Instructions between two samples of what is hot, about. */
 const SAMPLE_EVERY = 19_997;
 
 /** The engine's memory with its map. */
@@ -127,6 +127,7 @@ export class VirtualProcessor {
   readonly #attend: number;
   readonly #sampleEvery: number;
   #untilSample: number;
+  #jitter = 1;
   /** The second tier, where it is on. */
   readonly regions: Regions | undefined;
   readonly #stressed: StressedRegions | undefined;
@@ -327,12 +328,25 @@ export class VirtualProcessor {
     if (this.regions !== undefined) {
       this.#untilSample -= used;
       if (this.#untilSample <= 0 && reason === Exit.slice) {
-        this.#untilSample = this.#sampleEvery;
+        this.#untilSample = this.#nextSample();
         this.#stressed?.afterSlice();
         this.regions.sample();
       }
     }
     return reason;
+  }
+  /**
+   * Instructions to the next sample. They vary: a run ends where regions do, and a loop over a few of them would have some that no
+   * sample ever falls on.
+   */
+  #nextSample(): number {
+    // Marsaglia's xorshift
+    let x = this.#jitter;
+    x ^= x << 13;
+    x ^= x >>> 17;
+    x ^= x << 5;
+    this.#jitter = x;
+    return Math.ceil(this.#sampleEvery * (0.75 + (x >>> 0) / 2 ** 33));
   }
   stat(name: keyof typeof Stat): number {
     return Number(this.view.getBigUint64(this.base + Vp.stats + Stat[name] * 8, true));
