@@ -120,11 +120,13 @@ export const Vp = {
   regionDeaths: 0x6b8,
   userGeneration: 0x6bc,
   /**
-   * What the execute TLB and the jump cache may hold: 1 = supervisor code in pages that are not global, 2 = code in 1 GiB pages; and
-   * one bit for each 2 MiB with code, by address modulo 1 GiB.
+   * What the execute TLB and the jump cache may hold: 1 = supervisor code in pages that are not global, 2 = code in 1 GiB pages; one bit
+   * for each 2 MiB with code in large pages, by address modulo 1 GiB; one for each 4 KiB page with code, by address modulo 8 MiB, of
+   * level 3 and then of the others.
    */
   codeKinds: 0x688,
   codeRegions: 0x6c0,
+  codePages: 0xe00,
   /** DR0..DR3 that DR7 arms for data (bits 0..3): their pages stay out of the TLB. */
   watch: 0x6b4,
   /** Next free byte of the record arena; end of the arena. */
@@ -160,13 +162,13 @@ export const Vp = {
   partition: 0xe000,
   tlbSupervisor: 0x10000,
   tlbUser: 0x30000,
-  jumpCache: 0x50000,
   execTlb: 0x60000,
   tlbLog: 0x62000,
   blockHash: 0x70000,
   /** A TLB in which nothing is ever found. */
   tlbNone: 0xb0000,
-  arena: 0xd0000,
+  jumpCache: 0xd0000,
+  arena: 0x110000,
 } as const;
 
 /**
@@ -181,7 +183,7 @@ export const TLB_ENTRIES = 4096;
 /** A TLB entry: u64 tag, u32 addend, u32 flags (TlbFlag). Read entries first, the write entries of the same set follow. */
 export const TLB_WRITE = TLB_ENTRIES * 16;
 export const TLB_LOG_ENTRIES = 0x3800;
-export const JUMP_CACHE_ENTRIES = 4096;
+export const JUMP_CACHE_ENTRIES = 16384;
 export const EXEC_TLB_ENTRIES = 512;
 export const BLOCK_HASH_ENTRIES = 0x10000;
 export const ARENA_BYTES = 32 << 20;

@@ -5,7 +5,17 @@
 import { BlockBuilder } from "../decode/block-builder.js";
 import { generateInterpreter } from "../interpreter/generator.js";
 import { formsFingerprint } from "../isa/forms.js";
-import { Exit, layoutMemory, type MemoryLayout, SEG_BYTES, SegAttr, SegIndex, Stat, Vp } from "../layout.js";
+import {
+  Exit,
+  JUMP_CACHE_ENTRIES,
+  layoutMemory,
+  type MemoryLayout,
+  SEG_BYTES,
+  SegAttr,
+  SegIndex,
+  Stat,
+  Vp,
+} from "../layout.js";
 import type { RegionCompiler } from "../region/batch-compiler.js";
 import { MAX_REGIONS, type RegionRuntime, Regions } from "../region/regions.js";
 import { type Stress, StressedRegions } from "../region/stress.js";
@@ -249,7 +259,7 @@ export class VirtualProcessor {
     v.setUint16(this.base + Vp.poisoned, this.#poisoned, true);
     v.setUint16(this.base + Vp.attend, this.#attend, true);
     v.setUint32(this.base + Vp.arenaNext, this.base + Vp.arena, true);
-    this.bytes.fill(0xff, this.base + Vp.jumpCache, this.base + Vp.jumpCache + 0x10000);
+    this.bytes.fill(0xff, this.base + Vp.jumpCache, this.base + Vp.jumpCache + JUMP_CACHE_ENTRIES * 16);
     this.setRegister(Vp.cr0, 0x60000010);
     this.setSegment(SegIndex.cs, { selector: 0xf000, attributes: 0x9b, limit: 0xffff, base: 0xffff0000 });
     for (const s of [SegIndex.es, SegIndex.ss, SegIndex.ds, SegIndex.fs, SegIndex.gs])
@@ -300,7 +310,7 @@ export class VirtualProcessor {
     this.view.setUint16(this.base + Vp.attend, this.#attend, true);
     this.view.setUint32(this.base + Vp.jumpGeneration, 0, true);
     this.view.setUint32(this.base + Vp.userGeneration, 0, true);
-    this.bytes.fill(0xff, this.base + Vp.jumpCache, this.base + Vp.jumpCache + 0x10000);
+    this.bytes.fill(0xff, this.base + Vp.jumpCache, this.base + Vp.jumpCache + JUMP_CACHE_ENTRIES * 16);
     this.runtime.flushArena();
     this.runtime.setCpl(this.view.getUint32(this.base + Vp.cpl, true));
     this.runtime.resetTlb();

@@ -231,6 +231,7 @@ export function flushTlb(all: bool): void {
     // the supervisor's code is all in global pages: it stays
     for (let slot = VP + L.Vp_execTlb; slot < VP + L.Vp_execTlb + L.EXEC_TLB_ENTRIES * 16; slot += 16)
       if ((load<u64>(slot, 8) & EXEC_GLOBAL) == 0) store<u64>(slot, u64.MAX_VALUE);
+    memory.fill(VP + L.Vp_codePages, 0, 256);
     flushUserJumps();
   }
 }
@@ -241,14 +242,18 @@ const LOCAL_SUPERVISOR: u32 = 1, HUGE: u32 = 2;
 function flushExec(): void {
   memory.fill(VP + L.Vp_execTlb, 0xff, L.EXEC_TLB_ENTRIES * 16);
   memory.fill(VP + L.Vp_codeRegions, 0, 64);
+  memory.fill(VP + L.Vp_codePages, 0, 512);
   set32(L.Vp_codeKinds, 0);
   flushJumps();
 }
 @inline function codeRegion(va: u64): i32 { return VP + L.Vp_codeRegions + i32((va >> 24) & 63); }
 @inline function codeRegionBit(va: u64): u32 { return 1 << (u32(va >> 21) & 7); }
+@inline function codePage(va: u64, user: bool): i32 { return VP + L.Vp_codePages + (user ? 0 : 256) + i32((va >> 15) & 255); }
+@inline function codePageBit(va: u64): u32 { return 1 << (u32(va >> 12) & 7); }
 /** Code of the page, or of the large page that the address is in, may be known. */
 function knowsCode(va: u64): bool {
-  return (get32(L.Vp_codeKinds) & HUGE) != 0 || (u32(load<u8>(codeRegion(va))) & codeRegionBit(va)) != 0;
+  const pages = load<u8>(codePage(va, true)) | load<u8>(codePage(va, false));
+  return (get32(L.Vp_codeKinds) & HUGE) != 0 || (u32(load<u8>(codeRegion(va))) & codeRegionBit(va)) != 0 || (u32(pages) & codePageBit(va)) != 0;
 }
 export function invalidatePage(va: u64): void {
   if ((get32(L.Vp_tlbLarge) & largeBit(va)) != 0) {
@@ -564,7 +569,8 @@ export function fetchAddress(rip: u64): u64 {
   if (physical == MISSED) return MISSED;
   store<u64>(slot, tag);
   store<u64>(slot, (physical & ~u64(0xfff)) | (walkGlobal ? EXEC_GLOBAL : 0), 8);
-  store<u8>(codeRegion(rip), load<u8>(codeRegion(rip)) | <u8>codeRegionBit(rip));
+  const known = walkLarge ? codeRegion(rip) : codePage(rip, cpl() == 3 && !walkGlobal);
+  store<u8>(known, load<u8>(known) | <u8>(walkLarge ? codeRegionBit(rip) : codePageBit(rip)));
   const kinds: u32 = (cpl() != 3 && !walkGlobal ? LOCAL_SUPERVISOR : 0) | (walkHuge ? HUGE : 0);
   set32(L.Vp_codeKinds, get32(L.Vp_codeKinds) | kinds);
   return physical;
