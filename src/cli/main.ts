@@ -2,8 +2,11 @@
 /** The program: commands and options (product.md). Work is in the files named after the commands. */
 import { Command, InvalidArgumentError, Option } from "commander";
 import { parseCpuModel } from "../cpu/vp/cpuid.js";
+import { optimizeLess } from "../host/node/engine-flags.js";
 import { SERVICE_NAMES, type ServiceName } from "../vm/device-messages.js";
 import type { DiskArgument, RunOptions } from "./run.js";
+
+optimizeLess();
 
 /** "512", "512M", "1G": MiB. */
 function megabytes(text: string): number {

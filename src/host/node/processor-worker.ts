@@ -1,17 +1,14 @@
 /** A processor's worker thread in Node: port, clock and entropy for vm/processor-thread. */
 import { randomBytes } from "node:crypto";
-import { setFlagsFromString } from "node:v8";
 import { parentPort, receiveMessageOnPort } from "node:worker_threads";
 import type { ProcessorStart, ToProcessor } from "../../vm/messages.js";
 import { ProcessorThread, runProcessor } from "../../vm/processor-thread.js";
+import { takeBranchHints } from "./engine-flags.js";
 import { monotonicClock } from "./monotonic-clock.js";
 import { trim } from "./trim.js";
 import { WorkerCompiler } from "./worker-compiler.js";
 
-// regions say which of their branches are rare; an engine that does not know the flag or the section goes without
-setFlagsFromString("--experimental-wasm-branch-hinting");
-// what V8's second compiler takes for a region (some 6 ms) is earned back later than it thinks: 30 MB of code run, not 1.8
-setFlagsFromString("--wasm-tiering-budget=30000000");
+takeBranchHints();
 
 const port = parentPort!;
 const pool = new Int32Array(256);

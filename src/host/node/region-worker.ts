@@ -1,6 +1,7 @@
 /** The thread in Node that compiles one processor's regions: requests by a port, modules back by the same. */
 import { type MessagePort, receiveMessageOnPort, workerData } from "node:worker_threads";
 import { BatchCompiler, type EngineConstants, MAX_BATCH, type RegionRequest } from "../../cpu/region/batch-compiler.js";
+import { tieringUpLater } from "./engine-flags.js";
 import { collectGarbage } from "./garbage.js";
 
 export interface RegionWorkerData {
@@ -16,7 +17,7 @@ const compiler = new BatchCompiler(constants);
 function answer(requests: readonly RegionRequest[]): unknown {
   const from = process.hrtime.bigint();
   try {
-    const batch = compiler.compile(requests);
+    const batch = tieringUpLater(() => compiler.compile(requests));
     return { batch, backgroundMs: Number(process.hrtime.bigint() - from) / 1e6 };
   } catch (error) {
     return { failure: error instanceof Error ? (error.stack ?? error.message) : String(error) };
