@@ -168,7 +168,9 @@ export const Vp = {
   /** A TLB in which nothing is ever found. */
   tlbNone: 0xb0000,
   jumpCache: 0xd0000,
-  arena: 0x110000,
+  /** u32 for each entry of the jump cache: Head.region of its block where it is known, 0 = look there. */
+  jumpGates: 0x110000,
+  arena: 0x120000,
 } as const;
 
 /**

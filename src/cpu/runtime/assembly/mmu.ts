@@ -649,7 +649,9 @@ export function lookup(address: u64): i32 {
   const header = blockAt(rip, get32(L.Vp_mode));
   if (header == 0) return 0;
   const record = header + L.REC_BYTES;
-  const slot = VP + L.Vp_jumpCache + i32(((u32(rip) ^ (u32(rip >> 12) * 5)) & (L.JUMP_CACHE_ENTRIES - 1)) << 4);
+  const n = i32((u32(rip) ^ (u32(rip >> 12) * 5)) & (L.JUMP_CACHE_ENTRIES - 1));
+  const slot = VP + L.Vp_jumpCache + (n << 4);
+  store<u32>(VP + L.Vp_jumpGates + (n << 2), 0);
   store<u64>(slot, rip);
   store<i32>(slot, record, 8);
   store<u32>(slot, get32(L.Vp_jumpTag), 12);
