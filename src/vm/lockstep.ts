@@ -87,7 +87,7 @@ function pageDifference(page: number, interpreted: Int32Array, compiled: Int32Ar
 
 function isGate(vp: VirtualProcessor): boolean {
   const physical = vp.runtime.peekCode();
-  if (physical < 0) return false;
+  if (physical === -1) return false;
   const block = vp.runtime.findBlock(physical, vp.view.getUint32(vp.base + Vp.mode, true));
   return block !== 0 && vp.view.getUint32(block + Head.region, true) !== 0;
 }

@@ -598,11 +598,12 @@ export class Partition {
   /** Bytes at RIP as far as their page goes, and the code size: what a trace shows. Undefined where the fetch would fault. */
   codeAtRip(): { readonly bytes: Uint8Array; readonly code: 16 | 32 | 64 } | undefined {
     const { vp } = this;
-    const physical = vp.runtime.peekCode();
-    if (physical < 0) return undefined;
+    const found = vp.runtime.peekCode();
+    if (found === -1) return undefined;
+    const physical = found >>> 0;
     const mode = vp.view.getUint32(vp.base + Vp.mode, true) & ModeKey.codeMask;
     const code = mode === ModeKey.code64 ? 64 : mode === ModeKey.code32 ? 32 : 16;
-    return { bytes: vp.ram.subarray(physical, Math.min(physical + 15, (physical | 0xfff) + 1)), code };
+    return { bytes: vp.ram.subarray(physical, Math.min(physical + 15, physical - (physical % 4096) + 4096)), code };
   }
   /**
    * Whether breakpoints do not count for the next instruction (SDM vol. 3, "Instruction-Breakpoint Exception Condition"): RF says

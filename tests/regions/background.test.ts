@@ -303,7 +303,8 @@ test("a processor whose thread never comes to its event loop gets its regions fr
       assert.equal(m.vp.register64(Vp.gpr), BigInt((ROUNDS / 8) * 36));
     }
     const { counters } = m.vp.regions!;
-    assert.equal(counters.installed, counters.requested - counters.stale);
+    // one that was asked for since may have no answer yet
+    assert.ok(counters.installed <= counters.requested - counters.stale);
     assert.ok(counters.installed > 0 && counters.longestInstallUs > 0 && counters.backgroundMs > 0);
     start(m);
     run(m);

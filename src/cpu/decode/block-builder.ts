@@ -24,7 +24,10 @@ export const ProcedureFlag = {
 } as const;
 
 export interface BlockSource {
-  /** Guest-physical address (RAM offset) of the page that follows `rip`'s page in linear space, -1 = fault recorded. */
+  /**
+   * Guest-physical address (RAM offset) of the page that follows `rip`'s page in linear space, -1 = fault recorded; from 2 GiB on as a
+   * negative number.
+   */
   secondPage(): number;
 }
 
@@ -113,7 +116,7 @@ export class BlockBuilder {
   build(physical: number, mode: number, source: BlockSource): number {
     const v = this.#view;
     const header = v.getUint32(this.#vp + Vp.arenaNext, true);
-    const page = physical & ~0xfff;
+    const page = (physical & ~0xfff) >>> 0;
     const offset = physical & 0xfff;
     const code =
       (mode & ModeKey.codeMask) === ModeKey.code64 ? 64 : (mode & ModeKey.codeMask) === ModeKey.code32 ? 32 : 16;
@@ -134,15 +137,16 @@ export class BlockBuilder {
       let result = this.#decoder.decode(bytes, start, pageBase + 4096, code);
       if (result === "more") {
         if (this.#count > 0) break; // it gets a block of its own
-        const second = source.secondPage();
-        if (second < 0) return 0;
+        const found = source.secondPage();
+        if (found === -1) return 0;
+        const second = found >>> 0;
         const here = 4096 - at;
         this.#window.set(bytes.subarray(start, pageBase + 4096), 0);
         this.#window.set(bytes.subarray(this.#ram + second, this.#ram + second + 16), here);
         bytes = this.#window;
         start = 0;
         result = this.#decoder.decode(bytes, 0, here + 16, code);
-        alias = second | 1;
+        alias = second + 1;
         this.#procedure(System.checkSecondPage, at, 0);
         v.setUint32(this.#at - REC_BYTES + Rec.imm, second, true);
       }
@@ -174,7 +178,7 @@ export class BlockBuilder {
     v.setUint32(header + Head.mode, mode, true);
     v.setUint32(header + Head.owner, header, true);
     if (alias !== 0) {
-      const second = alias & ~1;
+      const second = alias - 1;
       const extra = this.#at;
       this.#at += REC_BYTES;
       v.setUint32(extra + Head.region, 0, true);
@@ -198,7 +202,7 @@ export class BlockBuilder {
     const code =
       (mode & ModeKey.codeMask) === ModeKey.code64 ? 64 : (mode & ModeKey.codeMask) === ModeKey.code32 ? 32 : 16;
     const start = this.#ram + physical;
-    const end = this.#ram + (physical & ~0xfff) + 4096;
+    const end = this.#ram + ((physical & ~0xfff) >>> 0) + 4096;
     let result = this.#decoder.decode(this.#bytes, start, end, code);
     if (result === "more" && second >= 0) {
       const here = end - start;

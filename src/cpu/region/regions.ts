@@ -41,6 +41,7 @@ const DEAD = 0xffffffff;
 
 /** The runtime's functions that this asks. */
 export interface RegionRuntime {
+  /** RAM offsets, -1 = none. Those from 2 GiB on come as negative numbers. */
   peekCode(): number;
   peekPage(va: bigint): number;
   findBlock(physical: number, mode: number): number;
@@ -161,8 +162,9 @@ export class Regions {
     if (this.#held.length > 0 && ++this.#heldFor >= PATIENCE) this.#sendHeld();
     const mode = this.#slot(Vp.mode);
     if ((mode & (ModeKey.codeMask | ModeKey.single | ModeKey.debug | ModeKey.aligned)) !== ModeKey.code64) return;
-    const physical = this.#o.runtime.peekCode();
-    if (physical < 0) return;
+    const found = this.#o.runtime.peekCode();
+    if (found === -1) return;
+    const physical = found >>> 0;
     const key = keyOf(physical, mode);
     const count = (this.#counts.get(key) ?? 0) + 1;
     if (count === 1 && this.#counts.size >= MAX_COUNTED) this.#counts.clear();
@@ -202,8 +204,9 @@ export class Regions {
     const { runtime, base } = this.#o;
     this.#view.setBigUint64(base + Vp.rip, rip, true);
     const record = runtime.lookup(rip);
-    const physical = runtime.peekCode();
-    if (record === 0 || physical < 0) return false;
+    const found = runtime.peekCode();
+    const physical = found >>> 0;
+    if (record === 0 || found === -1) return false;
     const before = this.#counters.installed;
     const requests = [this.#request(physical, this.#slot(Vp.mode))];
     this.#forced ??= new BatchCompiler(this.#o);
@@ -213,11 +216,12 @@ export class Regions {
   /** What is to become a region, as it is now: the page, and those around it that its code may lead to. */
   #request(physical: number, mode: number): RegionRequest {
     const rip = this.#view.getBigUint64(this.#o.base + Vp.rip, true) & ~0xfffn;
-    const pages = [this.#copy(physical & ~(PAGE - 1), 0, mode)];
+    const pages = [this.#copy(physical - (physical % PAGE), 0, mode)];
     for (let step = PAGE; step <= MAX_DISTANCE; step += PAGE)
       for (const distance of [step, -step]) {
-        const page = this.#o.runtime.peekPage(BigInt.asUintN(64, rip + BigInt(distance)));
-        if (page < 0) continue;
+        const found = this.#o.runtime.peekPage(BigInt.asUintN(64, rip + BigInt(distance)));
+        if (found === -1) continue;
+        const page = found >>> 0;
         // where nobody has jumped to, only what is before it leads there
         if (step > PAGE && this.#view.getUint32(this.#o.pageBlocks + (page >>> 12) * 4, true) === 0) continue;
         pages.push(this.#copy(page, distance, mode));
