@@ -147,6 +147,37 @@ test("behind a HLT of a region the next block is not gone on with", () => {
   assert.equal(Number(vp.rip), assemble(source, 64, CODE).labels.f!);
 });
 
+test("arithmetic behind a load of MXCSR goes by the new one, wherever else in the region there is arithmetic", () => {
+  const [rounded] = same(
+    `sub rsp, 16
+mov dword [rsp], 0x1fa0
+mov dword [rsp + 4], 0x5fa0
+ldmxcsr [rsp]
+mov rbx, 0x3ff0000000000000
+mov rdx, 0x3c00000000000000
+movq xmm1, rdx
+mov ecx, 100
+loop1: ldmxcsr [rsp + 4]
+movq xmm0, rbx
+addsd xmm0, xmm1
+movq rdx, xmm0
+add rax, rdx
+sub rax, rbx
+ldmxcsr [rsp]
+movq xmm0, rbx
+addsd xmm0, xmm1
+movq rdx, xmm0
+add rax, rdx
+sub rax, rbx
+dec ecx
+jnz loop1
+hlt`,
+    "loop1",
+  );
+  // 1 + 2^-63 is the next number above 1 when it is rounded up, and 1 when it is rounded to the nearest
+  assert.equal(rounded, 100n);
+});
+
 test("the budget is kept to: an endless loop comes back", () => {
   const { vp } = compiled;
   const { bytes, labels } = assemble("loop1: inc rax\njmp loop1", 64, CODE);

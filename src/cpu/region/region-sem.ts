@@ -102,7 +102,8 @@ export class RegionSem extends RegionFlags implements Sem {
       loadFlags(f, c);
       c.flags = UNKNOWN_FLAGS;
     }
-    if (c.usesFloat) loadFloat(f, c);
+    // arithmetic may be written later than what runs before it: never only where some has been seen
+    loadFloat(f, c);
   }
   // ---- control ----------------------------------------------------------------------------------------------------------
   call(name: string, ...args: Value[]): Value {
