@@ -177,6 +177,8 @@ export const Vp = {
  * Beside MXCSR: no SSE arithmetic takes the host's short way, so that all flags are exact, DE too. Set when the machine is made.
  */
 export const MXCSR_STRICT = 0x10000;
+/** What lets SSE arithmetic go the host's way: control bits as after reset, not strict, and the inexact flag (PE) set already. */
+export const MXCSR_ORDINARY = { mask: MXCSR_STRICT | 0xffe0, value: 0x1fa0, inexact: 0x20 } as const;
 
 /** Bits of Vp.features. */
 export const CpuFeature = { smap: 1, pcid: 2 } as const;

@@ -5,11 +5,10 @@
 import { BlockBuilder } from "../decode/block-builder.js";
 import { ModeKey } from "../layout.js";
 import { compileRegion, RegionModule } from "./compiler.js";
-import { discoverRegion, type Region } from "./region.js";
+import { discoverRegion, PAGE, pageOf, type Region } from "./region.js";
 
 /** Requests that become one module at most: beyond it the first of them wait too long for the last. */
 export const MAX_BATCH = 12;
-const PAGE = 4096;
 
 /** A page of code as it was when a region was asked for. */
 export interface CodePage {
@@ -106,7 +105,6 @@ class CodeCopies {
   }
 }
 
-const pageOf = (offset: number): number => Math.floor(offset / PAGE) * PAGE;
 function extent(region: Region, distance: number): RegionPage {
   let start = PAGE;
   let end = 0;

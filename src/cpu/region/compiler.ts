@@ -4,26 +4,31 @@ import { Helper, type HelperName } from "../isa/runtime-calls.js";
 import { REC_BYTES, RegionPages, RegionStatus, Vp } from "../layout.js";
 import { FunctionBuilder, ModuleBuilder } from "../wasm/assembler.js";
 import { type Local, Scratch } from "../wasm/emitting-sem.js";
-import type { BasicBlock, Region } from "./region.js";
+import { type BasicBlock, PAGE, pageOf, type Region } from "./region.js";
 import {
   type FlagState,
   type Kept,
   loadFlags,
   loadFloat,
+  loadRegisters,
+  loadVectors,
   type RegionFunction,
   RegionHelper,
   type RegionHelperName,
   type RegisterUse,
+  storeFlags,
+  storeRegisters,
+  storeVectors,
   UNKNOWN_FLAGS,
 } from "./region-function.js";
 import { RegionSem } from "./region-sem.js";
 import { emitStructured } from "./structure.js";
 
-const pageOf = (offset: number): number => Math.floor(offset / 4096) * 4096;
 const ENTRY = 0;
 const BUDGET = 1;
 /** Up to so many targets an indirect jump is compared with, beyond it looks into a table. */
 const MAX_COMPARED = 4;
+/** Instructions of a loop that refills the TLB itself (RegionFunction.refills). */
 const TIGHT_LOOP = 100;
 
 /** Flags that nobody can see: overwritten in the same block before anything may look at them. */
@@ -220,7 +225,7 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
   const dispatchByTable = (known: readonly number[], leadTo: (to: number) => void): void => {
     const offsets = known.map((to) => blocks[to]!.offset);
     const first = pageOf(Math.min(...offsets));
-    const table = new Uint8Array(pageOf(Math.max(...offsets)) + 4096 - first);
+    const table = new Uint8Array(pageOf(Math.max(...offsets)) + PAGE - first);
     offsets.forEach((offset, i) => {
       table[offset - first] = i + 1;
     });
@@ -338,29 +343,9 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
   f.op("i32_add");
   f.set(status);
   f.end(); // out
-  const flagSlots = [
-    [c.flagA, Vp.flagA],
-    [c.flagB, Vp.flagB],
-    [c.flagR, Vp.flagR],
-  ] as const;
-  for (const n of c.writtenRegisters) {
-    f.i32(0);
-    f.get(gpr[n]!);
-    f.mem("i64_store", base + Vp.gpr + n * 8, 3);
-  }
-  for (const n of c.writtenVectors) {
-    f.i32(0);
-    f.get(c.xmm[n]!);
-    f.simdMem(11, base + Vp.xmm + n * 16, 4);
-  }
-  for (const [local, at] of flagSlots) {
-    f.i32(0);
-    f.get(local);
-    f.mem("i64_store", base + at, 3);
-  }
-  f.i32(0);
-  f.get(c.flagKind);
-  f.mem("i32_store", base + Vp.flagKind, 2);
+  storeRegisters(f, c, c.writtenRegisters);
+  storeVectors(f, c, c.writtenVectors);
+  storeFlags(f, c);
   f.i32(0);
   f.get(rip);
   f.mem("i64_store", base + Vp.rip, 3);
@@ -445,16 +430,8 @@ function writeBeginning(p: FunctionBuilder, region: Region, c: RegionFunction, e
     p.end();
     p.end();
   }
-  for (const n of c.usedRegisters) {
-    p.i32(0);
-    p.mem("i64_load", base + Vp.gpr + n * 8, 3);
-    p.set(c.gpr[n]!);
-  }
-  for (const n of c.usedVectors) {
-    p.i32(0);
-    p.simdMem(0, base + Vp.xmm + n * 16, 4);
-    p.set(c.xmm[n]!);
-  }
+  loadRegisters(p, c, c.usedRegisters);
+  loadVectors(p, c, c.usedVectors);
   loadFlags(p, c);
   if (c.usesFloat) loadFloat(p, c);
   if (c.usesDeaths) {
@@ -463,6 +440,7 @@ function writeBeginning(p: FunctionBuilder, region: Region, c: RegionFunction, e
     p.set(c.deaths);
   }
 }
+/** RegionPages of a region. */
 function pagesOf({ pages }: Region): Uint8Array {
   const bytes = new Uint8Array(RegionPages.pages + pages.size * 8);
   const view = new DataView(bytes.buffer);

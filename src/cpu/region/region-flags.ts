@@ -1,8 +1,9 @@
 /** The lazy flags in a region: operands and result of the last operation in locals, its kind known while code is written if it can be. */
 import { Helper, type HelperName } from "../isa/runtime-calls.js";
 import type { FlagName, Value, ValueType } from "../isa/sem.js";
-import { FlagKind, Vp } from "../layout.js";
+import { FlagKind } from "../layout.js";
 import type { Local } from "../wasm/emitting-sem.js";
+import { storeFlags } from "./region-function.js";
 import { RegionOperands } from "./region-operands.js";
 
 export abstract class RegionFlags extends RegionOperands {
@@ -58,24 +59,6 @@ export abstract class RegionFlags extends RegionOperands {
   protected invert(v: Value): Value {
     return this.bin("xor", v, v.type === "i64" ? this.const64(-1) : this.const32(-1));
   }
-  /** Spills the flags for a helper that reads them. */
-  protected storeFlags(): void {
-    const { f } = this;
-    const c = this.region;
-    for (const [local, at] of [
-      [c.flagA, Vp.flagA],
-      [c.flagB, Vp.flagB],
-      [c.flagR, Vp.flagR],
-    ] as const) {
-      f.i32(0);
-      f.get(local);
-      f.mem("i64_store", c.base + at, 3);
-    }
-    f.i32(0);
-    f.get(c.flagKind);
-    f.mem("i32_store", c.base + Vp.flagKind, 2);
-  }
-  /** Puts what is in locals into the block: registers and flags. */
   protected helper(name: HelperName, ...args: Value[]): Value {
     for (const a of args) this.push(a);
     this.f.call(this.region.helpers.get(name)!);
@@ -85,7 +68,7 @@ export abstract class RegionFlags extends RegionOperands {
   carry(): Value {
     const { kind } = this.region.flags;
     if (kind === undefined) {
-      this.storeFlags();
+      storeFlags(this.f, this.region);
       return this.helper("carry");
     }
     const { a, b, r } = this.flagValues();
@@ -138,7 +121,7 @@ export abstract class RegionFlags extends RegionOperands {
     const maybe = (v: Value): Value => (negate ? this.eqz(v) : v);
     if (cc >> 1 === 2) return maybe(this.zero());
     if (kind === undefined) {
-      this.storeFlags();
+      storeFlags(this.f, this.region);
       return this.helper("condition", this.const32(cc));
     }
     const { a, b } = this.flagValues();
@@ -172,7 +155,7 @@ export abstract class RegionFlags extends RegionOperands {
   packedFlags(): Value {
     const { kind } = this.region.flags;
     if (kind === undefined) {
-      this.storeFlags();
+      storeFlags(this.f, this.region);
       return this.helper("packedFlags");
     }
     const { a, b, r } = this.flagValues();

@@ -1,6 +1,6 @@
 /** A region's function while it is written: its locals, what is known and used so far, the runtime's functions for it. */
 import type { HelperName } from "../isa/runtime-calls.js";
-import { MXCSR_STRICT, Vp } from "../layout.js";
+import { MXCSR_ORDINARY, Vp } from "../layout.js";
 import type { FunctionBuilder } from "../wasm/assembler.js";
 import type { Scratch } from "../wasm/emitting-sem.js";
 
@@ -86,16 +86,53 @@ export interface Kept {
   readonly offset: number;
 }
 
-/** The lazy flags from the block. */
-export function loadFlags(
-  f: FunctionBuilder,
-  c: Pick<RegionFunction, "base" | "flagA" | "flagB" | "flagR" | "flagKind">,
-): void {
-  for (const [local, at] of [
-    [c.flagA, Vp.flagA],
-    [c.flagB, Vp.flagB],
-    [c.flagR, Vp.flagR],
-  ] as const) {
+// Between the locals and the processor's block.
+
+export function loadRegisters(f: FunctionBuilder, c: RegionFunction, registers: Iterable<number>): void {
+  for (const n of registers) {
+    f.i32(0);
+    f.mem("i64_load", c.base + Vp.gpr + n * 8, 3);
+    f.set(c.gpr[n]!);
+  }
+}
+export function storeRegisters(f: FunctionBuilder, c: RegionFunction, registers: Iterable<number>): void {
+  for (const n of registers) {
+    f.i32(0);
+    f.get(c.gpr[n]!);
+    f.mem("i64_store", c.base + Vp.gpr + n * 8, 3);
+  }
+}
+export function loadVectors(f: FunctionBuilder, c: RegionFunction, vectors: Iterable<number>): void {
+  for (const n of vectors) {
+    f.i32(0);
+    f.simdMem(0, c.base + Vp.xmm + n * 16, 4);
+    f.set(c.xmm[n]!);
+  }
+}
+export function storeVectors(f: FunctionBuilder, c: RegionFunction, vectors: Iterable<number>): void {
+  for (const n of vectors) {
+    f.i32(0);
+    f.get(c.xmm[n]!);
+    f.simdMem(11, c.base + Vp.xmm + n * 16, 4);
+  }
+}
+const flagSlots = (c: RegionFunction): readonly (readonly [local: number, at: number])[] => [
+  [c.flagA, Vp.flagA],
+  [c.flagB, Vp.flagB],
+  [c.flagR, Vp.flagR],
+];
+export function storeFlags(f: FunctionBuilder, c: RegionFunction): void {
+  for (const [local, at] of flagSlots(c)) {
+    f.i32(0);
+    f.get(local);
+    f.mem("i64_store", c.base + at, 3);
+  }
+  f.i32(0);
+  f.get(c.flagKind);
+  f.mem("i32_store", c.base + Vp.flagKind, 2);
+}
+export function loadFlags(f: FunctionBuilder, c: RegionFunction): void {
+  for (const [local, at] of flagSlots(c)) {
     f.i32(0);
     f.mem("i64_load", c.base + at, 3);
     f.set(local);
@@ -105,12 +142,12 @@ export function loadFlags(
   f.set(c.flagKind);
 }
 /** MXCSR as arithmetic in the region looks at it: 0 = the host's way, all but PE 0 = for what is exact. */
-export function loadFloat(f: FunctionBuilder, c: Pick<RegionFunction, "base" | "float">): void {
+export function loadFloat(f: FunctionBuilder, c: RegionFunction): void {
   f.i32(0);
   f.mem("i32_load", c.base + Vp.mxcsr, 2);
-  f.i32(MXCSR_STRICT | 0xffe0);
+  f.i32(MXCSR_ORDINARY.mask);
   f.op("i32_and");
-  f.i32(0x1fa0);
+  f.i32(MXCSR_ORDINARY.value);
   f.op("i32_xor");
   f.set(c.float);
 }

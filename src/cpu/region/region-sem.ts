@@ -5,7 +5,16 @@ import type { Sem, Value } from "../isa/sem.js";
 import { REC_BYTES, Rec, Status, Vp } from "../layout.js";
 import type { Local } from "../wasm/emitting-sem.js";
 import { RegionFlags } from "./region-flags.js";
-import { loadFlags, loadFloat, UNKNOWN_FLAGS } from "./region-function.js";
+import {
+  loadFlags,
+  loadFloat,
+  loadRegisters,
+  loadVectors,
+  storeFlags,
+  storeRegisters,
+  storeVectors,
+  UNKNOWN_FLAGS,
+} from "./region-function.js";
 
 /** Procedures that touch neither general registers nor memory nor arithmetic flags. */
 const PLAIN: ReadonlySet<number> = new Set([System.cli, System.sti, System.swapgs, System.clac, System.stac]);
@@ -52,21 +61,12 @@ export class RegionSem extends RegionFlags implements Sem {
     this.f.op("i32_add");
     return this.fresh("i32");
   }
+  /** Puts what is in locals into the block. */
   protected spill(vectors: boolean): void {
-    const { f } = this;
-    const c = this.region;
-    for (const n of c.whole.writtenRegisters) {
-      f.i32(0);
-      f.get(c.gpr[n]!);
-      f.mem("i64_store", c.base + Vp.gpr + n * 8, 3);
-    }
-    if (vectors)
-      for (const n of c.whole.writtenVectors) {
-        f.i32(0);
-        f.get(c.xmm[n]!);
-        f.simdMem(11, c.base + Vp.xmm + n * 16, 4);
-      }
-    this.storeFlags();
+    const { f, region: c } = this;
+    storeRegisters(f, c, c.whole.writtenRegisters);
+    if (vectors) storeVectors(f, c, c.whole.writtenVectors);
+    storeFlags(f, c);
   }
   /** Puts where the instruction is into the block. */
   protected spillPlace(): void {
@@ -87,17 +87,8 @@ export class RegionSem extends RegionFlags implements Sem {
   protected reload(flags: boolean, vectors: boolean): void {
     const { f } = this;
     const c = this.region;
-    for (const n of c.whole.usedRegisters) {
-      f.i32(0);
-      f.mem("i64_load", c.base + Vp.gpr + n * 8, 3);
-      f.set(c.gpr[n]!);
-    }
-    if (vectors)
-      for (const n of c.whole.usedVectors) {
-        f.i32(0);
-        f.simdMem(0, c.base + Vp.xmm + n * 16, 4);
-        f.set(c.xmm[n]!);
-      }
+    loadRegisters(f, c, c.whole.usedRegisters);
+    if (vectors) loadVectors(f, c, c.whole.usedVectors);
     if (flags) {
       loadFlags(f, c);
       c.flags = UNKNOWN_FLAGS;
@@ -117,17 +108,11 @@ export class RegionSem extends RegionFlags implements Sem {
     for (const n of pair) {
       this.region.usedRegisters.add(n);
       this.region.writtenRegisters.add(n);
-      this.f.i32(0);
-      this.f.get(this.region.gpr[n]!);
-      this.f.mem("i64_store", this.region.base + Vp.gpr + n * 8, 3);
     }
+    storeRegisters(this.f, this.region, pair);
     const result = this.helper(helper, ...args);
     if (helper === "vectorFloat") loadFloat(this.f, this.region);
-    for (const n of pair) {
-      this.f.i32(0);
-      this.f.mem("i64_load", this.region.base + Vp.gpr + n * 8, 3);
-      this.f.set(this.region.gpr[n]!);
-    }
+    loadRegisters(this.f, this.region, pair);
     return result;
   }
   /** Runs a procedure of the runtime on the block. @returns its Status */
@@ -161,12 +146,7 @@ export class RegionSem extends RegionFlags implements Sem {
     f.unlikely();
     f.if();
     if (this.#isPlain) this.spill(false);
-    if (!this.#vectors)
-      for (const n of c.whole.writtenVectors) {
-        f.i32(0);
-        f.get(c.xmm[n]!);
-        f.simdMem(11, c.base + Vp.xmm + n * 16, 4);
-      }
+    if (!this.#vectors) storeVectors(f, c, c.whole.writtenVectors);
     // a fault is counted by the loop
     f.get(c.budget);
     f.i32(this.before);

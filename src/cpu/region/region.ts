@@ -57,7 +57,9 @@ export interface Region {
   readonly pages: ReadonlyMap<number, number>;
 }
 
-const pageOf = (offset: number): number => Math.floor(offset / 4096) * 4096;
+export const PAGE = 4096;
+/** First byte of the page of a distance, which may be negative. */
+export const pageOf = (offset: number): number => Math.floor(offset / PAGE) * PAGE;
 const isConditional = (row: Row): boolean => row.options.cc !== undefined;
 const isCall = (row: Row): boolean => row.form === "call" || row.form === "callIndirect";
 const isReturn = (row: Row): boolean => row.form === "ret" || row.form === "retImmediate";

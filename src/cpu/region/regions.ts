@@ -4,7 +4,7 @@
  *
  * Between the two the guest goes on. What comes back is taken only where the code still has the bytes that it was made of.
  */
-import { ARENA_BYTES, Head, ModeKey, MXCSR_STRICT, REC_BYTES, REGION_HEAD, Vp } from "../layout.js";
+import { ARENA_BYTES, Head, ModeKey, MXCSR_ORDINARY, REC_BYTES, REGION_HEAD, Vp } from "../layout.js";
 import {
   BatchCompiler,
   type CodePage,
@@ -16,7 +16,7 @@ import {
   type RegionRequest,
 } from "./batch-compiler.js";
 import { KEPT } from "./compiler.js";
-import { MAX_DISTANCE } from "./region.js";
+import { MAX_DISTANCE, PAGE } from "./region.js";
 
 /** Slots of the regions' table; the first stays empty. */
 export const MAX_REGIONS = 8192;
@@ -34,9 +34,10 @@ export const MAX_IN_FLIGHT = 64;
 /** So many requests go together, or what there is when the first has waited for so many samples: a module has its price, whatever is in it. */
 const TOGETHER = 8;
 const PATIENCE = 100;
+/** Installations of which the times are kept. */
+const MAX_TIMES = 5000;
 /** Addresses counted at a time. */
 const MAX_COUNTED = 4096;
-const PAGE = 4096;
 const DEAD = 0xffffffff;
 
 /** The runtime's functions that this asks. */
@@ -120,6 +121,7 @@ export class Regions {
   #deaths = 0;
   #generation = 0;
   readonly #installNs: number[] = [];
+  #longestNs = 0;
   readonly #counters = {
     requested: 0,
     postponed: 0,
@@ -146,7 +148,12 @@ export class Regions {
     const times = this.#installNs.toSorted((a, b) => a - b);
     const us = (part: number): number => Math.round((times[Math.ceil(times.length * part) - 1] ?? 0) / 1000);
     const backgroundMs = Math.round(this.#counters.backgroundMs);
-    return { ...this.#counters, backgroundMs, longestInstallUs: us(1), install999Us: us(0.999) };
+    return {
+      ...this.#counters,
+      backgroundMs,
+      longestInstallUs: Math.round(this.#longestNs / 1000),
+      install999Us: us(0.999),
+    };
   }
   #slot(offset: number): number {
     return this.#view.getUint32(this.#o.base + offset, true);
@@ -226,8 +233,7 @@ export class Regions {
         if (step > PAGE && this.#view.getUint32(this.#o.pageBlocks + (page >>> 12) * 4, true) === 0) continue;
         pages.push(this.#copy(page, distance, mode));
       }
-    // the control bits as after reset, and PE (EmittingSem.ordinaryFloat)
-    const oddFloat = (this.#slot(Vp.mxcsr) & (MXCSR_STRICT | 0xffe0)) !== 0x1fa0;
+    const oddFloat = (this.#slot(Vp.mxcsr) & MXCSR_ORDINARY.mask) !== MXCSR_ORDINARY.value;
     return { physical, mode, oddFloat, pages };
   }
   #copy(physical: number, distance: number, mode: number): CodePage {
@@ -286,7 +292,11 @@ export class Regions {
       this.#counters.backgroundMs += done.backgroundMs;
       this.#install(done.batch, requests);
     }
-    this.#installNs.push(this.#now() - from);
+    const took = this.#now() - from;
+    this.#longestNs = Math.max(this.#longestNs, took);
+    // the last ones alone: a guest that rewrites its code is not to make this grow
+    if (this.#installNs.length >= 2 * MAX_TIMES) this.#installNs.splice(0, MAX_TIMES);
+    this.#installNs.push(took);
   }
   #install(batch: CompiledBatch, requests: readonly RegionRequest[]): void {
     const { memory, runtime, interpreter } = this.#o;

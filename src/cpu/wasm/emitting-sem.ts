@@ -4,7 +4,7 @@
  */
 import type { Form } from "../isa/forms.js";
 import type { BinaryOp, CompareOp, Value, ValueType, Width } from "../isa/sem.js";
-import { MXCSR_STRICT, Vp } from "../layout.js";
+import { MXCSR_ORDINARY, Vp } from "../layout.js";
 import { type FunctionBuilder, type MemOpName, Op, type OpName } from "./assembler.js";
 
 export interface Local extends Value {
@@ -267,12 +267,11 @@ export abstract class EmittingSem {
     f.end();
   }
   ordinaryFloat(inexact: boolean): Value {
-    // the bits beside the flags and, if asked for, PE
-    const bits = MXCSR_STRICT | (inexact ? 0xffe0 : 0xffc0);
+    const without = inexact ? 0 : MXCSR_ORDINARY.inexact;
     return this.cmp(
       "eq",
-      this.bin("and", this.slot(Vp.mxcsr, 32), this.const32(bits)),
-      this.const32(inexact ? 0x1fa0 : 0x1f80),
+      this.bin("and", this.slot(Vp.mxcsr, 32), this.const32(MXCSR_ORDINARY.mask & ~without)),
+      this.const32(MXCSR_ORDINARY.value & ~without),
     );
   }
   ifCount(count: Value, then: () => void): void {
