@@ -105,13 +105,14 @@ export function discoverRegion(source: CodeSource, start: number): Region | unde
   };
   const follow = (offset: number, always: boolean): void => {
     if (leaders.has(offset)) return;
-    if (!found.has(offset) && ((!always && !source.wasEntered(offset)) || !isNear(offset) || isOthers(offset))) return;
+    // isNear comes last: it takes the page in
+    if (!found.has(offset) && ((!always && !source.wasEntered(offset)) || isOthers(offset) || !isNear(offset))) return;
     leaders.add(offset);
     queue.push(offset);
   };
   for (let at = queue.shift(); at !== undefined; at = queue.shift()) {
     for (let offset = at; found.size < MAX_INSTRUCTIONS && !found.has(offset); ) {
-      if (!isNear(offset) || isOthers(offset)) break;
+      if (isOthers(offset) || !isNear(offset)) break;
       const decoded = source.instruction(offset);
       if (decoded === undefined || !isTaken(decoded)) break;
       // one that lies in two pages
