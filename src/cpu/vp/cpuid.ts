@@ -1,6 +1,9 @@
 /**
  * What CPUID says (Intel SDM vol. 2, CPUID). The features are what the engine implements; `--cpu` adds and takes away.
- * GenuineIntel, because FreeBSD's TSC clock source wants Intel or AMD; a server model that no errata list of Linux names.
+ * GenuineIntel, because FreeBSD's TSC clock source wants Intel or AMD. The model is a server of Intel's that has no AVX
+ * (Tremont): programs that choose code by the model alone (GCC's target_clones with arch=) take what is beyond AVX on any
+ * model that had it, whatever the feature bits say. What Linux's lists hold against the model is declared mended in
+ * IA32_ARCH_CAPABILITIES.
  */
 
 /** Where a feature's bit is: leaf, sub-leaf, register (0..3 = EAX EBX ECX EDX), bit. */
@@ -110,8 +113,8 @@ export class Cpuid {
       0;
     const vendor = "GenuineIntel";
     set(0, 0, 0x16, text(vendor, 0), text(vendor, 8), text(vendor, 4));
-    // family 6, model 0x8F, stepping 8; 64-byte CLFLUSH line
-    set(1, 0, 0x000806f8, 0x0800 | (processors << 16), 0, 0);
+    // family 6, model 0x86, stepping 5; 64-byte CLFLUSH line
+    set(1, 0, 0x00080665, 0x0800 | (processors << 16), 0, 0);
     set(2, 0, 0x00feff01, 0, 0, 0xf0);
     // caches: 32 KiB L1d, 32 KiB L1i, 2 MiB L2, each of one processor
     set(4, 0, 0x121, 0x01c0003f, 63, 0);
