@@ -77,7 +77,7 @@ export function wrongProcessor(architecture: Architecture): Bootable {
   return refused(`it is for ${PROCESSOR_NAMES[architecture]} processors; this is an x86-64 machine`, hint);
 }
 
-async function identifyLinux(source: ByteSource, head: Uint8Array): Promise<Identity> {
+async function identifyLinux(source: ByteSource, head: Uint8Array, { headOnly }: IdentifyOptions): Promise<Identity> {
   const header = readBzImageHeader(head);
   const name = header.version === "" ? "Linux" : `Linux ${header.version}`;
   const base = { format: "bzimage", description: `${name} (bzImage)`, kernelVersion: header.version };
@@ -89,6 +89,7 @@ async function identifyLinux(source: ByteSource, head: Uint8Array): Promise<Iden
     const bootable = refused("the file is far larger than any kernel", "check that this is the file you meant");
     return { ...base, architecture: "x86-64", bootable };
   }
+  if (headOnly === true) return { ...base, architecture: "x86-64", bootable: { ok: true, method: "linux-boot" } };
   const kernel = await readKernelImage(await source.read(0, source.size)).catch((error: unknown) => {
     if (error instanceof ImageError) return error;
     throw error;
@@ -124,11 +125,15 @@ async function identifyPacked(source: ByteSource, compression: Compression): Pro
   }
 }
 
+export interface IdentifyOptions {
+  /** A Linux kernel is not unpacked: whoever boots it does so anyway, and is told then if it cannot be. */
+  readonly headOnly?: boolean;
+}
 /** Never fails on what a file holds: damage is told in `bootable`. */
-export async function identify(source: ByteSource): Promise<Identity> {
+export async function identify(source: ByteSource, options: IdentifyOptions = {}): Promise<Identity> {
   const head = await source.read(0, HEAD_SIZE);
   try {
-    if (isBzImage(head)) return await identifyLinux(source, head);
+    if (isBzImage(head)) return await identifyLinux(source, head, options);
     const executable = await identifyExecutable(source, head);
     if (executable !== undefined) return executable;
     const disk = await identifyDisk(source, head);

@@ -18,25 +18,20 @@ const WINDOW = 64 << 10;
  * Matches may reach back to index `floor` of `out`.
  */
 function decodeBlock(block: Uint8Array, out: Uint8Array, at: number, floor: number): number {
-  const bad = (why: string): ImageError => damaged("LZ4 data", why);
+  // no variable of this loop is in a closure: it would live in memory
   let from = 0;
   let to = at;
   const size = block.length;
-  const extend = (length: number): number => {
-    let total = length;
-    for (let byte = 255; byte === 255; ) {
-      if (from >= size) throw bad("a length runs past its block");
-      byte = block[from++]!;
-      total += byte;
-    }
-    return total;
-  };
   while (from < size) {
     const token = block[from++]!;
     let literals = token >> 4;
-    if (literals === 15) literals = extend(literals);
+    if (literals === 15)
+      for (let byte = 255; byte === 255; literals += byte) {
+        if (from >= size) throw bad("a length runs past its block");
+        byte = block[from++]!;
+      }
     if (from + literals > size || to + literals > out.length) throw bad("literals run past their block");
-    if (literals < 16) for (let i = 0; i < literals; i++) out[to + i] = block[from + i]!;
+    if (literals < SHORT) for (let i = 0; i < literals; i++) out[to + i] = block[from + i]!;
     else out.set(block.subarray(from, from + literals), to);
     from += literals;
     to += literals;
@@ -44,17 +39,28 @@ function decodeBlock(block: Uint8Array, out: Uint8Array, at: number, floor: numb
     if (from + 2 > size) throw bad("a match has no offset");
     const offset = block[from]! | (block[from + 1]! << 8);
     from += 2;
-    if (offset === 0 || to - offset < floor) throw bad("a match reaches before the data");
+    let source = to - offset;
+    if (offset === 0 || source < floor) throw bad("a match reaches before the data");
     let length = token & 15;
-    if (length === 15) length = extend(length);
+    if (length === 15)
+      for (let byte = 255; byte === 255; length += byte) {
+        if (from >= size) throw bad("a length runs past its block");
+        byte = block[from++]!;
+      }
     length += 4;
-    if (to + length > out.length) throw bad("a match runs past its block");
-    if (offset >= length) out.copyWithin(to, to - offset, to - offset + length);
-    else for (let i = 0; i < length; i++) out[to + i] = out[to + i - offset]!;
-    to += length;
+    const end = to + length;
+    if (end > out.length) throw bad("a match runs past its block");
+    if (length < SHORT || offset < length) while (to < end) out[to++] = out[source++]!;
+    else {
+      out.copyWithin(to, source, source + length);
+      to = end;
+    }
   }
   return to;
 }
+/** Bytes up to which a loop copies faster than a call. */
+const SHORT = 64;
+const bad = (why: string): ImageError => damaged("LZ4 data", why);
 
 function tooBig(): ImageError {
   return new ImageError("too-big", "LZ4 data unpacks to more than is allowed", "check that this is the file you meant");

@@ -540,9 +540,12 @@ export class Partition {
   stepOne(): StepResult {
     return this.#step(0, true);
   }
+  /** Virtual time when the last step began. */
+  steppedAt = 0;
   #step(budget: number, one: boolean): StepResult {
     const { vp, apic } = this;
     const now = this.clock.now();
+    this.steppedAt = now;
     if (this.deadlines.earliest() <= now) this.deadlines.runDue(now);
     const shadow = vp.view.getUint32(vp.base + Vp.shadow, true);
     const shadowed = shadow !== 0;

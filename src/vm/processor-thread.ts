@@ -27,8 +27,10 @@ export interface ThreadPort {
   receive(): ToProcessor | undefined;
 }
 
-/** Instructions between two looks at clock, deadlines and mail: some 50 us. */
-const SLICE = 20_000;
+/** Instructions between two looks at clock and deadlines, and the time that it is to take: a look costs some us itself. */
+const SHORTEST_SLICE = 20_000;
+const LONGEST_SLICE = 400_000;
+const SLICE_NS = 200_000;
 const OUTPUT_BUFFER = 1 << 16;
 /** Output waits this long at most for more to go with it. */
 const FLUSH_NS = 5e6;
@@ -311,12 +313,33 @@ export class ProcessorThread {
   }
 }
 
+/**
+ * Instructions of the next slice. It grows and shrinks by halves at most: interpreted and compiled code differ tenfold.
+ *
+ * @param last instructions of the last one
+ * @param done those that a slice has run in `ns`
+ */
+export function nextSlice(last: number, done: number, ns: number): number {
+  const fits = ns > 0 ? (done * SLICE_NS) / ns : LONGEST_SLICE;
+  const near = Math.min(Math.max(fits, last / 2), last * 1.5);
+  return Math.round(Math.min(Math.max(near, SHORTEST_SLICE), LONGEST_SLICE));
+}
+
 /** The parallel scheduler's loop for one processor. Returns when the machine has ended. */
 export function runProcessor(thread: ProcessorThread, control: Int32Array): void {
-  const { words, pendingWord } = thread.partition.vp;
+  const { vp } = thread.partition;
+  const { words, pendingWord } = vp;
+  let slice = SHORTEST_SLICE;
+  let from = 0;
+  let done = 0;
   while (!thread.ended) {
-    const idleNs = thread.slice(SLICE);
-    if (thread.ended) break;
+    const { retired } = vp;
+    const idleNs = thread.slice(slice);
+    // the clock is looked at once a slice: when it begins, which is when the one before it has ended
+    const at = thread.partition.steppedAt;
+    slice = nextSlice(slice, done, at - from);
+    from = at;
+    done = vp.retired - retired;
     // mail that came after the last look has had its wake-up cleared by the step
     if (idleNs > 0 && !thread.hasMail) Atomics.wait(words, pendingWord, 0, Math.min(idleNs / 1e6, LONGEST_SLEEP_MS));
     while (thread.outputBlocked && !thread.ended) {

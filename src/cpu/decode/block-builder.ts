@@ -8,6 +8,8 @@ import { System } from "../isa/rows-integer.js";
 import { type Row, rows } from "../isa/table.js";
 import { BESIDE_STACK, Head, type MemoryLayout, ModeKey, REC_BYTES, Rec, SegIndex, Vp } from "../layout.js";
 import { Decoder, type Instruction } from "./decode.js";
+import { type Kind, legacyKind, Place, Trait } from "./kind.js";
+import { REHEARSAL } from "./rehearsal.js";
 
 const MAX_INSTRUCTIONS = 48;
 /** Most arena bytes that one block can take: header, alias header, records with their address micro-operations. */
@@ -55,6 +57,13 @@ export interface DecodedInstruction {
   readonly records: readonly DecodedRecord[];
 }
 
+/** Rounds: before the second V8 does not note what it sees. */
+const REHEARSALS = 3;
+let rehearsed = false;
+const SCRATCH_BYTES = 1024;
+/** Records that one instruction takes at most, in bytes. */
+const REHEARSAL_ROOM = 5 * REC_BYTES;
+
 export class BlockBuilder {
   readonly #bytes: Uint8Array;
   readonly #view: DataView;
@@ -73,7 +82,8 @@ export class BlockBuilder {
   readonly #system: Form;
   readonly #jmp: Form;
   /** CALL E outside 64-bit mode. */
-  readonly #callIndirect: Row;
+  readonly #callIndirect16: Kind;
+  readonly #callIndirect32: Kind;
   /** Jcc by condition. */
   readonly #shortJump: readonly Form[];
   readonly poisonedHandler: number;
@@ -102,10 +112,37 @@ export class BlockBuilder {
     this.#shortJump = Array.from({ length: 16 }, (_, cc) =>
       lookupForm(rows.find((r) => r.map === 0 && r.opcode === 0x70 + cc)!, 32, "r"),
     );
-    this.#callIndirect = rows.find((r) => r.options.selector === System.callNearIndirect)!;
+    const callIndirect = rows.find((r) => r.options.selector === System.callNearIndirect)!;
+    this.#callIndirect16 = legacyKind(callIndirect, 16);
+    this.#callIndirect32 = legacyKind(callIndirect, 32);
     this.poisonedHandler = specialForm("enlighten.poisoned").id;
     this.attendHandler = specialForm("enlighten.attend").id;
     this.regionHandler = specialForm("enlighten.region").id;
+    if (!rehearsed) this.#rehearse();
+    rehearsed = true;
+  }
+  /** The first builder of a thread, before there is anything to build. */
+  #rehearse(): void {
+    const end = this.#vp + Vp.scratch + SCRATCH_BYTES - REHEARSAL_ROOM;
+    for (let round = 0; round < REHEARSALS; round++)
+      for (const { code, mode, lines } of REHEARSAL)
+        for (const line of lines) {
+          const bytes = Uint8Array.from(line.replaceAll(" ", "").match(/../g)!, (x) => Number.parseInt(x, 16));
+          this.#first = this.#at = this.#vp + Vp.scratch;
+          this.#forms.length = 0;
+          this.#count = 0;
+          for (let at = 0; at < bytes.length && this.#at < end; ) {
+            this.#count++;
+            const result = this.#decoder.decode(bytes, at, bytes.length, code);
+            const { out } = this.#decoder;
+            if (result === "ok") this.#emit(out, at, mode, code);
+            else this.#procedure(System.ud, at, 0);
+            at += Math.max(1, out.length);
+          }
+          this.#dropDeadFlags();
+          this.#joinSequences();
+        }
+    this.#bytes.fill(0, this.#vp + Vp.scratch, this.#vp + Vp.scratch + SCRATCH_BYTES);
   }
 
   /**
@@ -161,7 +198,7 @@ export class BlockBuilder {
       }
       this.#emit(out, at, mode, code);
       at += out.length;
-      ended = out.row.options.ends === true;
+      ended = (out.kind.traits & Trait.ends) !== 0;
       if (at >= 4096) break;
     }
     if (!ended) this.#continueAt(at);
@@ -281,10 +318,12 @@ export class BlockBuilder {
 
   #emit(o: Instruction, at: number, mode: number, code: number): void {
     const v = this.#view;
+    let { kind } = o;
     // an indirect jump where CS has a base: the runtime's near call knows it by its ModRM
-    const row = o.row.form === "jmpIndirectLegacy" && (mode & ModeKey.flat) === 0 ? this.#callIndirect : o.row;
-    const { options } = row;
-    if (options.sse || options.fpu || row.map > 3) {
+    if ((kind.traits & Trait.legacyJump) !== 0 && (mode & ModeKey.flat) === 0)
+      kind = o.width === 16 ? this.#callIndirect16 : this.#callIndirect32;
+    const { row, traits, selector } = kind;
+    if ((traits & Trait.state) !== 0) {
       const refusal = stateRefusal(row, mode);
       if (refusal !== 0) {
         this.#procedure(refusal, at, o.length);
@@ -299,10 +338,15 @@ export class BlockBuilder {
     if (o.memory) {
       if (o.base === 16) disp += at + o.length;
       // POP [RSP + d] sees RSP after the pop
-      if ((row.form === "pop" || options.selector === System.pop) && row.mnemonic === "pop" && o.base === 4)
-        disp += o.width / 8;
+      if ((traits & Trait.popMemory) !== 0 && o.base === 4) disp += o.width / 8;
       const segment =
-        row.form === "lea" ? -1 : o.segment >= 0 ? o.segment : o.base === 4 || o.base === 5 ? SegIndex.ss : SegIndex.ds;
+        (traits & Trait.lea) !== 0
+          ? -1
+          : o.segment >= 0
+            ? o.segment
+            : o.base === 4 || o.base === 5
+              ? SegIndex.ss
+              : SegIndex.ds;
       const segBase =
         segment < 0 || (code === 64 ? segment < SegIndex.fs : segment < SegIndex.fs && (mode & ModeKey.flat) !== 0)
           ? Vp.zero
@@ -317,7 +361,7 @@ export class BlockBuilder {
         scale = 0;
         disp -= o.disp;
       }
-      if (options.bitString) {
+      if ((traits & Trait.bitString) !== 0) {
         const reg = ((o.modrm >> 3) & 7) | ((o.rex & 4) << 1);
         const rec = this.#addressRecord(this.#bitAddress, at, o.length, base, index, scale, disp, Vp.gpr + reg * 8);
         v.setInt32(rec + Rec.imm, o.width, true);
@@ -355,38 +399,36 @@ export class BlockBuilder {
         disp = 0;
       }
     }
-    if (o.narrow && (options.cc !== undefined || row.mnemonic === "jmp") && row.operands[0]!.startsWith("J")) {
-      this.#narrowJump(at, o.length, at + o.length + o.immLow, options.cc);
+    if (o.narrow && (traits & Trait.jump) !== 0) {
+      this.#narrowJump(at, o.length, at + o.length + o.immLow, kind.cc < 0 ? undefined : kind.cc);
       return;
     }
-    if (options.cc !== undefined && this.#fuse(o, at, options.cc)) return;
-    const shape = !o.memory ? "r" : index === Vp.zero ? "m" : "x";
-    let form = lookupForm(row, o.width, shape);
+    if (kind.cc >= 0 && this.#fuse(o, at, kind.cc)) return;
+    let form = !o.memory ? kind.register : index === Vp.zero ? kind.memory : kind.indexed;
     // code segments cannot be written; the rights of other segments are not looked at, nor are those of procedures' operands
-    if (o.segment === SegIndex.cs && form.facts.stores && o.memory && (mode & ModeKey.real) === 0) {
+    if (o.segment === SegIndex.cs && o.memory && (mode & ModeKey.real) === 0 && form.facts.stores) {
       this.#procedure(System.gp, at, o.length);
       return;
     }
-    if (SHIFTS.has(row.form) && row.operands[1] !== "CL" && (o.immLow & (o.width === 64 ? 63 : 31)) === 0)
-      form = touchForm(row.operands[0] === "Eb" ? 8 : o.width, shape);
+    if ((traits & Trait.shift) !== 0 && (o.immLow & (o.width === 64 ? 63 : 31)) === 0)
+      form = touchForm(row.operands[0] === "Eb" ? 8 : o.width, !o.memory ? "r" : index === Vp.zero ? "m" : "x");
     const rec = this.#clear(form, at, o.length);
     const w = this.#words;
     const word = rec >>> 2;
     w[word]! |= scale << 24;
     // instructions of the stack name RSP there: their faults are #SS
-    const stack = STACK.has(row.form);
+    const stack = (traits & Trait.stack) !== 0;
     if (!o.memory && stack) base = Vp.gpr + 4 * 8;
     w[word + 2] = base | (index << 16);
     w[word + 3] = disp;
     w[word + 4] = o.immLow;
     w[word + 5] = o.immHigh;
     let field: number = Rec.dst;
-    const plan = planOf(row);
+    const { plan } = kind;
     const reg = ((o.modrm >> 3) & 7) | ((o.rex & 4) << 1);
     const rm = (o.modrm & 7) | ((o.rex & 1) << 3);
     for (let i = 0; i < plan.length; i += 2) {
-      const size = plan[i + 1]!;
-      const width = widthOf(size, o.width);
+      const width = plan[i + 1]!;
       let place: number;
       switch (plan[i]) {
         case Place.accumulator:
@@ -394,7 +436,7 @@ export class BlockBuilder {
           break;
         case Place.e:
           if (o.memory) continue;
-          place = this.#register(rm, options.selector === undefined ? width : size === 8 ? 8 : 64, o.rex);
+          place = this.#register(rm, selector < 0 ? width : width === 8 ? 8 : 64, o.rex);
           break;
         case Place.g:
           place = this.#register(reg, width, o.rex);
@@ -443,8 +485,8 @@ export class BlockBuilder {
       field += 2;
     }
     if (stack && o.memory) v.setUint8(rec + Rec.src2, BESIDE_STACK);
-    if (options.selector !== undefined) {
-      v.setUint8(rec + Rec.src2, options.selector);
+    if (selector >= 0) {
+      v.setUint8(rec + Rec.src2, selector);
       let bits: number = o.narrow && row.operands[0] === "Jb" ? 16 : o.width;
       if (o.memory) bits |= ProcedureFlag.memory;
       if (o.repeat === 0xf3) bits |= ProcedureFlag.rep;
@@ -455,13 +497,13 @@ export class BlockBuilder {
       bits |= o.row.opcode << 16;
       bits |= o.modrm << 24;
       v.setInt32(rec + Rec.link, bits, true);
-      if (options.string) {
+      if ((traits & Trait.string) !== 0) {
         // the source's segment base; ES is the destination's
         const seg = o.segment >= 0 ? o.segment : SegIndex.ds;
         v.setUint16(rec + Rec.base, code === 64 && seg < SegIndex.fs ? Vp.zero : Vp.segBase + seg * 8, true);
         v.setUint16(rec + Rec.index, code === 64 ? Vp.zero : Vp.segBase + SegIndex.es * 8, true);
       }
-      if (row.mnemonic === "enter" || row.operands[0] === "Ap") v.setUint16(rec + Rec.dst, o.imm2, true);
+      if ((traits & Trait.imm2) !== 0) v.setUint16(rec + Rec.dst, o.imm2, true);
     }
   }
   #addressRecord(
@@ -551,59 +593,3 @@ function stateRefusal({ options, form, mnemonic, operands, map }: Row, mode: num
 /** Whether the instruction reads or writes an MMX register. */
 const usesMmx = ({ mnemonic, operands }: Row, memory: boolean): boolean =>
   mnemonic === "emms" || operands.some((x) => x[0] === "P" || (x[0] === "Q" && !memory));
-
-const STACK = new Set(["push", "pop", "pushImmediate", "leave", "call", "callIndirect", "ret", "retImmediate"]);
-const SHIFTS = new Set(["shl", "shr", "sar", "rol", "ror"]);
-/** Where an operand's place in the record comes from. */
-const Place = {
-  none: 0,
-  accumulator: 1,
-  e: 2,
-  g: 3,
-  opcode: 4,
-  rm: 5,
-  number: 6,
-  v: 7,
-  w: 8,
-  p: 9,
-  q: 10,
-  jump: 11,
-  vvvv: 12,
-  segment: 13,
-} as const;
-const PLACES: Readonly<Record<string, number>> = {
-  E: Place.e,
-  G: Place.g,
-  B: Place.vvvv,
-  Z: Place.opcode,
-  R: Place.rm,
-  C: Place.number,
-  D: Place.number,
-  S: Place.segment,
-  V: Place.v,
-  W: Place.w,
-  P: Place.p,
-  Q: Place.q,
-  J: Place.jump,
-};
-/** Sizes that depend on the operation's width. */
-const SIZE_V = 0;
-const SIZE_Y = 1;
-const SIZE_Z = 2;
-const SIZES: Readonly<Record<string, number>> = { b: 8, w: 16, d: 32, q: 64, y: SIZE_Y, z: SIZE_Z };
-function widthOf(size: number, width: number): number {
-  if (size === SIZE_V) return width;
-  if (size === SIZE_Y) return width === 64 ? 64 : 32;
-  return size === SIZE_Z ? (width === 16 ? 16 : 32) : size;
-}
-const plans: (Uint8Array | undefined)[] = [];
-/** Pairs of Place and size, one for each operand of the row. */
-function planOf(row: Row): Uint8Array {
-  return (plans[row.index] ??= Uint8Array.from(
-    row.operands.flatMap((operand) => {
-      if (operand === "AL" || operand === "rAX") return [Place.accumulator, SIZE_V];
-      if (operand === "DX" || operand === "CL" || operand === "Ap") return [Place.none, SIZE_V];
-      return [PLACES[operand[0]!] ?? Place.none, SIZES[operand[1]!] ?? SIZE_V];
-    }),
-  ));
-}

@@ -3,12 +3,14 @@
  * Intel SDM vol. 2, chapter 2 ("Instruction Format"). Used by the block builder, the disassembler and the tests.
  */
 
-import { forms, operationWidths } from "../isa/forms.js";
+import { forms } from "../isa/forms.js";
 import type { Width } from "../isa/sem.js";
 import { type Row, rows } from "../isa/table.js";
+import { CodeIndex, type Kind, KindSet, Trait } from "./kind.js";
 
 /** A decoded instruction. One object is reused by a decoder; copy what has to stay. */
 export interface Instruction {
+  kind: Kind;
   row: Row;
   length: number;
   width: Width;
@@ -49,16 +51,18 @@ export interface Instruction {
  */
 export type DecodeResult = "ok" | "undefined" | "long" | "more";
 
-const candidates: (Row[] | undefined)[] = [];
+/** By map * 256 + opcode. */
+const kinds: KindSet[] = [];
 function prepare(): void {
   forms();
+  const candidates: (Row[] | undefined)[] = [];
   for (const row of rows) {
     const k = row.map * 256 + row.opcode;
     (candidates[k] ??= []).push(row);
   }
   // rows with a mandatory prefix are looked at first, so that "f3 0f bc" wins over "0f bc"
   for (const list of candidates) list?.sort((a, b) => rank(b) - rank(a));
-  for (let k = 256; k < 2048; k++) candidates[k] ??= [unknownRow(k >> 8, k & 0xff)];
+  for (let k = 0; k < 2048; k++) kinds.push(new KindSet(candidates[k] ?? [unknownRow(k >> 8, k & 0xff)]));
 }
 /** Opcodes of the two-byte map that are no instruction and have no ModRM. */
 const WITHOUT_MODRM = new Set([0x04, 0x0a, 0x0c, 0x0e, 0x0f, 0x24, 0x25, 0x26, 0x27, 0x36, 0x37, 0xaa]);
@@ -89,14 +93,13 @@ const rank = (r: Row): number =>
   (r.rm !== undefined ? 2 : 0) +
   (r.mod !== undefined ? 1 : 0);
 
-const immediateLists: (readonly string[] | undefined)[] = [];
-/** The row's operands that bring bytes behind ModRM, and "1". */
-function immediatesOf(row: Row): readonly string[] {
-  return (immediateLists[row.index] ??= row.operands.filter((x) => /^(I|J|O|Ap$|1$)/.test(x)));
-}
+/** Registers of 16-bit addresses by ModRM.rm. */
+const BASE16: readonly number[] = [3, 3, 5, 5, 6, 7, 5, 3];
+const INDEX16: readonly number[] = [6, 7, 6, 7, -1, -1, -1, -1];
 
 export class Decoder {
   readonly out: Instruction = {
+    kind: undefined as unknown as Kind,
     row: undefined as unknown as Row,
     length: 0,
     width: 32,
@@ -121,7 +124,7 @@ export class Decoder {
   };
 
   constructor() {
-    if (candidates.length === 0) prepare();
+    if (kinds.length === 0) prepare();
   }
 
   /**
@@ -133,10 +136,6 @@ export class Decoder {
     const o = this.out;
     let at = start;
     const limit = Math.min(end, start + 15);
-    const short = (): DecodeResult => {
-      o.length = 15;
-      return end < start + 15 ? "more" : "long";
-    };
     o.lock = false;
     o.repeat = 0;
     o.segment = -1;
@@ -145,7 +144,7 @@ export class Decoder {
     let adsize = false;
     let b: number;
     for (;;) {
-      if (at >= limit) return short();
+      if (at >= limit) return this.#short(start, end);
       b = bytes[at++]!;
       if (b === 0x66) opsize = true;
       else if (b === 0x67) adsize = true;
@@ -169,7 +168,7 @@ export class Decoder {
       unknown = opsize || o.lock || o.repeat !== 0 || o.rex !== 0;
       // the fields R, X, B and vvvv are inverted (SDM vol. 2, "The VEX Prefix")
       const three = b === 0xc4;
-      if (at + (three ? 3 : 2) > limit) return short();
+      if (at + (three ? 3 : 2) > limit) return this.#short(start, end);
       const first = bytes[at++]!;
       const last = three ? bytes[at++]! : first;
       b = bytes[at++]!;
@@ -189,87 +188,40 @@ export class Decoder {
     }
     const { rex } = o;
     if (map === 0 && b === 0x0f) {
-      if (at >= limit) return short();
+      if (at >= limit) return this.#short(start, end);
       b = bytes[at++]!;
       map = 1;
       if (b >> 3 === 7) {
         // 0F 38 and 0F 3A; the others of this line are read like them
         map = (b & 2) === 0 ? 2 : 3;
         unknown = (b & 5) !== 0;
-        if (at >= limit) return short();
+        if (at >= limit) return this.#short(start, end);
         b = bytes[at++]!;
       }
     }
-    const list = candidates[map * 256 + b]!;
-    const hasModrm = list[0]!.modrm;
+    // 90 with REX.B is XCHG r8, rAX; F3 90 is PAUSE even so
+    const isExchange = b === 0x90 && map === 0 && (rex & 1) !== 0 && o.repeat !== 0xf3;
+    const set = kinds[isExchange ? 0x91 : map * 256 + b]!;
     let modrm = 0;
-    if (hasModrm) {
-      if (at >= limit) return short();
+    if (set.modrm) {
+      if (at >= limit) return this.#short(start, end);
       modrm = bytes[at]!;
     }
-    const mod = modrm >> 6;
-    const reg = (modrm >> 3) & 7;
-    let row: Row | undefined;
-    for (let i = 0; i < list.length; i++) {
-      const r = list[i]!;
-      if (r.prefix !== undefined) {
-        if (
-          r.prefix === 0
-            ? opsize || o.repeat !== 0
-            : r.prefix === 0x66
-              ? !opsize || o.repeat !== 0
-              : o.repeat !== r.prefix
-        )
-          continue;
-      }
-      if (r.reg !== undefined && r.reg !== reg) continue;
-      if (r.mod !== undefined && (r.mod === 3) !== (mod === 3)) continue;
-      if (r.rm !== undefined && r.rm !== (modrm & 7)) continue;
-      const { only64, not64 } = r.options;
-      if (code === 64 ? not64 : only64) continue;
-      row = r;
-      break;
-    }
+    const codeIndex = code === 64 ? CodeIndex.code64 : code === 32 ? CodeIndex.code32 : CodeIndex.code16;
+    const kind = set.find(opsize, o.repeat, rex, modrm, codeIndex);
+    const { traits, row, width } = kind;
     // VEX.vvvv of an instruction that does not use it has all (inverted) bits clear, also the one that 32-bit code has no use for
-    if (vvvv !== 0 && row?.operands.some((x) => x[0] === "B") !== true) row = undefined;
-    if (row === undefined) {
+    if ((traits & Trait.unknown) !== 0 || (vvvv !== 0 && (traits & Trait.vvvv) === 0)) {
       if (code === 64 && map === 0 && b === 0x62) {
         // no EVEX: BOUND outside 64-bit mode, and nothing more to read here
         o.length = at - start;
         return "undefined";
       }
-      // the others of an opcode have the same length
-      row = list[0]!;
       unknown = true;
     }
+    o.kind = kind;
     o.row = row;
-    // 90 with REX.B is XCHG r8, rAX; F3 90 is PAUSE even so
-    if (map === 0 && b === 0x90 && (rex & 1) !== 0 && o.repeat !== 0xf3)
-      o.row = row = candidates[0x91]!.find((r) => r.operands.length === 2)!;
-    if (row.prefix === 0xf2 || row.prefix === 0xf3) o.repeat = 0;
-    const mandatory66 = row.prefix === 0x66;
-    const { options } = row;
-    // operation width
-    let width: Width;
-    if (options.width !== undefined) width = options.width;
-    else {
-      const normal: Width =
-        (rex & 8) !== 0
-          ? 64
-          : code === 16
-            ? opsize
-              ? 32
-              : 16
-            : opsize && !(mandatory66 && row.map === 2 && b !== 0xf0 && b !== 0xf1)
-              ? 16
-              : options.d64 && code === 64
-                ? 64
-                : 32;
-      width = normal;
-      const allowed = operationWidths(row);
-      if (!allowed.includes(width))
-        width = allowed.length === 1 ? allowed[0]! : width === 32 && allowed.includes(64) ? 64 : allowed[0]!;
-    }
+    if ((traits & Trait.eatsRepeat) !== 0) o.repeat = 0;
     o.width = width;
     o.narrow = opsize && code === 32;
     o.addressWidth = code === 64 ? (adsize ? 32 : 64) : (code === 32) !== adsize ? 32 : 16;
@@ -285,23 +237,22 @@ export class Decoder {
     o.imm2 = 0;
     o.opcodeRegister = (b & 7) | ((rex & 1) << 3);
 
-    if (row.modrm) {
+    if ((traits & Trait.modrm) !== 0) {
       at++;
-      // control and debug register moves ignore mod
-      const registerForm = mod === 3 || row.operands[0]?.[0] === "R" || row.operands[1]?.[0] === "R";
-      if (!registerForm) {
+      const mod = modrm >> 6;
+      if (mod !== 3 && (traits & Trait.registerAlways) === 0) {
         o.memory = true;
         let size = mod === 1 ? 1 : mod === 2 ? (o.addressWidth === 16 ? 2 : 4) : 0;
         const rm = modrm & 7;
         if (o.addressWidth === 16) {
-          o.base = [3, 3, 5, 5, 6, 7, 5, 3][rm]!;
-          o.index = [6, 7, 6, 7, -1, -1, -1, -1][rm]!;
+          o.base = BASE16[rm]!;
+          o.index = INDEX16[rm]!;
           if (mod === 0 && rm === 6) {
             o.base = -1;
             size = 2;
           }
         } else if (rm === 4) {
-          if (at >= limit) return short();
+          if (at >= limit) return this.#short(start, end);
           const sib = bytes[at++]!;
           o.base = (sib & 7) | ((rex & 1) << 3);
           o.index = ((sib >> 3) & 7) | ((rex & 2) << 2);
@@ -321,7 +272,7 @@ export class Decoder {
             size = 4;
           }
         }
-        if (at + size > limit) return short();
+        if (at + size > limit) return this.#short(start, end);
         if (size === 1) o.disp = (bytes[at]! << 24) >> 24;
         else if (size === 2) o.disp = ((bytes[at]! | (bytes[at + 1]! << 8)) << 16) >> 16;
         else if (size === 4)
@@ -330,72 +281,50 @@ export class Decoder {
         at += size;
       }
     }
-    const immediates = immediatesOf(row);
-    for (let k = 0; k < immediates.length; k++) {
-      const operand = immediates[k]!;
-      let size = 0;
-      let signBytes = 0;
-      switch (operand) {
-        case "Ib":
-        case "Ibs":
-        case "Jb":
-          size = signBytes = 1;
-          break;
-        case "Iw":
-          size = 2;
-          break;
-        case "Iz":
-        case "Jz":
-          size = signBytes = width === 16 && !(code === 64 && operand === "Jz") ? 2 : 4;
-          break;
-        case "Iv":
-          size = width / 8;
-          signBytes = Math.min(4, size);
-          break;
-        case "Ob":
-        case "Ov":
-          size = o.addressWidth / 8;
-          break;
-        case "Ap":
-          size = width === 16 ? 4 : 6;
-          break;
-        default:
-          o.immLow = 1; // "1"
-          continue;
+    const { immediate, signBytes } = kind;
+    if (immediate !== 0) {
+      if (at + immediate > limit) return this.#short(start, end);
+      let low = bytes[at]!;
+      let high = 0;
+      if (immediate === 1) low = (low << 24) >> 24;
+      else {
+        low |= bytes[at + 1]! << 8;
+        if (immediate >= 4) low |= (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24);
+        else if (signBytes > 0) low = (low << 16) >> 16;
+        for (let i = 4; i < immediate; i++) high |= bytes[at + i]! << (8 * (i - 4));
       }
-      // E9 with a 16-bit operand size outside 64-bit mode has a 16-bit distance: its width is forced to 64 above
-      if (operand === "Jz" && code !== 64 && options.width === 64) {
-        size = (code === 16) !== opsize ? 2 : 4;
-        signBytes = size;
+      at += immediate;
+      if ((traits & Trait.farPointer) !== 0) {
+        o.immLow = width === 16 ? low & 0xffff : low;
+        o.imm2 = width === 16 ? low >>> 16 : high & 0xffff;
+      } else {
+        o.immLow = low;
+        o.immHigh = immediate === 8 ? high : signBytes > 0 && low < 0 ? -1 : 0;
       }
-      if (at + size > limit) return short();
+    } else if ((traits & Trait.one) !== 0) o.immLow = 1;
+    else if ((traits & Trait.offset) !== 0) {
+      const size = o.addressWidth / 8;
+      if (at + size > limit) return this.#short(start, end);
       let low = 0;
       let high = 0;
       for (let i = 0; i < Math.min(4, size); i++) low |= bytes[at + i]! << (8 * i);
       for (let i = 4; i < size; i++) high |= bytes[at + i]! << (8 * (i - 4));
       at += size;
-      if (operand[0] === "O") {
-        o.memory = true;
-        o.disp = low;
-        o.dispHigh = size === 8 ? high : 0;
-        continue;
-      }
-      if (operand === "Ap") {
-        o.immLow = width === 16 ? low & 0xffff : low;
-        o.imm2 = width === 16 ? low >>> 16 : high & 0xffff;
-        continue;
-      }
-      if (size < 4 && signBytes > 0) low = (low << (32 - 8 * size)) >> (32 - 8 * size);
-      if (size < 8) high = signBytes > 0 && low < 0 ? -1 : 0;
-      o.immLow = low;
-      o.immHigh = high;
+      o.memory = true;
+      o.disp = low;
+      o.dispHigh = high;
     }
-    if (row.mnemonic === "enter") {
-      if (at >= limit) return short();
+    if ((traits & Trait.enter) !== 0) {
+      if (at >= limit) return this.#short(start, end);
       o.imm2 = bytes[at++]!;
     }
     o.length = at - start;
-    if (unknown || options.unknown || (o.lock && !(options.lock && o.memory))) return "undefined";
-    return options.noRexR && (rex & 4) !== 0 ? "undefined" : "ok";
+    if (unknown || (o.lock && !((traits & Trait.lock) !== 0 && o.memory))) return "undefined";
+    return (traits & Trait.noRexR) !== 0 && (rex & 4) !== 0 ? "undefined" : "ok";
+  }
+  /** It goes on past what may be read. */
+  #short(start: number, end: number): DecodeResult {
+    this.out.length = 15;
+    return end < start + 15 ? "more" : "long";
   }
 }

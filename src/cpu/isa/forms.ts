@@ -148,6 +148,12 @@ class TableForm implements Form {
   readonly fused: boolean;
   readonly parts: readonly Form[] | undefined;
   #facts: Facts | undefined;
+  /** What the functions below found last: the variant that leaves the flags alone (null: none), jumps joined to it, sequences. */
+  bare: Form | null | undefined;
+  /** "cmp" and "test" can be joined to a jump. */
+  readonly compares: string;
+  joined: readonly (Form | undefined)[] | undefined;
+  sequences: Form[] | undefined;
   constructor(m: Made) {
     this.name = m.name;
     this.width = m.width;
@@ -157,6 +163,7 @@ class TableForm implements Form {
     this.noFlags = m.noFlags;
     this.fused = m.fused;
     this.parts = m.parts;
+    this.compares = m.name.startsWith("cmp/") ? "cmp" : m.name.startsWith("test/") ? "test" : "";
   }
   /** Found out when they are asked for: a thread uses few of all forms, and this is half of what a start takes. */
   get facts(): Facts {
@@ -313,22 +320,27 @@ export function forms(): readonly Form[] {
   return list;
 }
 
-/** First form to the sequences that begin with it, longest first. */
-const sequencesOf = new Map<Form, Form[]>();
+/** Longest first: a sequence belongs to the form that it begins with. */
 function addSequence(parts: readonly Form[]): void {
-  const first = parts[0]!;
+  const first = parts[0]! as TableForm;
   const { width, operands, define, noFlags, fused } = first;
   const name = parts.map((p) => p.name).join(" ; ");
   const form = new TableForm({ name, width, operands, define, hot: true, noFlags, fused, parts });
   list!.push(form);
-  const known = sequencesOf.get(first);
-  if (known === undefined) sequencesOf.set(first, [form]);
-  else known.push(form);
+  if (first.sequences === undefined) first.sequences = [form];
+  else first.sequences.push(form);
 }
 /** The longest sequence that the forms from `at` on begin with. */
 export function matchSequence(all: readonly (Form | undefined)[], at: number): Form | undefined {
-  const candidates = sequencesOf.get(all[at]!);
-  return candidates?.find(({ parts }) => parts!.every((p, i) => all[at + i] === p));
+  const candidates = (all[at] as TableForm).sequences;
+  if (candidates === undefined) return undefined;
+  for (const sequence of candidates) {
+    const parts = sequence.parts!;
+    let same = 1;
+    while (same < parts.length && all[at + same] === parts[same]) same++;
+    if (same === parts.length) return sequence;
+  }
+  return undefined;
 }
 
 /** Of the forms' names in order: a module that was generated from another list must not run. */
@@ -376,22 +388,21 @@ export function lookupForm(row: Row, width: Width, shape: "r" | "m" | "x"): Form
   }
   return form;
 }
-const noFlagsOf = new Map<Form, Form | undefined>();
 export function withoutFlags(form: Form): Form | undefined {
-  if (!noFlagsOf.has(form)) noFlagsOf.set(form, byKey.get(`${form.name}/nf`));
-  return noFlagsOf.get(form);
+  const known = form as TableForm;
+  if (known.bare === undefined) known.bare = byKey.get(`${form.name}/nf`) ?? null;
+  return known.bare ?? undefined;
 }
-const fusedOf = new Map<Form, (Form | undefined)[]>();
 /** The form that is `compare` with the jump on `cc` behind it; undefined where there is none. */
 export function fusedForm(compare: Form, cc: number): Form | undefined {
-  let list = fusedOf.get(compare);
-  if (list === undefined) {
-    const name = compare.name.startsWith("cmp/") ? "cmp" : compare.name.startsWith("test/") ? "test" : "";
+  const known = compare as TableForm;
+  if (known.joined === undefined) {
     const operands = compare.operands.map((o) => o.kind + o.width).join();
-    list = Array.from({ length: 16 }, (_, c) => byKey.get(`${name}.j${c}/${compare.width}/${operands}`));
-    fusedOf.set(compare, list);
+    known.joined = Array.from({ length: 16 }, (_, c) =>
+      byKey.get(`${known.compares}.j${c}/${compare.width}/${operands}`),
+    );
   }
-  return list[cc];
+  return known.joined[cc];
 }
 /** What a shift by 0 is: its operand read and written, the flags left alone. */
 const touch: Definition = (s) => s.write(0, s.readWrite(0));

@@ -1,6 +1,6 @@
 /** A region to a function of a WebAssembly module: (entry, budget) -> RegionStatus. */
 import { CHAIN_EXPORT } from "../interpreter/generator.js";
-import { Helper, type HelperName } from "../isa/runtime-calls.js";
+import { Helper, type HelperName, type HelperSignature } from "../isa/runtime-calls.js";
 import { REC_BYTES, RegionPages, RegionStatus, Vp } from "../layout.js";
 import { FunctionBuilder, ModuleBuilder } from "../wasm/assembler.js";
 import { type Local, Scratch } from "../wasm/emitting-sem.js";
@@ -24,6 +24,7 @@ import {
 import { RegionSem } from "./region-sem.js";
 import { emitStructured } from "./structure.js";
 
+const ALL_HELPERS: Readonly<Record<HelperName | RegionHelperName, HelperSignature>> = { ...Helper, ...RegionHelper };
 const ENTRY = 0;
 const BUDGET = 1;
 /** Up to so many targets an indirect jump is compared with, beyond it looks into a table. */
@@ -58,9 +59,9 @@ export function compileRegion(
   name: string,
   mode: { readonly user: boolean; readonly oddFloat: boolean },
 ): void {
-  const { base, helpers } = into;
+  const { base } = into;
   const write = (whole: RegisterUse, keep: RegionFunction["keep"]): RegionFunction =>
-    writeFunction(region, { base, ...mode, helpers, whole, keep });
+    writeFunction(region, { base, ...mode, helper: (name) => into.helper(name), whole, keep });
   // what a procedure finds in the block are all registers that the region uses: first written for nothing but to see which
   const hasProcedures = region.blocks.some(({ instructions }) =>
     instructions.some(({ decoded }) => decoded.records.at(-1)!.raw !== undefined),
@@ -72,7 +73,7 @@ export function compileRegion(
 /** A module that regions are added to. All of them belong to one processor, whose block's address is a constant. */
 export class RegionModule {
   readonly module: ModuleBuilder;
-  readonly helpers = new Map<HelperName | RegionHelperName, number>();
+  readonly #helpers = new Map<HelperName | RegionHelperName, number>();
   readonly base: number;
   #kept: { readonly at: number; readonly bytes: Uint8Array }[] = [];
   #keptBytes = 0;
@@ -82,17 +83,23 @@ export class RegionModule {
   constructor(base: number, shared: boolean) {
     this.base = base;
     this.module = new ModuleBuilder({ minimum: 1, maximum: 65536, shared });
-    for (const [name, { params, result }] of Object.entries({ ...Helper, ...RegionHelper }))
-      if (!NOT_FOR_REGIONS.has(name))
-        this.helpers.set(
-          name as HelperName,
-          this.module.importFunction({
-            module: name === CHAIN_EXPORT ? "interpreter" : "runtime",
-            name,
-            params,
-            results: result === undefined ? [] : [result],
-          }),
-        );
+  }
+  /**
+   * Imports a function of the runtime that a region calls. Those that none calls are left out: for every signature among its
+   * imports V8 compiles a way to JavaScript with each module, needed or not (150 us).
+   */
+  helper(name: HelperName | RegionHelperName): number {
+    let index = this.#helpers.get(name);
+    if (index !== undefined) return index;
+    const { params, result }: HelperSignature = ALL_HELPERS[name];
+    index = this.module.importFunction({
+      module: name === CHAIN_EXPORT ? "interpreter" : "runtime",
+      name,
+      params,
+      results: result === undefined ? [] : [result],
+    });
+    this.#helpers.set(name, index);
+    return index;
   }
   /** No bytes, for a function that is written and thrown away. */
   get nothing(): Kept {
@@ -122,12 +129,12 @@ const NO_REGISTERS: RegisterUse = {
   usedVectors: new Set(),
   writtenVectors: new Set(),
 };
-interface FunctionOptions extends Pick<RegionFunction, "base" | "helpers" | "whole" | "keep"> {
+interface FunctionOptions extends Pick<RegionFunction, "base" | "helper" | "whole" | "keep"> {
   readonly user: boolean;
   readonly oddFloat: boolean;
 }
 function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
-  const { base, helpers, user, oddFloat, keep } = o;
+  const { base, helper, user, oddFloat, keep } = o;
   const f = new FunctionBuilder(["i32", "i32"], ["i32"]);
   const scratchF = new Scratch(f);
   const gpr = Array.from({ length: 16 }, () => f.local("i64"));
@@ -137,7 +144,7 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
     f,
     scratch: scratchF,
     base,
-    helpers,
+    helper,
     tlb: base + (user ? Vp.tlbUser : Vp.tlbSupervisor),
     gpr,
     ripPage: f.local("i64"),
@@ -364,7 +371,7 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
   f.end();
   f.get(rip);
   f.get(BUDGET);
-  f.returnCall(c.helpers.get("chain")!);
+  f.returnCall(c.helper("chain"));
   f.end(); // procedureLeft
   f.i32(0);
   f.get(BUDGET);
@@ -415,11 +422,11 @@ function writeBeginning(p: FunctionBuilder, region: Region, c: RegionFunction, e
     p.op("i32_or");
     p.unlikely();
     p.if();
+    p.get(c.ripPage);
     p.globalGet(global);
     p.i32(pages);
     p.op("i32_add");
-    p.get(c.ripPage);
-    p.call(c.helpers.get("regionPages")!);
+    p.call(c.helper("regionPages"));
     p.op("i32_eqz");
     p.if();
     p.i32(0);
@@ -453,17 +460,3 @@ function pagesOf({ pages }: Region): Uint8Array {
   });
   return bytes;
 }
-
-/** Helpers that only the loop calls. */
-const NOT_FOR_REGIONS: ReadonlySet<string> = new Set([
-  "readSlow",
-  "writeSlow",
-  "writeSlowV",
-  "rmwSlow",
-  "rmwDone",
-  "lookup",
-  "lookupSingle",
-  "deliverFault",
-  "farTransfer",
-  "legacy",
-] satisfies HelperName[]);

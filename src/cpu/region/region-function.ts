@@ -27,7 +27,8 @@ export interface RegionFunction {
   readonly scratch: Scratch;
   /** Of the processor's block. */
   readonly base: number;
-  readonly helpers: ReadonlyMap<HelperName | RegionHelperName, number>;
+  /** Index of a function of the runtime, for calls. */
+  readonly helper: (name: HelperName | RegionHelperName) => number;
   /** First byte of the TLB of the region's privilege level. */
   readonly tlb: number;
   /** Locals. */
@@ -156,8 +157,8 @@ export function loadFloat(f: FunctionBuilder, c: RegionFunction): void {
 export const RegionHelper = {
   regionRead: { params: ["i64", "i32"], result: "i32" },
   regionWrite: { params: ["i64", "i32"], result: "i32" },
-  /** RegionPages, base -> whether they are right. */
-  regionPages: { params: ["i32", "i64"], result: "i32" },
+  /** Base, RegionPages -> whether they are right. */
+  regionPages: { params: ["i64", "i32"], result: "i32" },
   /** The interpreter's: RIP, budget -> RegionStatus of the region that goes on there, or next. */
   chain: { params: ["i64", "i32"], result: "i32" },
 } as const;

@@ -250,7 +250,7 @@ export abstract class RegionOperands extends EmittingSem {
     if (this.region.refills) {
       this.push(va);
       f.i32(bytes);
-      f.call(this.region.helpers.get(write ? "regionWrite" : "regionRead")!);
+      f.call(this.region.helper(write ? "regionWrite" : "regionRead"));
       f.set(host);
       this.leaveIfRefused(host);
       f.get(host);

@@ -197,7 +197,7 @@ export class RegionSem extends RegionFlags implements Sem {
     f.i32(vector);
     f.i32(error);
     f.i32(0);
-    f.call(this.region.helpers.get("raise")!);
+    f.call(this.region.helper("raise"));
     f.i32(0);
     f.set(this.region.refusal);
     this.leaveHere();

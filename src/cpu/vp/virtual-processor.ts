@@ -331,19 +331,20 @@ export class VirtualProcessor {
   }
   #slice(budget: number): number {
     // a sample is due after so many instructions, however often the run is left before
-    const given = this.regions === undefined ? budget : Math.min(budget, this.#untilSample);
-    const reason = this.#run(given);
-    const used = given - this.view.getInt32(this.base + Vp.budget, true);
-    this.retired += used;
-    if (this.regions !== undefined) {
+    for (let left = budget; ; ) {
+      const given = this.regions === undefined ? left : Math.min(left, this.#untilSample);
+      const reason = this.#run(given);
+      const used = given - this.view.getInt32(this.base + Vp.budget, true);
+      this.retired += used;
+      left -= used;
+      if (this.regions === undefined) return reason;
       this.#untilSample -= used;
-      if (this.#untilSample <= 0 && reason === Exit.slice) {
-        this.#untilSample = this.#nextSample();
-        this.#stressed?.afterSlice();
-        this.regions.sample();
-      }
+      if (this.#untilSample > 0 || reason !== Exit.slice) return reason;
+      this.#untilSample = this.#nextSample();
+      this.#stressed?.afterSlice();
+      this.regions.sample();
+      if (left <= 0 || Atomics.load(this.words, this.pendingWord) !== 0) return reason;
     }
-    return reason;
   }
   /**
    * Instructions to the next sample. They vary: a run ends where regions do, and a loop over a few of them would have some that no

@@ -461,25 +461,23 @@ export class ModuleBuilder {
     const known = this.#types.indexOf(key);
     return known >= 0 ? known : this.#types.push(key) - 1;
   }
-  /** All imports come before the first function. @returns the function index */
+  /** At any time: the module's own functions get their indices when it is finished. @returns the index for calls */
   importFunction(imported: ImportedFunction): number {
-    if (this.#functions.length > 0) throw new Error("imports come before functions");
     return this.#imports.push(imported) - 1;
   }
   /** A global that never changes. @returns its index */
   importGlobal(module: string, name: string, type: ValTypeName): number {
     return this.#globals.push({ module, name, type }) - 1;
   }
-  /** @returns the function index */
+  /** @returns the function's place among the module's own */
   add(body: FunctionBuilder, exportName?: string): number {
-    this.#functions.push({ name: exportName, body });
-    return this.#imports.length + this.#functions.length - 1;
+    return this.#functions.push({ name: exportName, body }) - 1;
   }
   /** A table of functions that is table 0; the module's own then is table 1. */
   importTable(module: string, name: string, minimum: number): void {
     this.#importedTable = { module, name, minimum };
   }
-  /** The functions (by index) that call_indirect reaches, in table order. */
+  /** The functions (by their places) that call_indirect reaches, in table order. */
   table(functions: readonly number[]): void {
     this.#table = functions;
   }
@@ -575,7 +573,7 @@ export class ModuleBuilder {
         s.u8(0x0b);
         if (this.#importedTable !== undefined) s.u8(0);
         s.u32(this.#table.length);
-        for (const f of this.#table) s.u32(f);
+        for (const f of this.#table) s.u32(f + this.#imports.length);
       });
     }
     const bodies = this.#functions.map((f) => f.body.finish());

@@ -2,7 +2,7 @@
 import { open } from "node:fs/promises";
 import { assembleDebianGuest, parseReference } from "../../image/debian-guest.js";
 import { ImageError } from "../../image/errors.js";
-import { type ByteSource, type Identity, identify } from "../../image/identify.js";
+import { type ByteSource, type IdentifyOptions, type Identity, identify } from "../../image/identify.js";
 import type { Progress } from "../../image/package-source.js";
 import type { GuestFiles } from "../../vm/platform.js";
 import { readAptSettings } from "./apt-sources.js";
@@ -92,10 +92,10 @@ function fileError(path: string, error: unknown): ImageError {
   return new ImageError("not-readable", `${path} cannot be read (${code ?? String(error)})`, "check the file");
 }
 
-export async function inspectFile(path: string): Promise<Identity> {
+export async function inspectFile(path: string, options: IdentifyOptions = {}): Promise<Identity> {
   const source = await fileSource(path);
   try {
-    return await identify(source);
+    return await identify(source, options);
   } catch (error) {
     throw (error as NodeJS.ErrnoException).code === "EISDIR" ? fileError(path, error) : error;
   } finally {
@@ -113,7 +113,7 @@ async function wholeFile(path: string): Promise<Uint8Array> {
 
 /** A kernel from a file, refused by name when it is for another processor or no kernel at all. */
 export async function kernelGuest(kernel: string, initrds: readonly string[]): Promise<GuestFiles> {
-  const identity = await inspectFile(kernel);
+  const identity = await inspectFile(kernel, { headOnly: true });
   if (!identity.bootable.ok) {
     throw new ImageError(
       "cannot-run",

@@ -30,7 +30,7 @@ export function peekPage(va: u64): i32 {
   return inRam(physical) ? i32(physical) : -1;
 }
 /** Are the pages of a region (RegionPages) still those that it was made of? What is not there is fetched later, by the interpreter. */
-export function regionPages(at: i32, base: u64): i32 {
+export function regionPages(base: u64, at: i32): i32 {
   count(L.Stat_regionChecks);
   const n = load<i32>(at, L.RegionPages_count);
   for (let i = 0; i < n; i++) {
