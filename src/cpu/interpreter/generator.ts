@@ -10,6 +10,7 @@ import { Helper, type HelperName } from "../isa/runtime-calls.js";
 import {
   ARENA_BYTES,
   Exit,
+  ExitSlot,
   Head,
   JUMP_CACHE_ENTRIES,
   REC_BYTES,
@@ -109,23 +110,41 @@ function addTo(f: FunctionBuilder, base: number, stat: number, by: () => void): 
   f.mem("i64_store", base + Vp.stats + stat * 8, 3);
 }
 /**
- * (RIP, budget) -> RegionStatus. What a region ends with that leaves for another place: on to the region whose gate stands there, else
- * back to the loop. All state is in the block.
+ * (RIP, budget, ExitSlot) -> RegionStatus. What a region ends with that leaves for another place: on to the region whose gate stands
+ * there, else back to the loop. All state is in the block.
  */
 function chain(base: number, regionType: number): FunctionBuilder {
-  const f = new FunctionBuilder(["i64", "i32"], ["i32"]);
+  const f = new FunctionBuilder(["i64", "i32", "i32"], ["i32"]);
   const target = 0;
   const budget = 1;
+  const slot = 2;
   const entry = f.local("i32");
   const record = f.local("i32");
   const known = f.local("i32");
   const gate = f.local("i32");
   const back = f.block();
+  const found = f.block();
+  // this way was taken before: nothing else is looked at
+  f.get(slot);
+  f.mem("i32_load", ExitSlot.gate, 2);
+  f.set(gate);
+  f.get(slot);
+  f.mem("i64_load", ExitSlot.rip, 3);
+  f.get(target);
+  f.op("i64_eq");
+  f.get(slot);
+  f.mem("i32_load", ExitSlot.tag, 2);
+  f.i32(0);
+  f.mem("i32_load", base + Vp.jumpTag, 2);
+  f.op("i32_eq");
+  f.op("i32_and");
+  f.likely();
+  f.brIf(found);
   probeJumpCache(f, base, target, entry);
   f.op("i32_eqz");
   f.unlikely();
   f.brIf(back);
-  // which region, once it is known: gates close only with the jump tag's change (mmu.ts, closeGates)
+  // which region, once it is known: as in the slot
   f.get(entry);
   f.i32(2);
   f.op("i32_shr_u");
@@ -150,6 +169,17 @@ function chain(base: number, regionType: number): FunctionBuilder {
   f.tee(gate);
   f.mem("i32_store", base + Vp.jumpGates, 2);
   f.end();
+  f.get(slot);
+  f.get(target);
+  f.mem("i64_store", ExitSlot.rip, 3);
+  f.get(slot);
+  f.i32(0);
+  f.mem("i32_load", base + Vp.jumpTag, 2);
+  f.mem("i32_store", ExitSlot.tag, 2);
+  f.get(slot);
+  f.get(gate);
+  f.mem("i32_store", ExitSlot.gate, 2);
+  f.end(); // found
   addTo(f, base, Stat.regionEntries, () => f.i64(1));
   setRipPage(f, base, target);
   f.get(gate);

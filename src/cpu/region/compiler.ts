@@ -1,14 +1,14 @@
 /** A region to a function of a WebAssembly module: (entry, budget) -> RegionStatus. */
 import { CHAIN_EXPORT } from "../interpreter/generator.js";
 import { Helper, type HelperName, type HelperSignature } from "../isa/runtime-calls.js";
-import { REC_BYTES, RegionPages, RegionStatus, Vp } from "../layout.js";
+import { ExitSlot, RegionPages, RegionStatus, Vp } from "../layout.js";
 import { FunctionBuilder, ModuleBuilder } from "../wasm/assembler.js";
 import { type Local, Scratch } from "../wasm/emitting-sem.js";
 import { type BasicBlock, PAGE, pageOf, type Region } from "./region.js";
 import {
   type FlagState,
+  findFlags,
   type Kept,
-  loadFlags,
   loadFloat,
   loadRegisters,
   loadVectors,
@@ -29,6 +29,9 @@ const ENTRY = 0;
 const BUDGET = 1;
 /** Up to so many targets an indirect jump is compared with, beyond it looks into a table. */
 const MAX_COMPARED = 4;
+/** Bytes of such a table at most; where targets are further apart so many are compared with, the others leave. */
+const MAX_TABLE = 1 << 16;
+const MAX_COMPARED_FAR = 8;
 /** Instructions of a loop that refills the TLB itself (RegionFunction.refills). */
 const TIGHT_LOOP = 100;
 
@@ -111,7 +114,7 @@ export class RegionModule {
   keep(bytes: Uint8Array): Kept {
     const at = this.#keptBytes;
     this.#kept.push({ at, bytes });
-    this.#keptBytes += Math.ceil(bytes.length / REC_BYTES) * REC_BYTES;
+    this.#keptBytes += Math.ceil(bytes.length / KEPT_ALIGNMENT) * KEPT_ALIGNMENT;
     return { ...this.nothing, offset: at };
   }
   keptBytes(): Uint8Array<ArrayBuffer> {
@@ -120,6 +123,7 @@ export class RegionModule {
     return all;
   }
 }
+const KEPT_ALIGNMENT = 16;
 /** Name of the global with the address of all that is kept, in `env`. */
 export const KEPT = "kept";
 
@@ -161,6 +165,7 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
     leftAfter: f.local("i32"),
     leave: -1,
     flags: UNKNOWN_FLAGS,
+    findsFlags: false,
     usedRegisters: new Set(),
     writtenRegisters: new Set(),
     xmm: Array.from({ length: 16 }, () => f.local("v128")),
@@ -205,7 +210,9 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
       const after = flagsAfter[p];
       if (after === undefined) return UNKNOWN_FLAGS;
       if (known === undefined) known = after;
-      else if (known.kind !== after.kind || known.narrow !== after.narrow) return UNKNOWN_FLAGS;
+      else if (known.kind !== after.kind || known.narrow !== after.narrow)
+        known = { ...UNKNOWN_FLAGS, held: known.held && after.held };
+      else if (!after.held) known = after;
     }
     return known ?? UNKNOWN_FLAGS;
   };
@@ -213,12 +220,33 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
   c.procedureLeft = f.block();
   const out = f.block();
   c.leave = f.block();
+  /** Offset of the ExitSlot of the way out that is taken, among the bytes that are kept. */
+  const slot = f.local("i32");
+  let keptGlobal = -1;
+  const newSlot = (): number => {
+    const empty = new Uint8Array(ExitSlot.bytes).fill(0xff);
+    const { global, offset } = keep(empty);
+    keptGlobal = global;
+    return offset;
+  };
+  /** By target, those of direct ways out. */
+  const slots = new Map<number, number>();
+  const takeSlot = (offset: number): void => {
+    f.i32(offset);
+    f.set(slot);
+  };
   /** Leaves for an address relative to the region's page. */
   const leaveTo = (offset: number): void => {
     f.get(c.ripPage);
     f.i64(offset);
     f.op("i64_add");
     f.set(rip);
+    let at = slots.get(offset);
+    if (at === undefined) {
+      at = newSlot();
+      slots.set(offset, at);
+    }
+    takeSlot(at);
     f.br(out);
   };
   const spend = (count: number): void => {
@@ -260,6 +288,7 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
       leadTo(to);
     });
     f.end();
+    takeSlot(newSlot());
     f.br(out);
   };
   emitStructured(f, { successors, entries: region.entries }, ENTRY, {
@@ -308,11 +337,12 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
         f.get(target.local);
         f.set(rip);
         const known = successors[node]!;
-        if (known.length > MAX_COMPARED) {
+        const offsets = known.map((to) => blocks[to]!.offset);
+        if (known.length > MAX_COMPARED && Math.max(...offsets) - Math.min(...offsets) < MAX_TABLE) {
           dispatchByTable(known, leadTo);
           return;
         }
-        for (const to of known) {
+        for (const to of known.slice(0, MAX_COMPARED_FAR)) {
           f.get(rip);
           f.get(c.ripPage);
           f.i64(blocks[to]!.offset);
@@ -322,6 +352,7 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
           leadTo(to);
           f.end();
         }
+        takeSlot(newSlot());
         f.br(out);
       }
     },
@@ -349,6 +380,7 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
   f.get(c.refusal);
   f.op("i32_add");
   f.set(status);
+  takeSlot(newSlot());
   f.end(); // out
   storeRegisters(f, c, c.writtenRegisters);
   storeVectors(f, c, c.writtenVectors);
@@ -371,6 +403,9 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
   f.end();
   f.get(rip);
   f.get(BUDGET);
+  f.globalGet(keptGlobal);
+  f.get(slot);
+  f.op("i32_add");
   f.returnCall(c.helper("chain"));
   f.end(); // procedureLeft
   f.i32(0);
@@ -439,7 +474,7 @@ function writeBeginning(p: FunctionBuilder, region: Region, c: RegionFunction, e
   }
   loadRegisters(p, c, c.usedRegisters);
   loadVectors(p, c, c.usedVectors);
-  loadFlags(p, c);
+  findFlags(p, c);
   if (c.usesFloat) loadFloat(p, c);
   if (c.usesDeaths) {
     p.i32(0);

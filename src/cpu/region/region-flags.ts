@@ -25,11 +25,12 @@ export abstract class RegionFlags extends RegionOperands {
     }
     f.i32(FlagKind[kind]);
     f.set(c.flagKind);
-    c.flags = { kind: FlagKind[kind], narrow: all32 };
+    c.flags = { kind: FlagKind[kind], narrow: all32, held: true };
   }
   /** The last operation's operands and result; sign-extended, so that any width's formulas hold. */
   protected flagValues(): { a: Value; b: Value; r: Value; zero: () => Value } {
     const c = this.region;
+    this.lookAtFlags();
     const local = (type: ValueType, n: number): Local => ({ type, local: n });
     return c.flags.narrow
       ? {
@@ -44,6 +45,9 @@ export abstract class RegionFlags extends RegionOperands {
           r: local("i64", c.flagR),
           zero: () => this.const64(0),
         };
+  }
+  protected lookAtFlags(): void {
+    if (!this.region.flags.held) this.region.findsFlags = true;
   }
   /** Bit n of a value as 0 or 1. */
   protected bit(v: Value, n: number): Value {
@@ -68,6 +72,7 @@ export abstract class RegionFlags extends RegionOperands {
   carry(): Value {
     const { kind } = this.region.flags;
     if (kind === undefined) {
+      this.lookAtFlags();
       storeFlags(this.f, this.region);
       return this.helper("carry");
     }
@@ -121,6 +126,7 @@ export abstract class RegionFlags extends RegionOperands {
     const maybe = (v: Value): Value => (negate ? this.eqz(v) : v);
     if (cc >> 1 === 2) return maybe(this.zero());
     if (kind === undefined) {
+      this.lookAtFlags();
       storeFlags(this.f, this.region);
       return this.helper("condition", this.const32(cc));
     }
@@ -155,6 +161,7 @@ export abstract class RegionFlags extends RegionOperands {
   packedFlags(): Value {
     const { kind } = this.region.flags;
     if (kind === undefined) {
+      this.lookAtFlags();
       storeFlags(this.f, this.region);
       return this.helper("packedFlags");
     }

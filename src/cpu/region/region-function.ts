@@ -10,8 +10,12 @@ export interface FlagState {
   readonly kind: number | undefined;
   /** The narrow copies hold the same: the last operation had at most 32 bits. */
   readonly narrow: boolean;
+  /** The locals hold them. Else they may still be in the block, as the region found them. */
+  readonly held: boolean;
 }
-export const UNKNOWN_FLAGS: FlagState = { kind: undefined, narrow: false };
+export const UNKNOWN_FLAGS: FlagState = { kind: undefined, narrow: false, held: false };
+/** In the local of the flags' kind: nothing has changed them, they are in the block. */
+const UNCHANGED = -1;
 
 /** Registers by number. */
 export interface RegisterUse {
@@ -53,6 +57,8 @@ export interface RegionFunction {
   /** Label of the code that leaves by `refusal`. */
   leave: number;
   flags: FlagState;
+  /** Something looks at flags that the region may have found: it begins by loading them. */
+  findsFlags: boolean;
   readonly usedRegisters: Set<number>;
   readonly writtenRegisters: Set<number>;
   /** XMM0..XMM15. */
@@ -122,7 +128,12 @@ const flagSlots = (c: RegionFunction): readonly (readonly [local: number, at: nu
   [c.flagB, Vp.flagB],
   [c.flagR, Vp.flagR],
 ];
+/** Where they have been changed. */
 export function storeFlags(f: FunctionBuilder, c: RegionFunction): void {
+  f.get(c.flagKind);
+  f.i32(0);
+  f.op("i32_ge_s");
+  f.if();
   for (const [local, at] of flagSlots(c)) {
     f.i32(0);
     f.get(local);
@@ -131,6 +142,7 @@ export function storeFlags(f: FunctionBuilder, c: RegionFunction): void {
   f.i32(0);
   f.get(c.flagKind);
   f.mem("i32_store", c.base + Vp.flagKind, 2);
+  f.end();
 }
 export function loadFlags(f: FunctionBuilder, c: RegionFunction): void {
   for (const [local, at] of flagSlots(c)) {
@@ -141,6 +153,14 @@ export function loadFlags(f: FunctionBuilder, c: RegionFunction): void {
   f.i32(0);
   f.mem("i32_load", c.base + Vp.flagKind, 2);
   f.set(c.flagKind);
+}
+/** At the region's beginning. */
+export function findFlags(f: FunctionBuilder, c: RegionFunction): void {
+  if (c.findsFlags) loadFlags(f, c);
+  else {
+    f.i32(UNCHANGED);
+    f.set(c.flagKind);
+  }
 }
 /** MXCSR as arithmetic in the region looks at it: 0 = the host's way, all but PE 0 = for what is exact. */
 export function loadFloat(f: FunctionBuilder, c: RegionFunction): void {
@@ -159,7 +179,7 @@ export const RegionHelper = {
   regionWrite: { params: ["i64", "i32"], result: "i32" },
   /** Base, RegionPages -> whether they are right. */
   regionPages: { params: ["i64", "i32"], result: "i32" },
-  /** The interpreter's: RIP, budget -> RegionStatus of the region that goes on there, or next. */
-  chain: { params: ["i64", "i32"], result: "i32" },
+  /** The interpreter's: RIP, budget, an ExitSlot -> RegionStatus of the region that goes on there, or next. */
+  chain: { params: ["i64", "i32", "i32"], result: "i32" },
 } as const;
 export type RegionHelperName = keyof typeof RegionHelper;

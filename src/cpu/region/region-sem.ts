@@ -91,7 +91,7 @@ export class RegionSem extends RegionFlags implements Sem {
     if (vectors) loadVectors(f, c, c.whole.usedVectors);
     if (flags) {
       loadFlags(f, c);
-      c.flags = UNKNOWN_FLAGS;
+      c.flags = { ...UNKNOWN_FLAGS, held: true };
     }
     // arithmetic may be written later than what runs before it: never only where some has been seen
     loadFloat(f, c);
@@ -234,8 +234,12 @@ export class RegionSem extends RegionFlags implements Sem {
       c.flags = before;
     });
     const second = c.flags;
-    if (first.kind !== second.kind || first.narrow !== second.narrow)
-      c.flags = { kind: first.kind === second.kind ? first.kind : undefined, narrow: false };
+    if (first.kind !== second.kind || first.narrow !== second.narrow || first.held !== second.held)
+      c.flags = {
+        kind: first.kind === second.kind ? first.kind : undefined,
+        narrow: false,
+        held: first.held && second.held,
+      };
   }
   slotRip(): Value {
     this.pushRip(0);

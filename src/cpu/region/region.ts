@@ -8,9 +8,9 @@ import type { Row } from "../isa/table.js";
 /** Instructions of a region at most: TurboFan's time grows faster than their number. */
 const MAX_INSTRUCTIONS = 240;
 const MAX_ENTRIES = 12;
-/** Pages at most, and how far they may be from the first one. */
-const MAX_PAGES = 6;
-export const MAX_DISTANCE = 1 << 16;
+/** Pages at most, and how far they may be from the first one: distances are 32 bits with a sign. */
+const MAX_PAGES = 8;
+export const MAX_DISTANCE = 2 ** 30;
 /** Targets of indirect jumps at most: they are a byte in the region's table. */
 const MAX_TARGETS = 200;
 /** Instructions of a function that is taken along with its callers. */

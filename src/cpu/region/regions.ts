@@ -4,10 +4,9 @@
  *
  * Between the two the guest goes on. What comes back is taken only where the code still has the bytes that it was made of.
  */
-import { ARENA_BYTES, Head, ModeKey, MXCSR_ORDINARY, REC_BYTES, REGION_HEAD, Vp } from "../layout.js";
+import { ARENA_BYTES, Head, ModeKey, REC_BYTES, REGION_HEAD, Vp } from "../layout.js";
 import {
   BatchCompiler,
-  type CodePage,
   type CompiledBatch,
   exportOf,
   InlineCompiler,
@@ -15,8 +14,9 @@ import {
   type RegionFacts,
   type RegionRequest,
 } from "./batch-compiler.js";
+import { CodePages, DEAD } from "./code-pages.js";
 import { KEPT } from "./compiler.js";
-import { MAX_DISTANCE, PAGE } from "./region.js";
+import { PAGE } from "./region.js";
 
 /** Slots of the regions' table; the first stays empty. */
 export const MAX_REGIONS = 8192;
@@ -38,7 +38,6 @@ const PATIENCE = 100;
 const MAX_TIMES = 5000;
 /** Addresses counted at a time. */
 const MAX_COUNTED = 4096;
-const DEAD = 0xffffffff;
 
 /** The runtime's functions that this asks. */
 export interface RegionRuntime {
@@ -101,6 +100,7 @@ export class Regions {
   readonly #view: DataView;
   readonly #bytes: Uint8Array;
   readonly #compiler: RegionCompiler;
+  readonly #pages: CodePages;
   #forced: BatchCompiler | undefined;
   readonly #now: () => number;
   /** Samples by physical address and mode. */
@@ -140,6 +140,7 @@ export class Regions {
     this.#view = new DataView(o.memory.buffer);
     this.#bytes = new Uint8Array(o.memory.buffer);
     this.#compiler = o.compiler ?? new InlineCompiler(o);
+    this.#pages = new CodePages(o);
     this.#slots = o.slots ?? MAX_REGIONS;
     this.#now = o.now ?? ((): number => 0);
     this.#generation = this.#slot(Vp.arenaGeneration);
@@ -193,7 +194,7 @@ export class Regions {
     return [...this.#headers.values()].map((header) => this.#view.getUint32(header + Head.start, true));
   }
   #ask(physical: number, mode: number): void {
-    const request = this.#request(physical, mode);
+    const request = this.#pages.request(physical, mode);
     this.#asked.push(request);
     this.#askedKeys.add(keyOf(physical, mode));
     this.#counters.requested++;
@@ -215,48 +216,10 @@ export class Regions {
     const physical = found >>> 0;
     if (record === 0 || found === -1) return false;
     const before = this.#counters.installed;
-    const requests = [this.#request(physical, this.#slot(Vp.mode))];
+    const requests = [this.#pages.request(physical, this.#slot(Vp.mode))];
     this.#forced ??= new BatchCompiler(this.#o);
     this.#install(this.#forced.compile(requests), requests);
     return this.#counters.installed > before;
-  }
-  /** What is to become a region, as it is now: the page, and those around it that its code may lead to. */
-  #request(physical: number, mode: number): RegionRequest {
-    const rip = this.#view.getBigUint64(this.#o.base + Vp.rip, true) & ~0xfffn;
-    const pages = [this.#copy(physical - (physical % PAGE), 0, mode)];
-    for (let step = PAGE; step <= MAX_DISTANCE; step += PAGE)
-      for (const distance of [step, -step]) {
-        const found = this.#o.runtime.peekPage(BigInt.asUintN(64, rip + BigInt(distance)));
-        if (found === -1) continue;
-        const page = found >>> 0;
-        // where nobody has jumped to, only what is before it leads there
-        if (step > PAGE && this.#view.getUint32(this.#o.pageBlocks + (page >>> 12) * 4, true) === 0) continue;
-        pages.push(this.#copy(page, distance, mode));
-      }
-    const oddFloat = (this.#slot(Vp.mxcsr) & MXCSR_ORDINARY.mask) !== MXCSR_ORDINARY.value;
-    return { physical, mode, oddFloat, pages };
-  }
-  #copy(physical: number, distance: number, mode: number): CodePage {
-    const at = this.#o.ram + physical;
-    const bytes = this.#bytes.slice(at, at + PAGE) as Uint8Array<ArrayBuffer>;
-    return { physical, distance, bytes, ...this.#blocksIn(physical, mode) };
-  }
-  /** Offsets in a page where live blocks of a mode begin, and those of them that have a gate. */
-  #blocksIn(page: number, mode: number): Pick<CodePage, "entered" | "gates"> {
-    const v = this.#view;
-    const entered: number[] = [];
-    const gates: number[] = [];
-    let header = v.getUint32(this.#o.pageBlocks + (page >>> 12) * 4, true);
-    for (; header !== 0; header = v.getUint32(header + Head.next, true)) {
-      // a second page's part of a block belongs to another header, a region's header is no block
-      if (v.getUint32(header + Head.owner, true) !== header) continue;
-      if (v.getUint16(header + Head.handler, true) === REGION_HEAD) continue;
-      const start = v.getUint32(header + Head.start, true);
-      if (start === DEAD || v.getUint32(header + Head.mode, true) !== mode) continue;
-      entered.push(start & (PAGE - 1));
-      if (v.getUint32(header + Head.region, true) !== 0) gates.push(start & (PAGE - 1));
-    }
-    return { entered: Uint16Array.from(entered).sort(), gates: Uint16Array.from(gates).sort() };
   }
   /** Gives back what died by stores to its code, or with all blocks. */
   #bury(): void {
