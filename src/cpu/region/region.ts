@@ -6,15 +6,15 @@ import type { DecodedInstruction } from "../decode/block-builder.js";
 import type { Row } from "../isa/table.js";
 
 /** Instructions of a region at most: TurboFan's time grows faster than their number. */
-const MAX_INSTRUCTIONS = 240;
+const MAX_INSTRUCTIONS = 400;
 const MAX_ENTRIES = 12;
 /** Pages at most, and how far they may be from the first one: distances are 32 bits with a sign. */
-const MAX_PAGES = 8;
+const MAX_PAGES = 14;
 export const MAX_DISTANCE = 2 ** 30;
 /** Targets of indirect jumps at most: they are a byte in the region's table. */
 const MAX_TARGETS = 200;
 /** Instructions of a function that is taken along with its callers. */
-const MAX_SMALL = 20;
+const MAX_SMALL = 30;
 /** Procedures at most: each takes room beside the region. */
 const MAX_PROCEDURES = 40;
 

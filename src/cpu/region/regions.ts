@@ -24,7 +24,7 @@ export const MAX_REGIONS = 8192;
  * Sampled this often, an address is asked for: fewer, and a boot compiles what soon is not run any more; more, and a program that does
  * many things is interpreted for too long.
  */
-const HOT = 12;
+const HOT = 18;
 /** Of an address where there is nothing to compile, until all are counted anew. */
 const REFUSED = Number.NEGATIVE_INFINITY;
 /** After so many deaths the host is asked to give back modules that nobody refers to: V8 does not see what they take. */
