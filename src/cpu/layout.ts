@@ -119,6 +119,8 @@ export const Vp = {
   /** Regions that have died by stores to their code, counted. */
   regionDeaths: 0x6b8,
   userGeneration: 0x6bc,
+  /** The highest of them that has been given out. */
+  lastGeneration: 0x614,
   /**
    * What the execute TLB and the jump cache may hold: 1 = supervisor code in pages that are not global, 2 = code in 1 GiB pages; one bit
    * for each 2 MiB with code in large pages, by address modulo 1 GiB; one for each 4 KiB page with code, by address modulo 8 MiB, of
@@ -170,7 +172,9 @@ export const Vp = {
   jumpCache: 0xd0000,
   /** u32 for each entry of the jump cache: Head.region of its block where it is known, 0 = look there. */
   jumpGates: 0x110000,
-  arena: 0x120000,
+  /** Address spaces that may come back (TlbBank), by process-context identifier. */
+  tlbBanks: 0x120000,
+  arena: 0x130000,
 } as const;
 
 /**
@@ -196,6 +200,23 @@ export const MAX_BLOCK = 8192;
 export const VP_BLOCK_BYTES = Vp.arena + ARENA_BYTES;
 
 export const TlbFlag = { global: 1, large: 2, user: 4 } as const;
+/**
+ * An address space that is not the current one: its identifier + 1 (0 = none), how many entries of the TLB are kept, the generations
+ * that its code was known by, its half of Vp.codePages, the entries: tag, addend and flags as in the TLB, address of the slot.
+ */
+export const TlbBank = {
+  id: 0,
+  count: 4,
+  userGeneration: 8,
+  jumpGeneration: 12,
+  codePages: 0x100,
+  entries: 0x200,
+  bytes: 0x2000,
+} as const;
+export const TLB_BANKS = 8;
+/** Of an entry in a bank, and how many there is room for. */
+export const BANK_ENTRY_BYTES = 24;
+export const BANK_ENTRIES = 320;
 
 /** Counters at Vp.stats, by index. */
 export const Stat = {

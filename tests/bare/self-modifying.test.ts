@@ -245,3 +245,33 @@ test("random code that rewrites itself agrees with the same code read anew for e
     { numRuns: Number(process.env.CASES ?? 300) },
   );
 });
+
+test("a page whose code is not run any more is written to like any other, and its code runs when it is", () => {
+  const m = new SystemMachine();
+  // one round of the loop stores beside the code of its own page's second line
+  m.load(`
+    call old
+    mov ecx, 2000
+    again: mov [rel data], ecx
+    dec ecx
+    jnz again
+    call old
+    hlt
+    align 4096
+    old: mov eax, 0x7777
+    ret
+    align 64
+    data: dd 0`);
+  m.level(0);
+  m.run();
+  assert.equal(m.number("rax"), 0x7777);
+  // every store takes the long way until the code of `old` is given up
+  assert.ok(m.vp.stat("tlbMisses") > 256);
+  assert.ok(m.vp.stat("tlbMisses") < 600, `${m.vp.stat("tlbMisses")} stores took the long way`);
+  assert.equal(m.vp.stat("storesToCode"), 1);
+  // a store to the code itself is seen as ever
+  m.load(`mov dword ${immediate("old")}, 5\ncall old\nhlt\nalign 64\nold: mov eax, 0x7777\nret`);
+  m.level(0);
+  m.run();
+  assert.equal(m.number("rax"), 5);
+});

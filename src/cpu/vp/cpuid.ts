@@ -40,6 +40,7 @@ export const FEATURES: Readonly<Record<string, Place>> = {
   aes: [1, 0, 2, 25],
   sha_ni: [7, 0, 1, 29],
   cx16: [1, 0, 2, 13],
+  pcid: [1, 0, 2, 17],
   x2apic: [1, 0, 2, 21],
   movbe: [1, 0, 2, 22],
   popcnt: [1, 0, 2, 23],
@@ -53,6 +54,7 @@ export const FEATURES: Readonly<Record<string, Place>> = {
   smep: [7, 0, 1, 7],
   bmi2: [7, 0, 1, 8],
   erms: [7, 0, 1, 9],
+  invpcid: [7, 0, 1, 10],
   rdseed: [7, 0, 1, 18],
   adx: [7, 0, 1, 19],
   clwb: [7, 0, 1, 24],
@@ -73,8 +75,6 @@ export const FEATURES: Readonly<Record<string, Place>> = {
 export const EXTRA_FEATURES: Readonly<Record<string, Place>> = {
   smap: [7, 0, 1, 20],
   umip: [7, 0, 2, 2],
-  pcid: [1, 0, 2, 17],
-  invpcid: [7, 0, 1, 10],
   xsavec: [0xd, 1, 0, 1],
   xsaveopt: [0xd, 1, 0, 0],
 };

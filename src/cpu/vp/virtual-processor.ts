@@ -22,6 +22,8 @@ import { type Stress, StressedRegions } from "../region/stress.js";
 
 /** Instructions between two samples of what is hot, about. */
 const SAMPLE_EVERY = 19_997;
+/** Generations (Vp.lastGeneration) after which they begin anew; a tag has room for twice as many. */
+const MAX_GENERATION = 2 ** 28;
 
 /** The engine's memory with its map. */
 export interface EngineMemory {
@@ -86,6 +88,7 @@ interface Runtime extends RegionRuntime {
   setCpl(level: number): void;
   flushTlb(all: number): void;
   resetTlb(): void;
+  renewTags(): void;
   flushArena(): void;
   ramWritten(gpa: number, size: number): void;
   secondPage(): number;
@@ -308,6 +311,7 @@ export class VirtualProcessor {
     this.bytes.set(saved, this.base);
     this.view.setUint16(this.base + Vp.poisoned, this.#poisoned, true);
     this.view.setUint16(this.base + Vp.attend, this.#attend, true);
+    this.view.setUint32(this.base + Vp.lastGeneration, 0, true);
     this.view.setUint32(this.base + Vp.jumpGeneration, 0, true);
     this.view.setUint32(this.base + Vp.userGeneration, 0, true);
     this.bytes.fill(0xff, this.base + Vp.jumpCache, this.base + Vp.jumpCache + JUMP_CACHE_ENTRIES * 16);
@@ -337,6 +341,7 @@ export class VirtualProcessor {
       const used = given - this.view.getInt32(this.base + Vp.budget, true);
       this.retired += used;
       left -= used;
+      if (this.view.getUint32(this.base + Vp.lastGeneration, true) > MAX_GENERATION) this.runtime.renewTags();
       if (this.regions === undefined) return reason;
       this.#untilSample -= used;
       if (this.#untilSample > 0 || reason !== Exit.slice) return reason;

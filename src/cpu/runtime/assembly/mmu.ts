@@ -2,8 +2,10 @@
  * Paging: the walker, the software TLB and what memory accesses do when they miss it (Intel SDM vol. 3, "Paging").
  * TLB entries stand for RAM pages that need nothing special; MMIO, clean pages and pages with decoded code never enter.
  */
-import { hostDecode, hostMmioRead, hostMmioWrite, LINE_MASKS, PAGE_BLOCKS, RAM, RAM_BYTES, VP } from "./env";
-import { breakBeforeFetch, touch, watched } from "./debug";
+import { hostMmioRead, hostMmioWrite, LINE_MASKS, RAM, RAM_BYTES, VP } from "./env";
+import { dropBanks } from "./address-spaces";
+import { dirtyCode } from "./code";
+import { touch, watched } from "./debug";
 import * as L from "./layout";
 import { checksAlignment, code64, count, cpl, fault, flushJumps, flushUserJumps, get32, get64, gp, set32, set64, longMode, AC } from "./state";
 
@@ -170,7 +172,7 @@ function allowed(access: i32, user: bool, rights: u64, noExec: bool, cr0: u64, c
   return set + i32((u32(va >> 12) & (L.TLB_ENTRIES - 1)) << 4);
 }
 /** Notes an entry that a load of CR3 takes away. */
-function logFill(slot: i32): void {
+export function logFill(slot: i32): void {
   const n = get32(L.Vp_tlbLogLength);
   if (n < u32(L.TLB_LOG_ENTRIES)) store<u32>(VP + L.Vp_tlbLog + i32(n) * 4, slot);
   set32(L.Vp_tlbLogLength, n + 1);
@@ -188,7 +190,7 @@ function fill(slot: i32, va: u64, physical: u64): void {
   }
 }
 /** Of the 1 GiB that the address is in. */
-@inline function largeBit(va: u64): u32 { return 1 << ((u32(va >> 30) * 0x9e3779b1) >> 27); }
+@inline export function largeBit(va: u64): u32 { return 1 << ((u32(va >> 30) * 0x9e3779b1) >> 27); }
 /** Supervisor entries of user pages, filled while AC was set: gone when it is cleared. */
 const USER_SLOTS: i32 = 64;
 const userSlots: i32 = i32(memory.data(256));
@@ -205,7 +207,7 @@ export function forgetUserPages(): void {
   }
   userFills = 0;
 }
-@inline function drop(slot: i32): void {
+@inline export function drop(slot: i32): void {
   // a tag that its own slot can never match
   store<u64>(slot, ((slot >> 4) & (L.TLB_ENTRIES - 1)) == 1 ? BAD_TAG + 0x1000 : BAD_TAG);
 }
@@ -214,9 +216,12 @@ function dropAll(): void {
   set32(L.Vp_tlbLogLength, 0);
   set32(L.Vp_tlbLarge, 0);
 }
-/** @param all global pages too */
+
+
+/** @param all global pages too, and those of other address spaces */
 export function flushTlb(all: bool): void {
   count(L.Stat_tlbFlushes);
+  if (all) dropBanks();
   const n = get32(L.Vp_tlbLogLength);
   if (all || n > u32(L.TLB_LOG_ENTRIES)) dropAll();
   else {
@@ -271,6 +276,7 @@ export function invalidatePage(va: u64): void {
   if (knowsCode(va)) flushExec();
 }
 export function resetTlb(): void {
+  dropBanks();
   dropAll();
   flushExec();
 }
@@ -313,7 +319,7 @@ export function reachesHole(va: u64, size: i32): bool {
   translate(last, READ, false);
   return true;
 }
-function translate(va: u64, access: i32, user: bool): u64 {
+export function translate(va: u64, access: i32, user: bool): u64 {
   if (longMode() && !canonical(va)) {
     if (ofStack) fault(12, 0);
     else gp(0);
@@ -330,7 +336,7 @@ function translate(va: u64, access: i32, user: bool): u64 {
 export const MISSED: u64 = u64.MAX_VALUE;
 
 /** Linear addresses outside 64-bit code have 32 bits; the processor's own accesses in long mode have 64. */
-@inline function linear(va: u64): u64 {
+@inline export function linear(va: u64): u64 {
   return code64() || (implicit && longMode()) ? va : va & 0xffffffff;
 }
 /** Translates for a data access of the current level and fills the TLB where it may. */
@@ -507,6 +513,11 @@ export function plainReadable(va: u64): i32 {
   return inRam(a) && !watched(va) && !checksAlignment() ? RAM + u32(a) : 1;
 }
 export function writeBytes(va: u64, size: i32, from: i32): i32 {
+  const slot = slotOf(i32(get32(L.Vp_tlb)) + L.TLB_WRITE, va);
+  if ((load<u64>(slot) ^ va) <= u64(4096 - size)) {
+    memory.copy(i32(u32(va)) + load<i32>(slot, 8), from, size);
+    return 1;
+  }
   return writeFrom(va, size, from);
 }
 export function write(va: u64, size: i32, value: u64): i32 {
@@ -557,7 +568,7 @@ function leaveSystem(level: i32): void {
   }
 }
 
-// ---- decoded code -------------------------------------------------------------------------------------------------------------
+// ---- instruction fetches -----------------------------------------------------------------------------------------------------
 
 /** Physical address of an instruction fetch, all ones = fault recorded. */
 export function fetchAddress(rip: u64): u64 {
@@ -589,193 +600,4 @@ export function secondPage(): i32 {
     return -1;
   }
   return i32(p);
-}
-
-@inline function bucket(physical: u32, mode: u32): i32 {
-  return VP + L.Vp_blockHash + i32(((physical * 0x9e3779b1) >> 16 ^ mode) & (L.BLOCK_HASH_ENTRIES - 1)) * 4;
-}
-function insertPage(header: i32): void {
-  const page = load<u32>(header, L.Head_start) >> 12;
-  const list = PAGE_BLOCKS + i32(page) * 4;
-  store<i32>(header, load<i32>(list), L.Head_next);
-  store<i32>(list, header);
-  const mask = LINE_MASKS + i32(page) * 8;
-  const had = load<u64>(mask);
-  store<u64>(mask, had | linesOf(load<u32>(header, L.Head_start), load<u32>(header, L.Head_end)));
-  if (had == 0) protect(page);
-}
-@inline export function linesOf(start: u32, end: u32): u64 {
-  const first = (start & 0xfff) >> 6;
-  const last = ((end - 1) & 0xfff) >> 6;
-  return (u64.MAX_VALUE << u64(first)) & (u64.MAX_VALUE >> u64(63 - last));
-}
-/** Takes the write entries of a page out of the TLBs: from now on its stores are looked at. */
-function protect(page: u32): void {
-  const host = RAM + (page << 12);
-  for (let set = L.Vp_tlbSupervisor + L.TLB_WRITE; set <= L.Vp_tlbUser + L.TLB_WRITE; set += 2 * L.TLB_WRITE) {
-    for (let slot = VP + set; slot < VP + set + L.TLB_ENTRIES * 16; slot += 16) {
-      if (u32(load<u64>(slot)) + load<u32>(slot, 8) == u32(host) && (load<u64>(slot) >> 60) != 8) drop(slot);
-    }
-  }
-}
-
-/** The block at `rip` for `mode`, decoded if need be; 0 = its fetch faults (recorded, RIP set). Sets ripPage. */
-function blockAt(rip: u64, mode: u32): i32 {
-  set64(L.Vp_rip, rip);
-  const p = fetchAddress(rip);
-  if (p == MISSED) return breakBeforeFetch(rip);
-  if (!inRam(p)) return gp(0);
-  const physical = u32(p);
-  let header = findBlock(physical, mode);
-  if (header == 0) {
-    if (get32(L.Vp_arenaNext) + u32(L.MAX_BLOCK) > u32(VP + L.Vp_arena + L.ARENA_BYTES)) flushArena();
-    header = hostDecode(physical, mode);
-    if (header == 0) return 0;
-    count(L.Stat_decodedBlocks);
-    const b = bucket(physical, mode);
-    store<i32>(header, load<i32>(b), L.Head_hashNext);
-    store<i32>(b, header);
-    insertPage(header);
-    const alias = i32(get32(L.Vp_blockAlias));
-    if (alias != 0) insertPage(alias);
-  }
-  set64(L.Vp_ripPage, rip & ~u64(0xfff));
-  return header;
-}
-/** The record to run at `rip`; 0 = its fetch faults (recorded, RIP set). Fills the jump cache and sets ripPage. */
-export function lookup(address: u64): i32 {
-  count(L.Stat_jumpMisses);
-  const rip = linear(address);
-  const header = blockAt(rip, get32(L.Vp_mode));
-  if (header == 0) return 0;
-  const record = header + L.REC_BYTES;
-  const n = i32((u32(rip) ^ (u32(rip >> 12) * 5)) & (L.JUMP_CACHE_ENTRIES - 1));
-  const slot = VP + L.Vp_jumpCache + (n << 4);
-  store<u32>(VP + L.Vp_jumpGates + (n << 2), 0);
-  store<u64>(slot, rip);
-  store<i32>(slot, record, 8);
-  store<u32>(slot, get32(L.Vp_jumpTag), 12);
-  return record;
-}
-/** The same for the one instruction at `rip`, which a region has left to the interpreter: no gate stands there. */
-export function lookupSingle(rip: u64): i32 {
-  const header = blockAt(rip, get32(L.Vp_mode) | L.ModeKey_single);
-  return header == 0 ? 0 : header + L.REC_BYTES;
-}
-
-/** Throws all records away. */
-export function flushArena(): void {
-  count(L.Stat_arenaFlushes);
-  set32(L.Vp_arenaNext, VP + L.Vp_arena);
-  set32(L.Vp_arenaGeneration, get32(L.Vp_arenaGeneration) + 1);
-  memory.fill(VP + L.Vp_blockHash, 0, L.BLOCK_HASH_ENTRIES * 4);
-  const pages = i32(RAM_BYTES >> 12);
-  for (let i = 0; i < pages; i++) {
-    if (load<i32>(PAGE_BLOCKS + i * 4) != 0) {
-      store<i32>(PAGE_BLOCKS + i * 4, 0);
-      store<u64>(LINE_MASKS + i * 8, 0);
-    }
-  }
-  flushJumps();
-}
-
-function unhash(header: i32): void {
-  let at = bucket(load<u32>(header, L.Head_start), load<u32>(header, L.Head_mode));
-  let h = load<i32>(at);
-  while (h != 0) {
-    if (h == header) {
-      store<i32>(at, load<i32>(h, L.Head_hashNext));
-      return;
-    }
-    at = h + L.Head_hashNext;
-    h = load<i32>(at);
-  }
-}
-/** Every record of the block now leads back to the dispatcher; links to them need not be found. */
-function kill(header: i32): void {
-  if (load<u16>(header, L.Head_handler) == L.REGION_HEAD) { closeGates(header); return; }
-  const handler = load<u16>(VP + L.Vp_poisoned);
-  const n = i32(load<u16>(header, L.Head_records));
-  for (let i = 1; i <= n; i++) store<u16>(header + i * L.REC_BYTES, handler);
-  // no region, so that the first record has no instructions before it (Rec_count of the header)
-  store<u32>(header, 0, L.Head_region);
-  unhash(header);
-  store<u32>(header, u32.MAX_VALUE, L.Head_start);
-}
-/** A region's code has changed: its entries are blocks like others again. */
-function closeGates(region: i32): void {
-  const n = load<i32>(region, L.REC_BYTES);
-  for (let i = 1; i <= n; i++) {
-    const block = load<i32>(region + L.REC_BYTES + i * 4);
-    if (load<u32>(block, L.Head_start) == u32.MAX_VALUE || load<u32>(block, L.Head_region) >> 8 != load<u32>(region, L.Head_region)) continue;
-    store<u32>(block, 0, L.Head_region);
-    store<u16>(block + L.REC_BYTES, load<u16>(block, L.Head_handler));
-  }
-  store<u32>(region, u32.MAX_VALUE, L.Head_start);
-  set32(L.Vp_regionDeaths, get32(L.Vp_regionDeaths) + 1);
-}
-/** For the region compiler: a header that it has written is to die with the bytes it names. */
-export function watchCode(header: i32): void { insertPage(header); }
-/** The block that is decoded from `physical` for `mode`, 0 = none. */
-export function findBlock(physical: u32, mode: u32): i32 {
-  let header = load<i32>(bucket(physical, mode));
-  while (header != 0) {
-    if (load<u32>(header, L.Head_start) == physical && load<u32>(header, L.Head_mode) == mode) break;
-    header = load<i32>(header, L.Head_hashNext);
-  }
-  return header;
-}
-
-/** A store has changed RAM at `physical`: blocks made from those bytes go. */
-export function dirtyCode(physical: u64, size: i32): void {
-  const page = u32(physical >> 12);
-  const mask = LINE_MASKS + i32(page) * 8;
-  const start = u32(physical), end = start + u32(size);
-  if ((load<u64>(mask) & linesOf(start, end)) == 0) return;
-  count(L.Stat_storesToCode);
-  let at = PAGE_BLOCKS + i32(page) * 4;
-  let left: u64 = 0;
-  let any = false;
-  let h = load<i32>(at);
-  while (h != 0) {
-    const next = load<i32>(h, L.Head_next);
-    const owner = load<i32>(h, L.Head_owner);
-    const s = load<u32>(h, L.Head_start), e = load<u32>(h, L.Head_end);
-    const dead = load<u32>(owner, L.Head_start) == u32.MAX_VALUE;
-    if (dead || (s < end && e > start)) {
-      if (!dead) kill(owner);
-      any = true;
-      store<i32>(at, next);
-    } else {
-      left |= linesOf(s, e);
-      at = h + L.Head_next;
-    }
-    h = next;
-  }
-  store<u64>(mask, left);
-  if (any) {
-    count(L.Stat_invalidations);
-    flushJumps();
-  }
-}
-/** Host side: RAM was written by a device. */
-export function ramWritten(physical: u32, size: i32): void {
-  let at = physical;
-  let left = size;
-  while (left > 0) {
-    const n = min(left, 4096 - i32(at & 0xfff));
-    dirtyCode(u64(at), n);
-    at += u32(n);
-    left -= n;
-  }
-}
-/** Is the second page of a page-crossing block still the one it was decoded from? @returns a Status */
-export function checkSecond(record: i32): i32 {
-  const p = fetchAddress(get64(L.Vp_ripPage) + 4096);
-  if (p == MISSED) return L.Status_fault;
-  if (u32(p) == load<u32>(record, L.Rec_imm)) return L.Status_next;
-  set64(L.Vp_rip, get64(L.Vp_ripPage) + u64(load<u16>(record, L.Rec_pageOffset)));
-  kill(record - L.REC_BYTES);
-  flushJumps();
-  return L.Status_redispatch;
 }

@@ -1,7 +1,8 @@
 /** What regions ask of the runtime: addresses of memory for their accesses, and whether their code is still where it was. */
 import { LINE_MASKS, RAM, VP } from "./env";
 import * as L from "./layout";
-import { access, canonical, fetchAddress, inRam, linesOf, MISSED, readSlow, WRITE } from "./mmu";
+import { dirtyCode, linesOf } from "./code";
+import { access, canonical, fetchAddress, inRam, MISSED, readSlow, WRITE } from "./mmu";
 import { count, cpl, get32, get64, set32 } from "./state";
 
 /**
@@ -18,7 +19,12 @@ export function regionWrite(va: u64, size: i32): i32 {
   if (!canonical(va) || 4096 - i32(va & 0xfff) < size) return 1;
   const a = access(va, WRITE);
   if (a == MISSED) return 0;
-  if (!inRam(a) || (load<u64>(LINE_MASKS + i32(a >> 12) * 8) & linesOf(u32(a), u32(a) + u32(size))) != 0) return 1;
+  if (!inRam(a)) return 1;
+  const code = load<u64>(LINE_MASKS + i32(a >> 12) * 8);
+  if (code != 0) {
+    if ((code & linesOf(u32(a), u32(a) + u32(size))) != 0) return 1;
+    dirtyCode(a, size);
+  }
   return RAM + u32(a);
 }
 

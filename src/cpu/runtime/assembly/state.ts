@@ -153,13 +153,16 @@ export function flushUserJumps(): void {
   nextGeneration(L.Vp_userGeneration);
   retag();
 }
+/** None is given out twice until they all begin anew (mmu.ts, renewTags). */
 function nextGeneration(at: i32): void {
-  let g = get32(at) + 1;
-  if (g > 0x0fffffff) {
-    memory.fill(VP + L.Vp_jumpCache, 0xff, L.JUMP_CACHE_ENTRIES * 16);
-    g = 1;
-  }
+  const g = get32(L.Vp_lastGeneration) + 1;
+  set32(L.Vp_lastGeneration, g);
   set32(at, g);
+}
+/** The user's code is known by an earlier generation again. */
+export function reviveUserJumps(generation: u32): void {
+  set32(L.Vp_userGeneration, generation);
+  retag();
 }
 export function setCpl(level: i32): void {
   set32(L.Vp_cpl, level);

@@ -5,7 +5,9 @@ import {
 import { checkDebug, movFromDr, movToDr, touchPort } from "./debug";
 import { iret, softwareInterrupt } from "./interrupt";
 import * as L from "./layout";
-import { checkSecond, flushTlb, forgetUserPages, invalidatePage, misaligned, modifiable, modified, noteStack, plainWritable, pointersValid, readable, stackAccess, systemRead, write, writeBytes } from "./mmu";
+import { flushSpace, flushSpaces, invalidateIn, switchSpace } from "./address-spaces";
+import { checkSecond } from "./code";
+import { flushTlb, forgetUserPages, invalidatePage, misaligned, modifiable, modified, noteStack, plainWritable, pointersValid, readable, stackAccess, systemRead, write, writeBytes } from "./mmu";
 import * as S from "./segment";
 import {
   AC, afterFlags, checksAlignment, code64, cpl, fault, get16, get32, get64, gp, gpr, IF, longMode, NT, packedFlags, protectedMode, RF, rflags, set16, set32, set64,
@@ -165,8 +167,9 @@ export function system(r: i32): i32 {
       const id = load<u64>(at);
       if (type > 3 || id >> 12 != 0 || (type < 2 && id != 0 && (get64(L.Vp_cr4) & PCIDE) == 0)) return failed(gp(0));
       if (type == 0 && !canonical(load<u64>(at, 8))) return failed(gp(0));
-      if (type == 0) invalidatePage(load<u64>(at, 8));
-      else flushTlb(type == 2);
+      if (type == 0) invalidateIn(i32(id), load<u64>(at, 8));
+      else if (type == 1) flushSpace(i32(id));
+      else flushSpaces(type == 2);
       return redispatchNext(r);
     }
     case L.System_wbinvd: return privileged() ? L.Status_next : L.Status_fault;
@@ -554,12 +557,14 @@ function movToCr(r: i32): i32 {
       break;
     case 2: set64(L.Vp_cr2, v); break;
     case 3:
-      // the TLB keeps one address space: "no flush" is a hint that is not taken (SDM vol. 3, "Process-Context Identifiers")
-      if ((get64(L.Vp_cr4) & PCIDE) != 0) v &= 0x7fffffffffffffff;
+      const spaces = (get64(L.Vp_cr4) & PCIDE) != 0;
+      const keeps = spaces && v >> 63 != 0;
+      if (spaces) v &= 0x7fffffffffffffff;
       if (longMode() && (v & 0xffffff0000000000) != 0) return failed(gp(0));
       if (pagingPae(get64(L.Vp_cr4)) && !pointersValid(v)) return failed(gp(0));
+      if (spaces) switchSpace(i32(v & 0xfff), keeps);
+      else flushTlb(false);
       set64(L.Vp_cr3, v);
-      flushTlb(false);
       break;
     case 4: {
       // VME PVI TSD DE PSE PAE MCE PGE PCE OSFXSR OSXMMEXCPT UMIP FSGSBASE OSXSAVE SMEP SMAP
