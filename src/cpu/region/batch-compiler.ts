@@ -2,7 +2,7 @@
  * Requests for regions to one WebAssembly module. What comes out depends on the requests and on the engine's constants alone, so
  * it can be made on any thread: nothing of the engine's memory is looked at, what is there may change while it is made.
  */
-import { BlockBuilder } from "../decode/block-builder.js";
+import { BlockBuilder, type DecodedInstruction } from "../decode/block-builder.js";
 import { ModeKey } from "../layout.js";
 import { compileRegion, RegionModule } from "./compiler.js";
 import { discoverRegion, PAGE, pageOf, type Region } from "./region.js";
@@ -155,6 +155,8 @@ export class BatchCompiler {
     const byDistance = new Map(pages.map((page) => [page.distance, page]));
     const entered = new Set(pages.flatMap((page) => Array.from(page.entered, (offset) => page.distance + offset)));
     const gates = new Set(pages.flatMap((page) => Array.from(page.gates, (offset) => page.distance + offset)));
+    // small functions are looked through before they are taken in
+    const known = new Map<number, DecodedInstruction | undefined>();
     const region = discoverRegion(
       {
         hasGate: (offset) => {
@@ -162,9 +164,12 @@ export class BatchCompiler {
           return gates.has(offset) || (page !== undefined && taken.has(page + (offset & (PAGE - 1))));
         },
         instruction: (offset) => {
+          if (known.has(offset)) return known.get(offset);
           const at = this.#copies.at(pageOf(offset));
-          if (at < 0) return undefined;
-          return blocks.instruction(at + (offset & (PAGE - 1)), mode, this.#copies.at(pageOf(offset) + PAGE));
+          const next = this.#copies.at(pageOf(offset) + PAGE);
+          const found = at < 0 ? undefined : blocks.instruction(at + (offset & (PAGE - 1)), mode, next);
+          known.set(offset, found);
+          return found;
         },
         wasEntered: (offset) => entered.has(offset),
         enteredIn: (distance) => Array.from(byDistance.get(distance)?.entered ?? [], (offset) => distance + offset),

@@ -15,7 +15,6 @@ import {
   type RegionFunction,
   RegionHelper,
   type RegionHelperName,
-  type RegisterUse,
   storeFlags,
   storeRegisters,
   storeVectors,
@@ -63,14 +62,13 @@ export function compileRegion(
   mode: { readonly user: boolean; readonly oddFloat: boolean },
 ): void {
   const { base } = into;
-  const write = (whole: RegisterUse, keep: RegionFunction["keep"]): RegionFunction =>
-    writeFunction(region, { base, ...mode, helper: (name) => into.helper(name), whole, keep });
-  // what a procedure finds in the block are all registers that the region uses: first written for nothing but to see which
-  const hasProcedures = region.blocks.some(({ instructions }) =>
-    instructions.some(({ decoded }) => decoded.records.at(-1)!.raw !== undefined),
-  );
-  const whole = hasProcedures ? write(NO_REGISTERS, () => into.nothing) : NO_REGISTERS;
-  into.module.add(write(whole, (bytes) => into.keep(bytes)).f, name);
+  const written = writeFunction(region, {
+    base,
+    ...mode,
+    helper: (helper) => into.helper(helper),
+    keep: (bytes) => into.keep(bytes),
+  });
+  into.module.add(written.f, name);
 }
 
 /** A module that regions are added to. All of them belong to one processor, whose block's address is a constant. */
@@ -104,18 +102,14 @@ export class RegionModule {
     this.#helpers.set(name, index);
     return index;
   }
-  /** No bytes, for a function that is written and thrown away. */
-  get nothing(): Kept {
-    // where the address is not known before the module is instantiated
-    this.#global ??= this.module.importGlobal("env", KEPT, "i32");
-    return { global: this.#global, offset: 0 };
-  }
   /** Bytes that have to be in the engine's memory while a region of the module lives. */
   keep(bytes: Uint8Array): Kept {
     const at = this.#keptBytes;
     this.#kept.push({ at, bytes });
     this.#keptBytes += Math.ceil(bytes.length / KEPT_ALIGNMENT) * KEPT_ALIGNMENT;
-    return { ...this.nothing, offset: at };
+    // where the address is not known before the module is instantiated
+    this.#global ??= this.module.importGlobal("env", KEPT, "i32");
+    return { global: this.#global, offset: at };
   }
   keptBytes(): Uint8Array<ArrayBuffer> {
     const all = new Uint8Array(this.#keptBytes);
@@ -127,13 +121,7 @@ const KEPT_ALIGNMENT = 16;
 /** Name of the global with the address of all that is kept, in `env`. */
 export const KEPT = "kept";
 
-const NO_REGISTERS: RegisterUse = {
-  usedRegisters: new Set(),
-  writtenRegisters: new Set(),
-  usedVectors: new Set(),
-  writtenVectors: new Set(),
-};
-interface FunctionOptions extends Pick<RegionFunction, "base" | "helper" | "whole" | "keep"> {
+interface FunctionOptions extends Pick<RegionFunction, "base" | "helper" | "keep"> {
   readonly user: boolean;
   readonly oddFloat: boolean;
 }
@@ -180,7 +168,10 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
     usesDeaths: false,
     procedureLeft: -1,
     status,
-    whole: o.whole,
+    storeAll: (to) => storeRegisters(to, c, c.writtenRegisters),
+    storeAllVectors: (to) => storeVectors(to, c, c.writtenVectors),
+    loadAll: (to) => loadRegisters(to, c, c.usedRegisters),
+    loadAllVectors: (to) => loadVectors(to, c, c.usedVectors),
     keep,
   };
   const { blocks, byOffset } = region;
@@ -413,6 +404,7 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
   f.mem("i32_store", base + Vp.budget, 2);
   f.get(status);
 
+  f.fillGaps();
   const p = new FunctionBuilder(f.params, f.results);
   writeBeginning(p, region, c, ENTRY);
   f.prepend(p);

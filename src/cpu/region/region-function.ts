@@ -17,14 +17,6 @@ export const UNKNOWN_FLAGS: FlagState = { kind: undefined, narrow: false, held: 
 /** In the local of the flags' kind: nothing has changed them, they are in the block. */
 const UNCHANGED = -1;
 
-/** Registers by number. */
-export interface RegisterUse {
-  readonly usedRegisters: ReadonlySet<number>;
-  readonly writtenRegisters: ReadonlySet<number>;
-  readonly usedVectors: ReadonlySet<number>;
-  readonly writtenVectors: ReadonlySet<number>;
-}
-
 /** The function being written. */
 export interface RegionFunction {
   readonly f: FunctionBuilder;
@@ -82,11 +74,16 @@ export interface RegionFunction {
   /** Label of the code that leaves with all but the budget in the block. */
   procedureLeft: number;
   readonly status: number;
-  /** Registers that the whole region uses: what procedures find in the block and may change there. */
-  readonly whole: RegisterUse;
+  /** Of all that the region uses, which is known when it has been written: what procedures find in the block and may change there. */
+  readonly storeAll: Transfer;
+  readonly storeAllVectors: Transfer;
+  readonly loadAll: Transfer;
+  readonly loadAllVectors: Transfer;
   /** Puts bytes where they stay as long as the region. */
   readonly keep: (bytes: Uint8Array) => Kept;
 }
+/** Writes code between the locals and the processor's block. */
+export type Transfer = (f: FunctionBuilder) => void;
 /** Where bytes are in the engine's memory: distance from the address that a global holds. */
 export interface Kept {
   readonly global: number;

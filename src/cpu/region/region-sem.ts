@@ -5,16 +5,7 @@ import type { Sem, Value } from "../isa/sem.js";
 import { REC_BYTES, Rec, Status, Vp } from "../layout.js";
 import type { Local } from "../wasm/emitting-sem.js";
 import { RegionFlags } from "./region-flags.js";
-import {
-  loadFlags,
-  loadFloat,
-  loadRegisters,
-  loadVectors,
-  storeFlags,
-  storeRegisters,
-  storeVectors,
-  UNKNOWN_FLAGS,
-} from "./region-function.js";
+import { loadFlags, loadFloat, loadRegisters, storeFlags, storeRegisters, UNKNOWN_FLAGS } from "./region-function.js";
 
 /** Procedures that touch neither general registers nor memory nor arithmetic flags. */
 const PLAIN: ReadonlySet<number> = new Set([System.cli, System.sti, System.swapgs, System.clac, System.stac]);
@@ -64,8 +55,8 @@ export class RegionSem extends RegionFlags implements Sem {
   /** Puts what is in locals into the block. */
   protected spill(vectors: boolean): void {
     const { f, region: c } = this;
-    storeRegisters(f, c, c.whole.writtenRegisters);
-    if (vectors) storeVectors(f, c, c.whole.writtenVectors);
+    f.later(c.storeAll);
+    if (vectors) f.later(c.storeAllVectors);
     storeFlags(f, c);
   }
   /** Puts where the instruction is into the block. */
@@ -87,8 +78,8 @@ export class RegionSem extends RegionFlags implements Sem {
   protected reload(flags: boolean, vectors: boolean): void {
     const { f } = this;
     const c = this.region;
-    loadRegisters(f, c, c.whole.usedRegisters);
-    if (vectors) loadVectors(f, c, c.whole.usedVectors);
+    f.later(c.loadAll);
+    if (vectors) f.later(c.loadAllVectors);
     if (flags) {
       loadFlags(f, c);
       c.flags = { ...UNKNOWN_FLAGS, held: true };
@@ -146,7 +137,7 @@ export class RegionSem extends RegionFlags implements Sem {
     f.unlikely();
     f.if();
     if (this.#isPlain) this.spill(false);
-    if (!this.#vectors) storeVectors(f, c, c.whole.writtenVectors);
+    if (!this.#vectors) f.later(c.storeAllVectors);
     // a fault is counted by the loop
     f.get(c.budget);
     f.i32(this.before);

@@ -256,6 +256,7 @@ export class FunctionBuilder {
   readonly params: readonly ValTypeName[];
   readonly results: readonly ValTypeName[];
   readonly #locals: ValTypeName[] = [];
+  #gaps: { readonly at: number; readonly write: (f: FunctionBuilder) => void }[] = [];
   /** Open blocks, so that labels can be turned into relative depths. */
   #depth = 0;
 
@@ -363,6 +364,45 @@ export class FunctionBuilder {
     this.code.u8(0x11);
     this.code.u32(type);
     this.code.u32(table);
+  }
+  /**
+   * Leaves a gap for code without blocks that is known when the rest is written.
+   * @param write called by `fillGaps`, once for all gaps of the same function
+   */
+  later(write: (f: FunctionBuilder) => void): void {
+    this.#gaps.push({ at: this.code.length, write });
+  }
+  fillGaps(): void {
+    const gaps = this.#gaps;
+    if (gaps.length === 0) return;
+    const texts = new Map<(f: FunctionBuilder) => void, Uint8Array>();
+    const code = new ByteWriter();
+    const { hints } = this;
+    this.hints = [];
+    let from = 0;
+    let hint = 0;
+    // of hints, which ascend as gaps do
+    const shift = (to: number): void => {
+      for (; hint < hints.length && hints[hint]!.at < to; hint++)
+        this.hints.push({ at: hints[hint]!.at + code.length - from, taken: hints[hint]!.taken });
+    };
+    for (const { at, write } of gaps) {
+      let text = texts.get(write);
+      if (text === undefined) {
+        const f = new FunctionBuilder(this.params, this.results);
+        write(f);
+        text = f.code.take();
+        texts.set(write, text);
+      }
+      shift(at);
+      code.raw(this.code.bytes.subarray(from, at));
+      code.raw(text);
+      from = at;
+    }
+    shift(Number.POSITIVE_INFINITY);
+    code.raw(this.code.bytes.subarray(from, this.code.length));
+    this.code = code;
+    this.#gaps = [];
   }
   /** Puts the code of another builder with the same locals in front. */
   prepend(before: FunctionBuilder): void {
