@@ -402,6 +402,30 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
   f.i32(0);
   f.get(BUDGET);
   f.mem("i32_store", base + Vp.budget, 2);
+  if (hasProcedures(region)) {
+    // SYSCALL, SYSRET, IRET and the like: as the loop would go on, without going there
+    f.get(status);
+    f.i32(RegionStatus.attend);
+    f.op("i32_eq");
+    f.i32(0);
+    f.mem("i32_load", base + Vp.pending, 2);
+    f.op("i32_eqz");
+    f.op("i32_and");
+    f.get(BUDGET);
+    f.i32(0);
+    f.op("i32_ge_s");
+    f.op("i32_and");
+    f.if();
+    f.i32(0);
+    f.mem("i64_load", base + Vp.rip, 3);
+    f.get(BUDGET);
+    const at = newSlot();
+    f.globalGet(keptGlobal);
+    f.i32(at);
+    f.op("i32_add");
+    f.returnCall(c.helper("chain"));
+    f.end();
+  }
   f.get(status);
 
   f.fillGaps();
@@ -411,6 +435,8 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
   return c;
 }
 
+const hasProcedures = ({ blocks }: Region): boolean =>
+  blocks.some(({ instructions }) => instructions.some(({ decoded }) => decoded.records.at(-1)!.raw !== undefined));
 /** Few instructions, and a way back among them. */
 function isTightLoop({ blocks }: Region): boolean {
   const size = blocks.reduce((n, { instructions }) => n + instructions.length, 0);
