@@ -100,10 +100,12 @@ export class GuestRing {
       header: this.getBytes(read + 16, header - 16),
       payload: this.getBytes(read + header, total - header),
     };
-    const before = this.free;
-    this.store(4, (read + total + 8) % this.size);
+    const freed = total + 8;
+    this.store(4, (read + freed) % this.size);
     const pending = (this.load(64) & 1) !== 0 ? this.pending : 0;
-    return { packet, signal: pending !== 0 && this.free > pending && before <= pending };
+    // the room before is counted back from the room now: the host may have written, and begun to wait, while this packet was read
+    const { free } = this;
+    return { packet, signal: pending !== 0 && free > pending && free - freed <= pending };
   }
 }
 
