@@ -3,6 +3,7 @@ import { SERIAL_PORTS } from "../chipset/chipset.js";
 import { buildAcpiTables } from "../firmware/acpi/tables.js";
 import { type BootImage, prepareLinuxBoot } from "../firmware/linux-boot.js";
 import { prepareMultiboot } from "../firmware/multiboot.js";
+import { ImageError } from "../image/errors.js";
 import { COMMAND_SERVER } from "../image/init/command-server.js";
 import { type AgentMode, execCpio } from "../image/init/exec-cpio.js";
 import { readKernelImage } from "../image/kernel-image.js";
@@ -32,7 +33,10 @@ export async function bootImage(o: BootOptions): Promise<BootImage> {
   };
   if (guest.method === "multiboot")
     return prepareMultiboot({ ...common, kernel: files.kernel, modules: files.initrds });
-  const kernel = await readKernelImage(files.kernel);
+  const kernel = await readKernelImage(files.kernel).catch((error: unknown) => {
+    if (!(error instanceof ImageError)) throw error;
+    throw new ImageError("cannot-run", `${guest.description}: ${error.message}`, error.hint);
+  });
   const command = o.exec ?? (o.serves ? COMMAND_SERVER : undefined);
   const session = command === undefined && o.agent === undefined ? [] : [execCpio(command, o.env, o.agent)];
   return prepareLinuxBoot({

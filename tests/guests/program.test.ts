@@ -154,6 +154,20 @@ describe("bad input", () => {
     }
   });
 
+  it("refuses a kernel that is cut off or changed with 126, by its version", async () => {
+    const whole = await readFile(kernel);
+    const changed = Uint8Array.from(whole).fill(0xff, 5_000_000, 5_000_100);
+    for (const [name, bytes] of [
+      ["vmlinuz-cut", whole.subarray(0, whole.length - 1_000_000)],
+      ["vmlinuz-changed", changed],
+    ] as const)
+      refused(
+        await enlighten(["run", "--kernel", await image(name, bytes)]),
+        126,
+        /^enlighten: Linux 6\.1\S* \(bzImage\): /m,
+      );
+  });
+
   it("says what a good kernel is", async () => {
     const r = await enlighten(["inspect", kernel, "--json"]);
     assert.equal(r.code, 0);
