@@ -256,7 +256,7 @@ export const RegionStatus = { next: 0, fault: 1, single: 2, attend: 3, exit: 4 }
 export const RegionPages = { tag: 0, count: 4, base: 8, pages: 16 } as const;
 /**
  * What a region keeps for a way out: where it led the last time (RIP, jump tag) and the gate that stood there, as Head.region has it.
- * Gates close only with the jump tag's change (mmu.ts, closeGates).
+ * Gates close only with the jump tag's change (code.ts, closeGates).
  */
 export const ExitSlot = { rip: 0, tag: 8, gate: 12, bytes: 16 } as const;
 /** What a cold operation tells the loop. */

@@ -165,3 +165,20 @@ test("INVLPG finds code that came back with its address space", () => {
   assert.equal(m.program(0xc0, false, { b: at(0) }).vector, 6);
   assert.equal(run(), 2);
 });
+
+test("INVPCID of identifier 0 is of the only address space while there are none, whatever CR3's other bits say", () => {
+  const m = machine();
+  begin(m);
+  m.vp.setRegister(Vp.cr4, 0x6a0);
+  m.vp.setRegister64(Vp.cr3, BigInt(rootOf(0)) | 0x18n);
+  m.fresh();
+  const where = (): number => {
+    assert.equal(m.program(0, false, { b: at(0) }).vector, 6);
+    return m.number("rax");
+  };
+  for (const type of [0, 1]) {
+    m.tables.write(entryOf(0, 0), 8, frame(4 + type) | 7n);
+    invpcid(m, type, -1, at(0));
+    assert.equal(where(), Number(frame(4 + type)), `type ${type}`);
+  }
+});

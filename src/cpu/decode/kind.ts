@@ -3,7 +3,7 @@
  * that decoder and block builder have to know of them. Found once for each combination: a boot decodes some 400,000 instructions
  * of a few hundred kinds.
  */
-import { type Form, lookupForm, operationWidths } from "../isa/forms.js";
+import { type Form, lookupForm, operationWidths, sizeBits } from "../isa/forms.js";
 import type { Width } from "../isa/sem.js";
 import type { Row } from "../isa/table.js";
 
@@ -230,30 +230,10 @@ function planOf(row: Row, width: Width): Uint8Array {
     row.operands.flatMap((operand) => {
       if (operand === "AL" || operand === "rAX") return [Place.accumulator, 0];
       if (operand === "DX" || operand === "CL" || operand === "Ap") return [Place.none, 0];
-      return [PLACES[operand[0]!] ?? Place.none, sizeOf(operand[1], width)];
+      return [PLACES[operand[0]!] ?? Place.none, sizeBits(operand[1] ?? "v", width)];
     }),
   );
 }
-/** Bits of an operand. */
-function sizeOf(letter: string | undefined, width: Width): number {
-  switch (letter) {
-    case "b":
-      return 8;
-    case "w":
-      return 16;
-    case "d":
-      return 32;
-    case "q":
-      return 64;
-    case "y":
-      return width === 64 ? 64 : 32;
-    case "z":
-      return width === 16 ? 16 : 32;
-    default:
-      return width;
-  }
-}
-
 /** The rows of one opcode. */
 export class KindSet {
   readonly #rows: readonly Row[];

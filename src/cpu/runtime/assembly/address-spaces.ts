@@ -7,6 +7,9 @@ import * as L from "./layout";
 import { drop, flushTlb, invalidatePage, largeBit, logFill } from "./mmu";
 import { get32, get64, reviveUserJumps, set32 } from "./state";
 
+/** CR4.PCIDE. */
+export const PCIDE: u64 = 0x20000;
+
 const BANKS: i32 = VP + L.Vp_tlbBanks;
 const BANKS_END: i32 = BANKS + L.TLB_BANKS * L.TlbBank_bytes;
 /** The next one that is given up for another. */
@@ -86,9 +89,13 @@ export function switchSpace(id: i32, keeps: bool): void {
   if (keeps) restoreBank(bank);
   else store<i32>(bank, 0);
 }
+/** Without CR4.PCIDE the only one is 0, and these bits of CR3 mean something else. */
+function isCurrent(id: i32): bool {
+  return (get64(L.Vp_cr4) & PCIDE) == 0 || id == i32(get64(L.Vp_cr3) & 0xfff);
+}
 /** INVPCID for one identifier. */
 export function flushSpace(id: i32): void {
-  if (id == i32(get64(L.Vp_cr3) & 0xfff)) {
+  if (isCurrent(id)) {
     flushTlb(false);
     return;
   }
@@ -97,7 +104,7 @@ export function flushSpace(id: i32): void {
 }
 /** INVPCID for one address of one identifier. */
 export function invalidateIn(id: i32, va: u64): void {
-  if (id == i32(get64(L.Vp_cr3) & 0xfff)) invalidatePage(va);
+  if (isCurrent(id)) invalidatePage(va);
   else flushSpace(id);
 }
 /** INVPCID for all of them. @param global global pages too */

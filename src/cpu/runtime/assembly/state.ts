@@ -153,7 +153,7 @@ export function flushUserJumps(): void {
   nextGeneration(L.Vp_userGeneration);
   retag();
 }
-/** None is given out twice until they all begin anew (mmu.ts, renewTags). */
+/** None is given out twice until they all begin anew (code.ts, renewTags). */
 function nextGeneration(at: i32): void {
   const g = get32(L.Vp_lastGeneration) + 1;
   set32(L.Vp_lastGeneration, g);

@@ -5,7 +5,7 @@ import {
 import { checkDebug, movFromDr, movToDr, touchPort } from "./debug";
 import { iret, softwareInterrupt } from "./interrupt";
 import * as L from "./layout";
-import { flushSpace, flushSpaces, invalidateIn, switchSpace } from "./address-spaces";
+import { flushSpace, flushSpaces, invalidateIn, PCIDE, switchSpace } from "./address-spaces";
 import { checkSecond } from "./code";
 import { flushTlb, forgetUserPages, invalidatePage, misaligned, modifiable, modified, noteStack, plainWritable, pointersValid, readable, stackAccess, systemRead, write, writeBytes } from "./mmu";
 import * as S from "./segment";
@@ -499,8 +499,6 @@ function sysexit(r: i32): i32 {
   return L.Status_redispatch;
 }
 
-/** CR4.PCIDE. */
-const PCIDE: u64 = 0x20000;
 
 // ---- control registers -----------------------------------------------------------------------------------------------------------
 
