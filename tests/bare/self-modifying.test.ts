@@ -275,3 +275,20 @@ test("a page whose code is not run any more is written to like any other, and it
   m.run();
   assert.equal(m.number("rax"), 5);
 });
+
+test("generations of the jump tag begin anew between two runs, long before they are used up, and no code of before is met", () => {
+  const m = new SystemMachine();
+  m.load("mov eax, 1\ncall next\nhlt\nnext: add eax, 1\nret");
+  for (const last of [0, 2 ** 28 + 1]) {
+    if (last > 0) m.vp.view.setUint32(m.vp.base + Vp.lastGeneration, last, true);
+    m.level(0);
+    m.run();
+    assert.equal(m.number("rax"), 2);
+    assert.ok(m.vp.view.getUint32(m.vp.base + Vp.lastGeneration, true) < 100);
+  }
+  // what was noted by the first generations is gone
+  m.load("mov eax, 3\nhlt");
+  m.level(0);
+  m.run();
+  assert.equal(m.number("rax"), 3);
+});
