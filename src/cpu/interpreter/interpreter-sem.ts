@@ -185,6 +185,20 @@ export class InterpreterSem extends EmittingSem implements Sem {
     this.f.mem("i32_load", (write ? TLB_WRITE : 0) + 8, 2);
     this.f.op("i32_add");
   }
+  /** Address in the memory of an operand translated for writing. */
+  protected readonly rmw: (number | undefined)[] = [];
+  readWrite(i: number): Value {
+    if (!this.isMemory(i)) return this.read(i);
+    const { width } = this.form.operands[i]!;
+    this.probeWrite(i);
+    this.f.get(this.rmw[i]!);
+    this.f.mem(LOADS[`${width}s`]!, 0);
+    return this.fresh(width === 64 ? "i64" : "i32");
+  }
+  probeWrite(i: number): void {
+    const { width } = this.form.operands[i]!;
+    this.rmw[i] = this.translate(this.address(i), width / 8, true);
+  }
   /** @returns the local that holds the address in the memory */
   protected translate(va: Value, bytes: number, write: boolean): number {
     this.checkFault();

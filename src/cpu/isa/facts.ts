@@ -9,7 +9,7 @@ const I32 = value("i32");
 const I64 = value("i64");
 const V128 = value("v128");
 
-class FactSem implements Sem {
+export class FactSem implements Sem {
   readsFlags = false;
   writesFlags = false;
   touchesFlags = false;

@@ -1,9 +1,11 @@
 /** A region to a function of a WebAssembly module: (entry, budget) -> RegionStatus. */
+
 import { CHAIN_EXPORT } from "../interpreter/generator.js";
 import { Helper, type HelperName, type HelperSignature } from "../isa/runtime-calls.js";
 import { ExitSlot, RegionPages, RegionStatus, Vp } from "../layout.js";
 import { FunctionBuilder, ModuleBuilder } from "../wasm/assembler.js";
 import { type Local, Scratch } from "../wasm/emitting-sem.js";
+import { type AccessGroup, type BlockPlan, planBlock } from "./block-plan.js";
 import { type BasicBlock, PAGE, pageOf, type Region } from "./region.js";
 import {
   type FlagState,
@@ -15,6 +17,7 @@ import {
   type RegionFunction,
   RegionHelper,
   type RegionHelperName,
+  RegionLocals,
   storeFlags,
   storeRegisters,
   storeVectors,
@@ -34,18 +37,23 @@ const MAX_COMPARED_FAR = 8;
 /** Instructions of a loop that refills the TLB itself (RegionFunction.refills). */
 const TIGHT_LOOP = 100;
 
-/** Flags that nobody can see: overwritten in the same block before anything may look at them. */
-function deadFlags(block: BasicBlock): boolean[][] {
+/**
+ * Flags that nobody can see: overwritten in the same block before anything may look at them. What leaves a segment finds those that
+ * there were at its beginning.
+ */
+function deadFlags(block: BasicBlock, plan: BlockPlan | undefined): boolean[][] {
   const dead: boolean[][] = block.instructions.map(() => []);
+  const begins = new Map(plan?.segments.map((segment) => [segment.first, segment]));
   let over = false;
   for (let i = block.instructions.length - 1; i >= 0; i--) {
     const { records } = block.instructions[i]!.decoded;
     for (let k = records.length - 1; k >= 0; k--) {
       const { facts } = records[k]!.form;
       dead[i]![k] = over && facts.touchesFlags;
-      if (facts.readsFlags || facts.canFault || facts.canLeave) over = false;
+      if (facts.readsFlags || facts.canLeave || (plan === undefined && facts.canFault)) over = false;
       else if (facts.writesFlags) over = true;
     }
+    if (begins.get(i)?.leaves === true) over = false;
   }
   return dead;
 }
@@ -129,7 +137,7 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
   const { base, helper, user, oddFloat, keep } = o;
   const f = new FunctionBuilder(["i32", "i32"], ["i32"]);
   const scratchF = new Scratch(f);
-  const gpr = Array.from({ length: 16 }, () => f.local("i64"));
+  const locals = new RegionLocals(f);
   const rip = f.local("i64");
   const status = f.local("i32");
   const c: RegionFunction = {
@@ -138,25 +146,21 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
     base,
     helper,
     tlb: base + (user ? Vp.tlbUser : Vp.tlbSupervisor),
-    gpr,
+    locals,
     ripPage: f.local("i64"),
     tempAddress: f.local("i64"),
-    flagA: f.local("i64"),
-    flagB: f.local("i64"),
-    flagR: f.local("i64"),
-    flagKind: f.local("i32"),
-    narrowA: f.local("i32"),
-    narrowB: f.local("i32"),
-    narrowR: f.local("i32"),
     refusal: f.local("i32"),
     leftAt: f.local("i32"),
     leftAfter: f.local("i32"),
     leave: -1,
+    leaveRegion: -1,
+    inSegment: false,
+    hosts: [],
+    usedHosts: 0,
     flags: UNKNOWN_FLAGS,
     findsFlags: false,
     usedRegisters: new Set(),
     writtenRegisters: new Set(),
-    xmm: Array.from({ length: 16 }, () => f.local("v128")),
     usedVectors: new Set(),
     writtenVectors: new Set(),
     float: f.local("i32"),
@@ -210,7 +214,7 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
 
   c.procedureLeft = f.block();
   const out = f.block();
-  c.leave = f.block();
+  c.leaveRegion = f.block();
   /** Offset of the ExitSlot of the way out that is taken, among the bytes that are kept. */
   const slot = f.local("i32");
   let keptGlobal = -1;
@@ -285,32 +289,29 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
   emitStructured(f, { successors, entries: region.entries }, ENTRY, {
     emit(node, leadTo) {
       const block = blocks[node]!;
-      const dead = deadFlags(block);
+      const plan = c.refills ? undefined : planBlock(block, oddFloat);
+      const dead = deadFlags(block, plan);
       const goTo = (offset: number): void => {
         const to = byOffset.get(offset);
         if (to === undefined) leaveTo(offset);
         else leadTo(to);
       };
       c.flags = flagsBefore(node);
+      c.usedHosts = 0;
       let ending: RegionSem["ending"];
-      // what leaves in the middle is first brought together for the block: the compiler merges all locals where jumps meet
-      const done = f.block();
-      const everywhere = c.leave;
-      c.leave = f.block();
-      block.instructions.forEach(({ offset, decoded }, i) => {
-        scratchF.reset();
+      const instruction = (i: number, first?: readonly AccessGroup[]): void => {
+        const { offset, decoded } = block.instructions[i]!;
+        const last = i === block.instructions.length - 1;
         decoded.records.forEach((record, k) => {
-          const last = i === block.instructions.length - 1;
-          const sem = new RegionSem(c, record, pageOf(offset), i, dead[i]![k]!, last);
+          const sem = new RegionSem(c, record, pageOf(offset), i, dead[i]![k]!, last, plan?.accesses[i]?.[k]);
+          if (first !== undefined && k === 0) sem.lookUpFirst(first);
           record.form.define(sem);
           ({ ending } = sem);
         });
-      });
-      f.br(done);
-      f.end();
-      f.br(everywhere);
-      f.end();
-      c.leave = everywhere;
+        scratchF.reset();
+      };
+      if (plan === undefined) writeAlone(c, block.instructions.length, instruction);
+      else writeSegments(c, block, plan, instruction);
       spend(block.instructions.length);
       flagsAfter[node] = c.flags;
       if (ending === undefined) {
@@ -357,7 +358,7 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
       f.end();
     },
   });
-  f.end(); // leave
+  f.end(); // leaveRegion
   f.get(c.ripPage);
   f.get(c.leftAt);
   f.op("i64_extend_i32_s");
@@ -435,6 +436,54 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
   return c;
 }
 
+/** Instructions of a block that leave each for itself: in a tight loop nothing but its own registers are to be kept. */
+function writeAlone(c: RegionFunction, count: number, instruction: (i: number) => void): void {
+  const { f } = c;
+  c.inSegment = false;
+  c.locals.direct = true;
+  // what leaves in the middle is first brought together for the block: the compiler merges all locals where jumps meet
+  const done = f.block();
+  c.leave = f.block();
+  for (let i = 0; i < count; i++) instruction(i);
+  f.br(done);
+  f.end();
+  f.br(c.leaveRegion);
+  f.end();
+}
+/** Those of a block by segments: what leaves goes back to the segment's first instruction. */
+function writeSegments(
+  c: RegionFunction,
+  { instructions }: BasicBlock,
+  { segments, settled, atBeginning }: BlockPlan,
+  instruction: (i: number, first?: readonly AccessGroup[]) => void,
+): void {
+  const { f, locals } = c;
+  c.inSegment = true;
+  segments.forEach(({ first, leaves, direct }, n) => {
+    const end = segments[n + 1]?.first ?? instructions.length;
+    const done = leaves ? f.block() : -1;
+    c.leave = leaves ? f.block() : -1;
+    for (let i = first; i < end; i++) {
+      locals.direct = direct || settled[i]!;
+      instruction(i, i === 0 ? atBeginning : undefined);
+    }
+    if (leaves) {
+      f.br(done);
+      f.end();
+      f.i32(instructions[first]!.offset);
+      f.set(c.leftAt);
+      f.i32(first);
+      f.set(c.leftAfter);
+      f.i32(1);
+      f.set(c.refusal);
+      f.br(c.leaveRegion);
+      f.end();
+    }
+    locals.settle(c.flags.narrow);
+    locals.direct = true;
+  });
+  c.inSegment = false;
+}
 const hasProcedures = ({ blocks }: Region): boolean =>
   blocks.some(({ instructions }) => instructions.some(({ decoded }) => decoded.records.at(-1)!.raw !== undefined));
 /** Few instructions, and a way back among them. */

@@ -12,11 +12,13 @@ export abstract class RegionFlags extends RegionOperands {
     if (this.deadFlags) return;
     const { f } = this;
     const c = this.region;
+    this.checkArm();
+    const to = c.locals.toFlags();
     const all32 = a.type === "i32" && b.type === "i32" && r.type === "i32";
     for (const [v, wide, narrow] of [
-      [a, c.flagA, c.narrowA],
-      [b, c.flagB, c.narrowB],
-      [r, c.flagR, c.narrowR],
+      [a, to.a, to.narrowA],
+      [b, to.b, to.narrowB],
+      [r, to.r, to.narrowR],
     ] as const) {
       this.push(v);
       if (all32) f.tee(narrow);
@@ -24,7 +26,7 @@ export abstract class RegionFlags extends RegionOperands {
       f.set(wide);
     }
     f.i32(FlagKind[kind]);
-    f.set(c.flagKind);
+    f.set(to.kind);
     c.flags = { kind: FlagKind[kind], narrow: all32, held: true };
   }
   /** The last operation's operands and result; sign-extended, so that any width's formulas hold. */
@@ -32,17 +34,18 @@ export abstract class RegionFlags extends RegionOperands {
     const c = this.region;
     this.lookAtFlags();
     const local = (type: ValueType, n: number): Local => ({ type, local: n });
+    const now = c.locals.flags;
     return c.flags.narrow
       ? {
-          a: local("i32", c.narrowA),
-          b: local("i32", c.narrowB),
-          r: local("i32", c.narrowR),
+          a: local("i32", now.narrowA),
+          b: local("i32", now.narrowB),
+          r: local("i32", now.narrowR),
           zero: () => this.const32(0),
         }
       : {
-          a: local("i64", c.flagA),
-          b: local("i64", c.flagB),
-          r: local("i64", c.flagR),
+          a: local("i64", now.a),
+          b: local("i64", now.b),
+          r: local("i64", now.r),
           zero: () => this.const64(0),
         };
   }

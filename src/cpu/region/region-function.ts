@@ -17,6 +17,115 @@ export const UNKNOWN_FLAGS: FlagState = { kind: undefined, narrow: false, held: 
 /** In the local of the flags' kind: nothing has changed them, they are in the block. */
 const UNCHANGED = -1;
 
+/** Locals that hold what a processor has. */
+export interface Homes {
+  readonly gpr: number[];
+  /** XMM0..XMM15. */
+  readonly xmm: number[];
+  flags: FlagLocals;
+}
+/** Lazy flags; the narrow ones hold the same as 32 bits, where that is known (FlagState.narrow). */
+export interface FlagLocals {
+  readonly a: number;
+  readonly b: number;
+  readonly r: number;
+  readonly kind: number;
+  readonly narrowA: number;
+  readonly narrowB: number;
+  readonly narrowR: number;
+}
+/**
+ * Where registers and flags are while a region is written: in the region's own locals, or, between the beginning of a segment
+ * (block-plan.ts) and its end, in others, so that it can be left with what there was.
+ */
+export class RegionLocals {
+  readonly #f: FunctionBuilder;
+  readonly own: Homes;
+  readonly #next: Homes;
+  readonly #now: Homes;
+  /** What is written goes to the region's own at once. */
+  direct = true;
+
+  constructor(f: FunctionBuilder) {
+    this.#f = f;
+    this.own = { gpr: [], xmm: [], flags: this.#flagLocals() };
+    this.#next = { gpr: [], xmm: [], flags: this.own.flags };
+    this.#now = { gpr: [], xmm: [], flags: this.own.flags };
+  }
+  #flagLocals(): FlagLocals {
+    const f = this.#f;
+    const wide = (): number => f.local("i64");
+    const narrow = (): number => f.local("i32");
+    return { a: wide(), b: wide(), r: wide(), kind: narrow(), narrowA: narrow(), narrowB: narrow(), narrowR: narrow() };
+  }
+  ownGpr(n: number): number {
+    return (this.own.gpr[n] ??= this.#f.local("i64"));
+  }
+  ownXmm(n: number): number {
+    return (this.own.xmm[n] ??= this.#f.local("v128"));
+  }
+  /** To read. */
+  gpr(n: number): number {
+    return this.#now.gpr[n] ?? this.ownGpr(n);
+  }
+  xmm(n: number): number {
+    return this.#now.xmm[n] ?? this.ownXmm(n);
+  }
+  get flags(): FlagLocals {
+    return this.#now.flags;
+  }
+  /** To be written now. */
+  toGpr(n: number): number {
+    const own = this.ownGpr(n);
+    if (this.direct) {
+      delete this.#now.gpr[n];
+      return own;
+    }
+    return (this.#now.gpr[n] = this.#next.gpr[n] ??= this.#f.local("i64"));
+  }
+  toXmm(n: number): number {
+    const own = this.ownXmm(n);
+    if (this.direct) {
+      delete this.#now.xmm[n];
+      return own;
+    }
+    return (this.#now.xmm[n] = this.#next.xmm[n] ??= this.#f.local("v128"));
+  }
+  toFlags(): FlagLocals {
+    if (this.direct) return (this.#now.flags = this.own.flags);
+    if (this.#next.flags === this.own.flags) this.#next.flags = this.#flagLocals();
+    return (this.#now.flags = this.#next.flags);
+  }
+  /** Everything to the region's own. @param narrow whether the narrow flags hold something */
+  settle(narrow: boolean): void {
+    const f = this.#f;
+    const move = (from: number, to: number): void => {
+      f.get(from);
+      f.set(to);
+    };
+    this.#now.gpr.forEach((local, n) => {
+      move(local, this.own.gpr[n]!);
+    });
+    this.#now.xmm.forEach((local, n) => {
+      move(local, this.own.xmm[n]!);
+    });
+    this.#now.gpr.length = this.#now.xmm.length = 0;
+    const { flags } = this.#now;
+    const own = this.own.flags;
+    if (flags === own) return;
+    move(flags.a, own.a);
+    move(flags.b, own.b);
+    move(flags.r, own.r);
+    move(flags.kind, own.kind);
+    if (narrow) {
+      move(flags.narrowA, own.narrowA);
+      move(flags.narrowB, own.narrowB);
+      move(flags.narrowR, own.narrowR);
+    }
+    this.#now.flags = own;
+  }
+}
+
 /** The function being written. */
 export interface RegionFunction {
   readonly f: FunctionBuilder;
@@ -27,17 +136,9 @@ export interface RegionFunction {
   readonly helper: (name: HelperName | RegionHelperName) => number;
   /** First byte of the TLB of the region's privilege level. */
   readonly tlb: number;
-  /** Locals. */
-  readonly gpr: readonly number[];
+  readonly locals: RegionLocals;
   readonly ripPage: number;
   readonly tempAddress: number;
-  readonly flagA: number;
-  readonly flagB: number;
-  readonly flagR: number;
-  readonly flagKind: number;
-  readonly narrowA: number;
-  readonly narrowB: number;
-  readonly narrowR: number;
   /**
    * What the runtime said of an access that cannot be done here: 0 = a fault is recorded, 1 = the interpreter has to do it; -1: nothing is
    * wrong, but the region has to be left.
@@ -46,15 +147,20 @@ export interface RegionFunction {
   /** Where in the region (relative to ripPage) it was, and how many instructions of its block were done before. */
   readonly leftAt: number;
   readonly leftAfter: number;
-  /** Label of the code that leaves by `refusal`. */
+  /** Label of the code that leaves for the interpreter: by `refusal`, or, in a segment, for its first instruction. */
   leave: number;
+  /** Label of the code that leaves by `refusal`, from everywhere. */
+  leaveRegion: number;
+  /** A segment is being written (block-plan.ts). */
+  inSegment: boolean;
+  /** Locals for addresses in the memory that hold for a block; how many of them are in use. */
+  readonly hosts: number[];
+  usedHosts: number;
   flags: FlagState;
   /** Something looks at flags that the region may have found: it begins by loading them. */
   findsFlags: boolean;
   readonly usedRegisters: Set<number>;
   readonly writtenRegisters: Set<number>;
-  /** XMM0..XMM15. */
-  readonly xmm: readonly number[];
   readonly usedVectors: Set<number>;
   readonly writtenVectors: Set<number>;
   /** MXCSR, xor what lets arithmetic go the host's way. */
@@ -96,13 +202,13 @@ export function loadRegisters(f: FunctionBuilder, c: RegionFunction, registers: 
   for (const n of registers) {
     f.i32(0);
     f.mem("i64_load", c.base + Vp.gpr + n * 8, 3);
-    f.set(c.gpr[n]!);
+    f.set(c.locals.toGpr(n));
   }
 }
 export function storeRegisters(f: FunctionBuilder, c: RegionFunction, registers: Iterable<number>): void {
   for (const n of registers) {
     f.i32(0);
-    f.get(c.gpr[n]!);
+    f.get(c.locals.gpr(n));
     f.mem("i64_store", c.base + Vp.gpr + n * 8, 3);
   }
 }
@@ -110,53 +216,55 @@ export function loadVectors(f: FunctionBuilder, c: RegionFunction, vectors: Iter
   for (const n of vectors) {
     f.i32(0);
     f.simdMem(0, c.base + Vp.xmm + n * 16, 4);
-    f.set(c.xmm[n]!);
+    f.set(c.locals.toXmm(n));
   }
 }
 export function storeVectors(f: FunctionBuilder, c: RegionFunction, vectors: Iterable<number>): void {
   for (const n of vectors) {
     f.i32(0);
-    f.get(c.xmm[n]!);
+    f.get(c.locals.xmm(n));
     f.simdMem(11, c.base + Vp.xmm + n * 16, 4);
   }
 }
-const flagSlots = (c: RegionFunction): readonly (readonly [local: number, at: number])[] => [
-  [c.flagA, Vp.flagA],
-  [c.flagB, Vp.flagB],
-  [c.flagR, Vp.flagR],
+const flagSlots = ({ a, b, r }: FlagLocals): readonly (readonly [local: number, at: number])[] => [
+  [a, Vp.flagA],
+  [b, Vp.flagB],
+  [r, Vp.flagR],
 ];
 /** Where they have been changed. */
 export function storeFlags(f: FunctionBuilder, c: RegionFunction): void {
-  f.get(c.flagKind);
+  const { flags } = c.locals;
+  f.get(flags.kind);
   f.i32(0);
   f.op("i32_ge_s");
   f.if();
-  for (const [local, at] of flagSlots(c)) {
+  for (const [local, at] of flagSlots(flags)) {
     f.i32(0);
     f.get(local);
     f.mem("i64_store", c.base + at, 3);
   }
   f.i32(0);
-  f.get(c.flagKind);
+  f.get(flags.kind);
   f.mem("i32_store", c.base + Vp.flagKind, 2);
   f.end();
 }
 export function loadFlags(f: FunctionBuilder, c: RegionFunction): void {
-  for (const [local, at] of flagSlots(c)) {
+  const flags = c.locals.toFlags();
+  for (const [local, at] of flagSlots(flags)) {
     f.i32(0);
     f.mem("i64_load", c.base + at, 3);
     f.set(local);
   }
   f.i32(0);
   f.mem("i32_load", c.base + Vp.flagKind, 2);
-  f.set(c.flagKind);
+  f.set(flags.kind);
 }
 /** At the region's beginning. */
 export function findFlags(f: FunctionBuilder, c: RegionFunction): void {
   if (c.findsFlags) loadFlags(f, c);
   else {
     f.i32(UNCHANGED);
-    f.set(c.flagKind);
+    f.set(c.locals.toFlags().kind);
   }
 }
 /** MXCSR as arithmetic in the region looks at it: 0 = the host's way, all but PE 0 = for what is exact. */

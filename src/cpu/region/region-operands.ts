@@ -7,6 +7,7 @@ import type { DecodedRecord } from "../decode/block-builder.js";
 import type { Value, Width } from "../isa/sem.js";
 import { TLB_ENTRIES, TLB_WRITE, Vp } from "../layout.js";
 import { EmittingSem, LOADS, type Local, STORES } from "../wasm/emitting-sem.js";
+import { type AccessGroup, type PlannedAccess, registerOffset } from "./block-plan.js";
 import type { RegionFunction } from "./region-function.js";
 
 /** Registers are kept in locals; the vector registers in the block. */
@@ -26,6 +27,12 @@ const EXTRACT: Readonly<Record<string, number>> = {
 };
 const REPLACE: Readonly<Record<string, number>> = { 8: 23, 16: 26, 32: 28, 64: 30, f32: 32, f64: 34 };
 
+/** An address in the memory: a local, and bytes behind it. */
+interface Place {
+  readonly host: number;
+  readonly offset: number;
+}
+
 export abstract class RegionOperands extends EmittingSem {
   protected readonly region: RegionFunction;
   protected readonly bound: DecodedRecord;
@@ -38,6 +45,9 @@ export abstract class RegionOperands extends EmittingSem {
   /** It is the last instruction of its block. */
   protected readonly isLast: boolean;
 
+  /** Its accesses, where that is planned: undefined = by itself. */
+  protected readonly planned: readonly (PlannedAccess | undefined)[] | undefined;
+
   constructor(
     c: RegionFunction,
     record: DecodedRecord,
@@ -45,6 +55,7 @@ export abstract class RegionOperands extends EmittingSem {
     before: number,
     deadFlags: boolean,
     last: boolean,
+    planned?: readonly (PlannedAccess | undefined)[],
   ) {
     super(c.f, record.form, c.scratch);
     this.region = c;
@@ -53,21 +64,25 @@ export abstract class RegionOperands extends EmittingSem {
     this.before = before;
     this.deadFlags = deadFlags;
     this.isLast = last;
+    this.planned = planned;
   }
 
   // ---- operands -------------------------------------------------------------------------------------------------------
   protected registerOffset(i: number): number {
-    let field = 0;
-    for (let k = 0; k < i; k++) if (this.form.operands[k]!.kind === "r") field++;
-    const r = this.bound;
-    return field === 0 ? r.dst : field === 1 ? r.src : r.src2 * 8;
+    return registerOffset(this.bound, i);
+  }
+  /** Arms that may not be taken around what is being written. */
+  protected arms = 0;
+  /** What a segment writes is in other locals than before: no arm may be the only one to do it. */
+  protected checkArm(): void {
+    if (this.arms > 0 && !this.region.locals.direct) throw new Error(`${this.form.name}: a write in one arm only`);
   }
   /** Puts 64 bits of a register, a segment base or the like on the stack. @returns false = it is zero, nothing is put */
   protected pushSlot64(offset: number): boolean {
     if (offset === Vp.zero) return false;
     if (offset < GPR_END) {
       this.region.usedRegisters.add(offset >> 3);
-      this.f.get(this.region.gpr[offset >> 3]!);
+      this.f.get(this.region.locals.gpr(offset >> 3));
     } else if (offset === Vp.ripPage) this.f.get(this.region.ripPage);
     else if (offset === Vp.tempAddress) this.f.get(this.region.tempAddress);
     else {
@@ -123,7 +138,7 @@ export abstract class RegionOperands extends EmittingSem {
     const { f } = this;
     const n = offset >> 3;
     this.region.usedRegisters.add(n);
-    f.get(this.region.gpr[n]!);
+    f.get(this.region.locals.gpr(n));
     if (width === 64) return this.fresh("i64");
     f.op("i32_wrap_i64");
     if (width === 32) return this.fresh("i32");
@@ -141,7 +156,9 @@ export abstract class RegionOperands extends EmittingSem {
   protected writeRegister(offset: number, width: number, value: Value): void {
     const { f } = this;
     const n = offset >> 3;
-    const local = this.region.gpr[n]!;
+    this.checkArm();
+    const before = this.region.locals.gpr(n);
+    const local = this.region.locals.toGpr(n);
     this.region.usedRegisters.add(n);
     this.region.writtenRegisters.add(n);
     this.effects = true;
@@ -158,7 +175,7 @@ export abstract class RegionOperands extends EmittingSem {
     }
     const shift = (offset & 7) * 8;
     const mask = width === 8 ? 0xff : 0xffff;
-    f.get(local);
+    f.get(before);
     f.i64(-1 - mask * 2 ** shift);
     f.op("i64_and");
     this.push(value);
@@ -177,7 +194,19 @@ export abstract class RegionOperands extends EmittingSem {
     if (kind === "i") return this.immediateOperand(signed);
     if (kind === "c") return this.readRegister(Vp.gpr + 8, 8, false);
     if (kind === "r") return this.readSlot(this.registerOffset(i), width as Width, signed);
-    return this.load(this.address(i), width as Width, signed);
+    return this.loadFrom(
+      this.translate(() => this.address(i), width / 8, false),
+      width as Width,
+      signed,
+    );
+  }
+  probeWrite(i: number): void {
+    this.#written[i] = this.translate(() => this.address(i), this.form.operands[i]!.width / 8, true);
+  }
+  readWrite(i: number): Value {
+    if (!this.isMemory(i)) return this.read(i);
+    this.probeWrite(i);
+    return this.loadFrom(this.#written[i]!, this.form.operands[i]!.width as Width, true);
   }
   write(i: number, value: Value): void {
     const { kind, width } = this.form.operands[i]!;
@@ -185,44 +214,109 @@ export abstract class RegionOperands extends EmittingSem {
       this.setSlot(this.registerOffset(i), width as Width, value);
       return;
     }
-    const rmw = this.rmw[i];
-    if (rmw === undefined) {
-      this.store(this.address(i), width as Width, value);
-      return;
-    }
-    this.f.get(rmw);
-    this.push(value);
-    this.f.mem(STORES[width]!, 0);
-    this.effects = true;
+    this.storeTo(this.#written[i] ?? this.translate(() => this.address(i), width / 8, true), width as Width, value);
   }
 
   // ---- memory ---------------------------------------------------------------------------------------------------------
-  /** Leaves the region at this instruction if the local is 0 (fault) or 1 (for the interpreter). */
-  protected leaveIfRefused(host: number): void {
-    const { f } = this;
-    f.get(host);
-    f.i32(2);
-    f.op("i32_lt_u");
-    f.if();
-    f.get(host);
-    f.set(this.region.refusal);
-    this.leaveHere();
-    f.end();
+  protected leaveHere(refusal: number): void {
+    const { f, region: c } = this;
+    if (c.inSegment) {
+      if (c.leave < 0) throw new Error(`${this.form.name}: leaves a segment that is not left`);
+      f.br(c.leave);
+      return;
+    }
+    f.i32(refusal);
+    f.set(c.refusal);
+    this.leaveAt(this.page + this.bound.pageOffset, this.before, c.leave);
   }
-  protected leaveHere(): void {
-    this.leaveAt(this.page + this.bound.pageOffset, this.before);
-  }
-  protected leaveAt(offset: number, after: number): void {
+  protected leaveAt(offset: number, after: number, label: number): void {
     const { f } = this;
     f.i32(offset);
     f.set(this.region.leftAt);
     f.i32(after);
     f.set(this.region.leftAfter);
-    f.br(this.region.leave);
+    f.br(label);
   }
-  /** @returns the local that holds the address in the memory */
-  protected translate(va: Value, bytes: number, write: boolean): number {
+  /** Where an operand is that a write will find, translated. */
+  readonly #written: (Place | undefined)[] = [];
+  #accesses = 0;
+  /** @param va linear address, asked for only if it is needed */
+  protected translate(va: () => Value, bytes: number, write: boolean): Place {
     this.checkFault();
+    const c = this.region;
+    const planned = this.planned?.[this.#accesses++];
+    if (!c.inSegment) return { host: this.#translateAlone(va(), bytes, write), offset: 0 };
+    if (planned === undefined) {
+      this.push(va());
+      return { host: this.lookUp(bytes, write, this.scratch.take("i32")), offset: 0 };
+    }
+    const { group, at } = planned;
+    if (group.host < 0) {
+      this.push(va());
+      if (group.start !== at) {
+        this.f.i64(group.start - at);
+        this.f.op("i64_add");
+      }
+      this.lookUpGroup(group);
+    }
+    return { host: group.host, offset: at - group.start };
+  }
+  /** Looks a group of accesses up; its first address is on the stack. */
+  protected lookUpGroup(group: AccessGroup): void {
+    const { region: c } = this;
+    const n = c.usedHosts++;
+    group.host = this.lookUp(group.end - group.start, group.write, (c.hosts[n] ??= this.f.local("i32")));
+  }
+  /** Groups whose addresses are known at the beginning of a block. */
+  lookUpFirst(groups: readonly AccessGroup[]): void {
+    const { f } = this;
+    for (const group of groups) {
+      group.roots.forEach(({ slot, shift }, i) => {
+        this.pushSlot64(slot);
+        if (shift > 0) {
+          f.i64(shift);
+          f.op("i64_shl");
+        }
+        if (i > 0) f.op("i64_add");
+      });
+      if (group.roots.length === 0 || group.start !== 0) {
+        f.i64(group.start);
+        if (group.roots.length > 0) f.op("i64_add");
+      }
+      this.lookUpGroup(group);
+    }
+  }
+  /** The address on the stack to one in the memory; what the TLB does not know leaves the segment. @returns `host` */
+  protected lookUp(bytes: number, write: boolean, host: number): number {
+    const { f, region: c } = this;
+    const va = this.scratch.take("i64");
+    const entry = this.scratch.take("i32");
+    const tlb = c.tlb + (write ? TLB_WRITE : 0);
+    f.tee(va);
+    f.i64(8);
+    f.op("i64_shr_u");
+    f.op("i32_wrap_i64");
+    f.i32((TLB_ENTRIES - 1) * 16);
+    f.op("i32_and");
+    f.tee(entry);
+    f.mem("i64_load", tlb, 3);
+    f.get(va);
+    f.op("i64_xor");
+    f.i64(4096 - bytes);
+    f.op("i64_gt_u");
+    if (c.leave < 0) throw new Error(`${this.form.name}: an access that is not planned`);
+    f.unlikely();
+    f.brIf(c.leave);
+    f.get(va);
+    f.op("i32_wrap_i64");
+    f.get(entry);
+    f.mem("i32_load", tlb + 8, 2);
+    f.op("i32_add");
+    f.set(host);
+    return host;
+  }
+  /** In a tight loop: what the TLB does not know is asked of the runtime. @returns the local that holds the address in the memory */
+  #translateAlone(va: Value, bytes: number, write: boolean): number {
     const { f } = this;
     const entry = this.scratch.take("i32");
     const host = this.scratch.take("i32");
@@ -247,45 +341,58 @@ export abstract class RegionOperands extends EmittingSem {
     f.mem("i32_load", tlb + 8, 2);
     f.op("i32_add");
     f.else();
-    if (this.region.refills) {
-      this.push(va);
-      f.i32(bytes);
-      f.call(this.region.helper(write ? "regionWrite" : "regionRead"));
-      f.set(host);
-      this.leaveIfRefused(host);
-      f.get(host);
-    } else {
-      f.i32(1);
-      f.set(this.region.refusal);
-      this.leaveHere();
-    }
+    this.push(va);
+    f.i32(bytes);
+    f.call(this.region.helper(write ? "regionWrite" : "regionRead"));
+    f.tee(host);
+    f.i32(2);
+    f.op("i32_lt_u");
+    f.if();
+    f.get(host);
+    f.set(this.region.refusal);
+    this.leaveAt(this.page + this.bound.pageOffset, this.before, this.region.leave);
+    f.end();
+    f.get(host);
     f.end();
     f.set(host);
     return host;
   }
-  load(address: Value, width: Width, signed = true): Value {
-    const host = this.translate(address, width / 8, false);
+  protected loadFrom({ host, offset }: Place, width: Width, signed: boolean): Value {
     this.f.get(host);
-    this.f.mem(LOADS[`${width}${signed ? "s" : "u"}`]!, 0);
+    this.f.mem(LOADS[`${width}${signed ? "s" : "u"}`]!, offset);
     return this.fresh(width === 64 ? "i64" : "i32");
   }
-  store(address: Value, width: Width, value: Value): void {
-    const host = this.translate(address, width / 8, true);
+  protected storeTo({ host, offset }: Place, width: Width, value: Value): void {
     this.f.get(host);
     this.push(value);
-    this.f.mem(STORES[width]!, 0);
+    this.f.mem(STORES[width]!, offset);
     this.effects = true;
+  }
+  load(address: Value, width: Width, signed = true): Value {
+    return this.loadFrom(
+      this.translate(() => address, width / 8, false),
+      width,
+      signed,
+    );
+  }
+  store(address: Value, width: Width, value: Value): void {
+    this.storeTo(
+      this.translate(() => address, width / 8, true),
+      width,
+      value,
+    );
   }
   // ---- vectors --------------------------------------------------------------------------------------------------------
   /** Puts a vector register on the stack. */
   protected pushVector(n: number): void {
     this.region.usedVectors.add(n);
-    this.f.get(this.region.xmm[n]!);
+    this.f.get(this.region.locals.xmm(n));
   }
   protected setVector(n: number): void {
+    this.checkArm();
     this.region.usedVectors.add(n);
     this.region.writtenVectors.add(n);
-    this.f.set(this.region.xmm[n]!);
+    this.f.set(this.region.locals.toXmm(n));
     this.effects = true;
   }
   /** An element of a vector register, which keeps its other bytes. */
@@ -307,9 +414,9 @@ export abstract class RegionOperands extends EmittingSem {
   protected readFloat(i: number, type: "f32" | "f64"): Value {
     const bytes = type === "f64" ? 8 : 4;
     if (this.isMemory(i)) {
-      const host = this.translate(this.address(i), bytes, false);
+      const { host, offset } = this.translate(() => this.address(i), bytes, false);
       this.f.get(host);
-      this.f.mem(`${type}_load`, 0);
+      this.f.mem(`${type}_load`, offset);
     } else {
       this.pushVector((this.registerOffset(i) - Vp.xmm) >> 4);
       this.f.simdLane(EXTRACT[type]!, 0);
@@ -342,9 +449,9 @@ export abstract class RegionOperands extends EmittingSem {
   }
   readV(i: number): Value {
     if (!this.isMemory(i)) return this.slotV(this.registerOffset(i));
-    const host = this.translate(this.address(i), 16, false);
+    const { host, offset } = this.translate(() => this.address(i), 16, false);
     this.f.get(host);
-    this.f.simdMem(0, 0);
+    this.f.simdMem(0, offset);
     return this.fresh("v128");
   }
   writeV(i: number, value: Value): void {
@@ -357,20 +464,29 @@ export abstract class RegionOperands extends EmittingSem {
       this.push(value);
       this.f.simdMem(11, this.region.base + offset, 4);
     } else {
-      const host = this.translate(this.address(i), 16, true);
-      this.f.get(host);
+      const place = this.translate(() => this.address(i), 16, true);
+      this.f.get(place.host);
       this.push(value);
-      this.f.simdMem(11, 0);
+      this.f.simdMem(11, place.offset);
     }
     this.effects = true;
   }
   readLow(i: number, width: 32 | 64): Value {
-    if (this.isMemory(i)) return this.load(this.address(i), width, false);
+    if (this.isMemory(i))
+      return this.loadFrom(
+        this.translate(() => this.address(i), width / 8, false),
+        width,
+        false,
+      );
     return this.readSlot(this.registerOffset(i), width, false);
   }
   writeLow(i: number, width: 32 | 64, value: Value): void {
     if (this.isMemory(i)) {
-      this.store(this.address(i), width, value);
+      this.storeTo(
+        this.translate(() => this.address(i), width / 8, true),
+        width,
+        value,
+      );
       return;
     }
     this.writeBlock(this.registerOffset(i), width, value);

@@ -168,7 +168,7 @@ export class RegionSem extends RegionFlags implements Sem {
     f.if();
     f.i32(-1);
     f.set(c.refusal);
-    this.leaveAt(this.page + this.bound.pageOffset + this.bound.length, this.before + 1);
+    this.leaveAt(this.page + this.bound.pageOffset + this.bound.length, this.before + 1, c.leaveRegion);
     f.end();
   }
   faultUnless(condition: Value): void {
@@ -176,29 +176,31 @@ export class RegionSem extends RegionFlags implements Sem {
     this.push(condition);
     f.op("i32_eqz");
     f.if();
-    f.i32(0);
-    f.set(this.region.refusal);
-    this.leaveHere();
+    this.leaveHere(0);
     f.end();
     this.effects = true;
   }
   raise(vector: number, error = -1): void {
     this.checkFault();
     const { f } = this;
-    f.i32(vector);
-    f.i32(error);
-    f.i32(0);
-    f.call(this.region.helper("raise"));
-    f.i32(0);
-    f.set(this.region.refusal);
-    this.leaveHere();
+    if (!this.region.inSegment) {
+      f.i32(vector);
+      f.i32(error);
+      f.i32(0);
+      f.call(this.region.helper("raise"));
+    }
+    this.leaveHere(0);
   }
   override if(condition: Value, then: () => void, otherwise?: () => void): void {
+    this.arms++;
     this.joiningFlags(then, (first) => super.if(condition, first, otherwise));
+    this.arms--;
   }
   override ifAll(conditions: readonly (readonly (() => Value)[])[], then: () => void, otherwise: () => void): void {
     if (this.region.oddFloat || this.effects) {
+      this.arms++;
       this.joiningFlags(then, (first) => super.ifAll(conditions, first, otherwise));
+      this.arms--;
       return;
     }
     // what is out of the ordinary is the interpreter's: no call, no register that has to live across one
@@ -209,9 +211,7 @@ export class RegionSem extends RegionFlags implements Sem {
     then();
     f.br(done);
     f.end();
-    f.i32(1);
-    f.set(this.region.refusal);
-    this.leaveHere();
+    this.leaveHere(1);
     f.end();
   }
   /** Behind two arms only that is known of the flags which is known in both. */

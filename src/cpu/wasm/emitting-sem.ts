@@ -62,14 +62,12 @@ export abstract class EmittingSem {
     this.form = form;
     this.scratch = scratch;
   }
-  /** Address in the memory of an operand translated for writing. */
-  protected readonly rmw: (number | undefined)[] = [];
   abstract address(i: number): Value;
   abstract slot(offset: number, width: Width): Value;
   abstract readLow(i: number, width: 32 | 64): Value;
   protected abstract readOperand(i: number, signed: boolean): Value;
-  /** @returns the local that holds the address in the memory */
-  protected abstract translate(va: Value, bytes: number, write: boolean): number;
+  abstract readWrite(i: number): Value;
+  abstract probeWrite(i: number): void;
   abstract writeLow(i: number, width: 32 | 64, value: Value): void;
 
   get width(): Width {
@@ -89,18 +87,6 @@ export abstract class EmittingSem {
   }
   readU(i: number): Value {
     return this.readOperand(i, false);
-  }
-  readWrite(i: number): Value {
-    if (!this.isMemory(i)) return this.read(i);
-    const { width } = this.form.operands[i]!;
-    this.probeWrite(i);
-    this.f.get(this.rmw[i]!);
-    this.f.mem(LOADS[`${width}s`]!, 0);
-    return this.fresh(width === 64 ? "i64" : "i32");
-  }
-  probeWrite(i: number): void {
-    const { width } = this.form.operands[i]!;
-    this.rmw[i] = this.translate(this.address(i), width / 8, true);
   }
 
   // ---- values ---------------------------------------------------------------------------------------------------------
