@@ -17,10 +17,14 @@ import { type BasicBlock, pageOf } from "./region.js";
 
 /** Bytes of a group at most: one in 4096 / MAX_SPAN lies in two pages. */
 const MAX_SPAN = 128;
+/** What an address may be the sum of. */
+const MAX_ROOTS = 3;
+const MAX_CONSTANT = 2 ** 40;
 
-/** A register or another slot of the processor's block as it was when the block began (version 0) or was last set. */
+/** A register or another slot of the processor's block as it was at some time. */
 interface Root {
   readonly slot: number;
+  /** Number of the time; 0 = at the beginning. */
   readonly version: number;
   readonly shift: number;
 }
@@ -29,12 +33,17 @@ interface Sum {
   readonly roots: readonly Root[];
   readonly add: number;
 }
+/** A register or slot, shifted, plus a constant. */
+export interface Term {
+  readonly slot: number;
+  readonly shift: number;
+  readonly add: number;
+}
 /** Accesses with one look at the TLB. */
 export interface AccessGroup {
-  /** Terms of its address, if it is known from what the block begins with: slots and shifts. */
-  readonly roots: readonly Root[];
-  readonly atBeginning: boolean;
-  write: boolean;
+  /** Its address but for the constant part, if that is known at the beginning of the block; the look comes first then. */
+  readonly atBeginning: readonly Term[] | undefined;
+  readonly write: boolean;
   /** Constant part of the first and of the last byte's address, plus one. */
   start: number;
   end: number;
@@ -45,6 +54,8 @@ export interface PlannedAccess {
   readonly group: AccessGroup;
   /** Constant part of its address. */
   readonly at: number;
+  /** It is the one that looks the group up. */
+  readonly looks: boolean;
 }
 export interface Segment {
   /** Place of its first instruction in the block. */
@@ -58,58 +69,83 @@ export interface BlockPlan {
   readonly segments: readonly Segment[];
   /** By instruction and record: its accesses, undefined = by themselves. */
   readonly accesses: readonly (readonly (readonly (PlannedAccess | undefined)[])[])[];
-  readonly atBeginning: readonly AccessGroup[];
+  /** Groups that the block looks up before anything else. */
+  readonly first: readonly AccessGroup[];
   /** By instruction: its segment cannot be left behind it. */
   readonly settled: readonly boolean[];
 }
 
-class Planner {
-  readonly #versions = new Map<number, number>();
-  readonly #values = new Map<number, Sum>();
-  #next = 1;
-  #epoch = 0;
-  readonly #open = new Map<string, AccessGroup>();
-  readonly atBeginning: AccessGroup[] = [];
+/** Versions are told apart in all of a region. */
+class Versions {
+  #last = 0;
+  next(): number {
+    return ++this.#last;
+  }
+}
 
+/** What is known while a block is gone through. */
+class Knowledge {
+  readonly #ids: Versions;
+  /** Of slots that have been set since the beginning. */
+  readonly #versions: Map<number, number>;
+  /** Those that are sums of what was there before. */
+  readonly #values: Map<number, Sum>;
+  /** The last group by its roots. */
+  readonly #open: Map<string, AccessGroup>;
+  readonly #beginning: { readonly termOf: (root: Root) => Term | undefined; readonly epoch: number };
+  /** Version of what has not been set since: a procedure may have changed anything. */
+  #epoch: number;
+  readonly first: AccessGroup[] = [];
+
+  /** @param before at the end of the only block that leads here */
+  constructor(ids: Versions, before: Knowledge | undefined) {
+    this.#ids = ids;
+    this.#versions = new Map(before === undefined ? [] : before.#versions);
+    this.#values = new Map(before === undefined ? [] : before.#values);
+    this.#open = new Map(before === undefined ? [] : before.#open);
+    this.#epoch = before === undefined ? 0 : before.#epoch;
+    // a copy of it, as things stand now
+    const versions = new Map(this.#versions);
+    const values = new Map(this.#values);
+    const epoch = this.#epoch;
+    this.#beginning = { termOf: (root) => termOf(root, versions, values, epoch), epoch };
+  }
   /** A procedure may have changed anything, the TLB too. */
   barrier(): void {
-    this.#epoch = this.#next++;
+    this.#epoch = this.#ids.next();
     this.#versions.clear();
     this.#values.clear();
     this.#open.clear();
   }
-  #root(slot: number): Sum {
+  #valueOf(slot: number): Sum {
     const value = this.#values.get(slot);
     if (value !== undefined) return value;
     return { roots: [{ slot, version: this.#versions.get(slot) ?? this.#epoch, shift: 0 }], add: 0 };
   }
   #sumOf(record: DecodedRecord, origin: Origin, page: number): Sum | undefined {
     const roots: Root[] = [];
-    let add = origin.add;
-    const take = (slot: number, shift: number): boolean => {
-      if (slot === Vp.zero) return true;
-      const sum = this.#root(slot);
-      for (const root of sum.roots) roots.push({ ...root, shift: root.shift + shift });
+    let { add } = origin;
+    const take = (slot: number, shift: number): void => {
+      if (slot === Vp.zero) return;
+      const sum = this.#valueOf(slot);
+      for (const root of sum.roots) roots.push(shift === 0 ? root : { ...root, shift: root.shift + shift });
       add += sum.add * 2 ** shift;
-      return roots.length <= 3;
     };
     for (const { of, at } of origin.terms) {
-      let fits = true;
-      if (of === "slot") fits = take(at, 0);
-      else if (of === "field") fits = take(record.src, 0);
-      else if (of === "register") fits = take(registerOffset(record, at), 0);
+      if (of === "slot") take(at, 0);
+      else if (of === "field") take(record.src, 0);
+      else if (of === "register") take(registerOffset(record, at), 0);
       else {
         add += record.disp + (record.base === Vp.ripPage ? page : 0);
-        fits = take(record.base, 0);
-        if (fits && record.form.operands[at]!.kind === "x") fits = take(record.index, record.scale);
+        take(record.base, 0);
+        if (record.form.operands[at]!.kind === "x") take(record.index, record.scale);
       }
-      if (!fits) return undefined;
     }
     if (origin.immediates !== 0) {
       if (record.immHigh !== record.immLow >> 31) return undefined;
       add += origin.immediates * record.immLow;
     }
-    return Math.abs(add) < 2 ** 40 ? { roots, add } : undefined;
+    return roots.length <= MAX_ROOTS && Math.abs(add) < MAX_CONSTANT ? { roots, add } : undefined;
   }
   record(record: DecodedRecord, page: number): readonly (PlannedAccess | undefined)[] {
     const { accesses, effects } = accessFacts(record.form);
@@ -118,75 +154,109 @@ class Planner {
       return sum === undefined ? undefined : this.#plan(sum, bytes, write);
     });
     const values = effects.map(({ of, at, origin }) => ({
-      slot: of === "slot" ? at : registerOffset(record, at),
+      slot: (of === "slot" ? at : registerOffset(record, at)) & ~7,
       value: origin === undefined ? undefined : this.#sumOf(record, origin, page),
     }));
-    for (const { slot, value } of values) this.#set(slot & ~7, value);
+    for (const { slot, value } of values) {
+      this.#versions.set(slot, this.#ids.next());
+      if (value === undefined) this.#values.delete(slot);
+      else this.#values.set(slot, value);
+    }
     return planned;
   }
-  #set(slot: number, value: Sum | undefined): void {
-    this.#versions.set(slot, this.#next++);
-    if (value === undefined) this.#values.delete(slot);
-    else this.#values.set(slot, value);
-  }
   #plan({ roots, add }: Sum, bytes: number, write: boolean): PlannedAccess {
-    const key = roots
-      .map(({ slot, version, shift }) => `${slot}.${version}.${shift}`)
-      .sort()
-      .join();
-    let group = this.#open.get(key);
-    if (group !== undefined) {
-      const start = Math.min(group.start, add);
-      const end = Math.max(group.end, add + bytes);
-      if (end - start > MAX_SPAN) group = undefined;
-      else {
-        group.start = start;
-        group.end = end;
-        group.write ||= write;
+    const key = roots.map(keyOf).sort().join();
+    const known = this.#open.get(key);
+    if (known !== undefined && (known.write || !write)) {
+      const start = Math.min(known.start, add);
+      const end = Math.max(known.end, add + bytes);
+      if (end - start <= MAX_SPAN) {
+        known.start = start;
+        known.end = end;
+        return { group: known, at: add, looks: false };
       }
     }
-    if (group === undefined) {
-      const atBeginning = this.#epoch === 0 && roots.every(({ version }) => version === 0);
-      group = { roots, atBeginning, write, start: add, end: add + bytes, host: -1 };
-      this.#open.set(key, group);
-      if (atBeginning) this.atBeginning.push(group);
-    }
-    return { group, at: add };
+    const terms = roots.map((root) => this.#beginning.termOf(root));
+    const group: AccessGroup = {
+      atBeginning: this.#epoch !== this.#beginning.epoch || terms.includes(undefined) ? undefined : (terms as Term[]),
+      write,
+      start: add,
+      end: add + bytes,
+      host: -1,
+    };
+    this.#open.set(key, group);
+    if (group.atBeginning !== undefined) this.first.push(group);
+    return { group, at: add, looks: group.atBeginning === undefined };
   }
 }
+const keyOf = ({ slot, version, shift }: Root): string => `${slot}.${version}.${shift}`;
+/** Where a root can be had from. */
+function termOf(
+  { slot, version, shift }: Root,
+  versions: ReadonlyMap<number, number>,
+  values: ReadonlyMap<number, Sum>,
+  epoch: number,
+): Term | undefined {
+  const value = values.get(slot);
+  if (value === undefined) return (versions.get(slot) ?? epoch) === version ? { slot, shift, add: 0 } : undefined;
+  const [root] = value.roots;
+  if (value.roots.length !== 1 || root!.slot !== slot || root!.version !== version || root!.shift !== 0)
+    return undefined;
+  return { slot, shift, add: -value.add };
+}
 
-/** @param oddFloat whether arithmetic in another mode than usual is done in place */
-export function planBlock({ instructions }: BasicBlock, oddFloat: boolean): BlockPlan {
-  const planner = new Planner();
+/**
+ * @param before the block that leads to a block, where it is the only one that does and nobody enters the block from outside
+ * @param oddFloat whether arithmetic in another mode than usual is done in place
+ * @returns by block
+ */
+export function planBlocks(
+  blocks: readonly BasicBlock[],
+  before: (block: number) => number | undefined,
+  oddFloat: boolean,
+): readonly BlockPlan[] {
+  const ids = new Versions();
+  const plans: BlockPlan[] = [];
+  const ends: Knowledge[] = [];
+  /** Blocks that only lead to each other are never reached. */
+  const begun = new Set<number>();
+  const plan = (n: number): void => {
+    if (begun.has(n)) return;
+    begun.add(n);
+    const from = before(n);
+    if (from !== undefined) plan(from);
+    const known = new Knowledge(ids, from === undefined ? undefined : ends[from]);
+    plans[n] = planBlock(blocks[n]!, known, oddFloat);
+    ends[n] = known;
+  };
+  for (let n = 0; n < blocks.length; n++) plan(n);
+  return plans;
+}
+function planBlock({ instructions }: BasicBlock, known: Knowledge, oddFloat: boolean): BlockPlan {
   const accesses: (readonly (PlannedAccess | undefined)[])[][] = [];
   const segments: Segment[] = [];
   const leaves: boolean[] = [];
-  const looked = new Set<AccessGroup>();
   let ended = true;
   instructions.forEach(({ offset, decoded: { records } }, i) => {
     const facts = records.map(({ form }) => accessFacts(form));
     const procedure = records.some(({ raw }) => raw !== undefined);
     const direct = procedure || facts.some((f) => f.conditional || (f.alternative && oddFloat));
     if (ended || direct) segments.push({ first: i, leaves: false, direct });
-    const planned = records.map((record) => planner.record(record, pageOf(offset)));
+    const planned = records.map((record) => known.record(record, pageOf(offset)));
     accesses.push(planned);
-    leaves[i] = procedure || facts.some(({ faults }) => faults);
-    for (const access of planned.flat()) {
-      if (access !== undefined && (access.group.atBeginning || looked.has(access.group))) continue;
-      if (access !== undefined) looked.add(access.group);
-      leaves[i] = true;
-    }
+    leaves[i] =
+      procedure || facts.some(({ faults }) => faults) || planned.flat().some((access) => access?.looks !== false);
     segments.at(-1)!.leaves ||= leaves[i]!;
     ended = direct || records.some(({ form }) => form.facts.stores);
-    if (procedure) planner.barrier();
+    if (procedure) known.barrier();
   });
-  const { atBeginning } = planner;
-  if (atBeginning.length > 0) segments[0]!.leaves = true;
+  const { first } = known;
+  if (first.length > 0) segments[0]!.leaves = true;
   const settled = leaves.map((_, i) => {
-    const end = segments.find(({ first }) => first > i)?.first ?? leaves.length;
+    const end = segments.find((segment) => segment.first > i)?.first ?? leaves.length;
     return !leaves.slice(i + 1, end).includes(true);
   });
-  return { segments, accesses, atBeginning, settled };
+  return { segments, accesses, first, settled };
 }
 
 /** Offset of the slot of a register operand. */

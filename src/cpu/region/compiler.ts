@@ -5,7 +5,7 @@ import { Helper, type HelperName, type HelperSignature } from "../isa/runtime-ca
 import { ExitSlot, RegionPages, RegionStatus, Vp } from "../layout.js";
 import { FunctionBuilder, ModuleBuilder } from "../wasm/assembler.js";
 import { type Local, Scratch } from "../wasm/emitting-sem.js";
-import { type AccessGroup, type BlockPlan, planBlock } from "./block-plan.js";
+import { type AccessGroup, type BlockPlan, planBlocks } from "./block-plan.js";
 import { type BasicBlock, PAGE, pageOf, type Region } from "./region.js";
 import {
   type FlagState,
@@ -212,6 +212,15 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
     return known ?? UNKNOWN_FLAGS;
   };
 
+  /** The block that alone leads to a block. */
+  const onlyBefore = (node: number): number | undefined => {
+    const [from, ...more] = predecessors[node]!;
+    return isEntry.has(node) || more.length > 0 || from === node ? undefined : from;
+  };
+  const plans = c.refills ? undefined : planBlocks(blocks, onlyBefore, oddFloat);
+  /** Locals for addresses that are in use behind each block. */
+  const hostsAfter: number[] = [];
+
   c.procedureLeft = f.block();
   const out = f.block();
   c.leaveRegion = f.block();
@@ -289,7 +298,7 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
   emitStructured(f, { successors, entries: region.entries }, ENTRY, {
     emit(node, leadTo) {
       const block = blocks[node]!;
-      const plan = c.refills ? undefined : planBlock(block, oddFloat);
+      const plan = plans?.[node];
       const dead = deadFlags(block, plan);
       const goTo = (offset: number): void => {
         const to = byOffset.get(offset);
@@ -297,7 +306,7 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
         else leadTo(to);
       };
       c.flags = flagsBefore(node);
-      c.usedHosts = 0;
+      c.usedHosts = hostsAfter[onlyBefore(node) ?? -1] ?? 0;
       let ending: RegionSem["ending"];
       const instruction = (i: number, first?: readonly AccessGroup[]): void => {
         const { offset, decoded } = block.instructions[i]!;
@@ -314,6 +323,7 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
       else writeSegments(c, block, plan, instruction);
       spend(block.instructions.length);
       flagsAfter[node] = c.flags;
+      hostsAfter[node] = c.usedHosts;
       if (ending === undefined) {
         if (block.fallsThrough) goTo(block.end);
         else leaveTo(block.end);
@@ -454,7 +464,7 @@ function writeAlone(c: RegionFunction, count: number, instruction: (i: number) =
 function writeSegments(
   c: RegionFunction,
   { instructions }: BasicBlock,
-  { segments, settled, atBeginning }: BlockPlan,
+  { segments, settled, first: groups }: BlockPlan,
   instruction: (i: number, first?: readonly AccessGroup[]) => void,
 ): void {
   const { f, locals } = c;
@@ -465,7 +475,7 @@ function writeSegments(
     c.leave = leaves ? f.block() : -1;
     for (let i = first; i < end; i++) {
       locals.direct = direct || settled[i]!;
-      instruction(i, i === 0 ? atBeginning : undefined);
+      instruction(i, i === 0 ? groups : undefined);
     }
     if (leaves) {
       f.br(done);

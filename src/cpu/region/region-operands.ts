@@ -271,7 +271,9 @@ export abstract class RegionOperands extends EmittingSem {
   lookUpFirst(groups: readonly AccessGroup[]): void {
     const { f } = this;
     for (const group of groups) {
-      group.roots.forEach(({ slot, shift }, i) => {
+      const terms = group.atBeginning!;
+      const constant = terms.reduce((sum, { add, shift }) => sum + add * 2 ** shift, group.start);
+      terms.forEach(({ slot, shift }, i) => {
         this.pushSlot64(slot);
         if (shift > 0) {
           f.i64(shift);
@@ -279,9 +281,9 @@ export abstract class RegionOperands extends EmittingSem {
         }
         if (i > 0) f.op("i64_add");
       });
-      if (group.roots.length === 0 || group.start !== 0) {
-        f.i64(group.start);
-        if (group.roots.length > 0) f.op("i64_add");
+      if (terms.length === 0 || constant !== 0) {
+        f.i64(constant);
+        if (terms.length > 0) f.op("i64_add");
       }
       this.lookUpGroup(group);
     }
