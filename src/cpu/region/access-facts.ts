@@ -37,7 +37,7 @@ export interface FormEffect {
 export interface AccessFacts {
   readonly accesses: readonly FormAccess[];
   readonly effects: readonly FormEffect[];
-  /** Registers or flags are written in an arm that may not be taken. */
+  /** Registers or flags are written in an arm that may not be taken, or behind the definition's back. */
   readonly conditional: boolean;
   /** The same, where `ifAll` has an arm for what is out of the ordinary. */
   readonly alternative: boolean;
@@ -227,8 +227,10 @@ class AccessSem extends FactSem {
   override call(name: string): Value {
     if ("faults" in Helper[name as HelperName]) this.faults = true;
     // the divisions work on RAX and RDX in the block (region-sem.ts)
-    if (name === "div" || name === "idiv")
+    if (name === "div" || name === "idiv") {
+      this.conditional = true;
       for (const n of [0, 2]) this.effects.push({ of: "slot", at: Vp.gpr + n * 8, origin: undefined });
+    }
     return super.call(name);
   }
   #arm(body: () => void): void {

@@ -18,6 +18,7 @@ import {
   RegionHelper,
   type RegionHelperName,
   RegionLocals,
+  storeChanges,
   storeFlags,
   storeRegisters,
   storeVectors,
@@ -155,6 +156,8 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
     leave: -1,
     leaveRegion: -1,
     inSegment: false,
+    storesThrough: !isTightLoop(region),
+    flagsAtOnce: false,
     hosts: [],
     usedHosts: 0,
     flags: UNKNOWN_FLAGS,
@@ -384,9 +387,11 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
   f.set(status);
   takeSlot(newSlot());
   f.end(); // out
-  storeRegisters(f, c, c.writtenRegisters);
-  storeVectors(f, c, c.writtenVectors);
-  storeFlags(f, c);
+  if (!c.storesThrough) {
+    storeRegisters(f, c, c.writtenRegisters);
+    storeVectors(f, c, c.writtenVectors);
+    storeFlags(f, c);
+  }
   f.i32(0);
   f.get(rip);
   f.mem("i64_store", base + Vp.rip, 3);
@@ -471,8 +476,10 @@ function writeSegments(
   c.inSegment = true;
   segments.forEach(({ first, leaves, direct }, n) => {
     const end = segments[n + 1]?.first ?? instructions.length;
+    if (leaves) storeChanges(f, c);
     const done = leaves ? f.block() : -1;
     c.leave = leaves ? f.block() : -1;
+    c.flagsAtOnce = direct;
     for (let i = first; i < end; i++) {
       locals.direct = direct || settled[i]!;
       instruction(i, i === 0 ? groups : undefined);
@@ -489,9 +496,11 @@ function writeSegments(
       f.br(c.leaveRegion);
       f.end();
     }
-    locals.settle(c.flags.narrow);
+    locals.settle(c.flags.narrow, false);
     locals.direct = true;
   });
+  storeChanges(f, c);
+  c.flagsAtOnce = false;
   c.inSegment = false;
 }
 const hasProcedures = ({ blocks }: Region): boolean =>

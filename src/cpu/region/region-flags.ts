@@ -1,9 +1,9 @@
 /** The lazy flags in a region: operands and result of the last operation in locals, its kind known while code is written if it can be. */
 import { Helper, type HelperName } from "../isa/runtime-calls.js";
 import type { FlagName, Value, ValueType } from "../isa/sem.js";
-import { FlagKind } from "../layout.js";
+import { FlagKind, Vp } from "../layout.js";
 import type { Local } from "../wasm/emitting-sem.js";
-import { storeFlags } from "./region-function.js";
+import { storeFlags, storeKnownFlags } from "./region-function.js";
 import { RegionOperands } from "./region-operands.js";
 
 export abstract class RegionFlags extends RegionOperands {
@@ -25,9 +25,14 @@ export abstract class RegionFlags extends RegionOperands {
       if (v.type === "i32") f.op("i64_extend_i32_s");
       f.set(wide);
     }
-    f.i32(FlagKind[kind]);
-    f.set(to.kind);
     c.flags = { kind: FlagKind[kind], narrow: all32, held: true };
+    if (!c.storesThrough) {
+      f.i32(FlagKind[kind]);
+      f.set(to.kind);
+    } else if (c.flagsAtOnce) {
+      storeKnownFlags(f, c);
+      c.locals.flagsChanged = false;
+    }
   }
   /** The last operation's operands and result; sign-extended, so that any width's formulas hold. */
   protected flagValues(): { a: Value; b: Value; r: Value; zero: () => Value } {
@@ -48,6 +53,12 @@ export abstract class RegionFlags extends RegionOperands {
           r: local("i64", now.r),
           zero: () => this.const64(0),
         };
+  }
+  /** Puts flags of a kind that is not known here into the block, for a function of the runtime. */
+  protected bringFlags(): void {
+    if (this.region.storesThrough) return;
+    this.lookAtFlags();
+    storeFlags(this.f, this.region);
   }
   protected lookAtFlags(): void {
     if (!this.region.flags.held) this.region.findsFlags = true;
@@ -75,8 +86,7 @@ export abstract class RegionFlags extends RegionOperands {
   carry(): Value {
     const { kind } = this.region.flags;
     if (kind === undefined) {
-      this.lookAtFlags();
-      storeFlags(this.f, this.region);
+      this.bringFlags();
       return this.helper("carry");
     }
     const { a, b, r } = this.flagValues();
@@ -111,7 +121,8 @@ export abstract class RegionFlags extends RegionOperands {
     }
   }
   protected zero(): Value {
-    return this.eqz(this.flagValues().r);
+    const { flags, storesThrough } = this.region;
+    return this.eqz(flags.kind === undefined && storesThrough ? this.slot(Vp.flagR, 64) : this.flagValues().r);
   }
   protected negative(): Value {
     const { b, r } = this.flagValues();
@@ -129,8 +140,7 @@ export abstract class RegionFlags extends RegionOperands {
     const maybe = (v: Value): Value => (negate ? this.eqz(v) : v);
     if (cc >> 1 === 2) return maybe(this.zero());
     if (kind === undefined) {
-      this.lookAtFlags();
-      storeFlags(this.f, this.region);
+      this.bringFlags();
       return this.helper("condition", this.const32(cc));
     }
     const { a, b } = this.flagValues();
@@ -164,8 +174,7 @@ export abstract class RegionFlags extends RegionOperands {
   packedFlags(): Value {
     const { kind } = this.region.flags;
     if (kind === undefined) {
-      this.lookAtFlags();
-      storeFlags(this.f, this.region);
+      this.bringFlags();
       return this.helper("packedFlags");
     }
     const { a, b, r } = this.flagValues();

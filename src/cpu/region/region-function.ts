@@ -45,6 +45,10 @@ export class RegionLocals {
   readonly #now: Homes;
   /** What is written goes to the region's own at once. */
   direct = true;
+  /** Registers that have been written since they were last stored to the block, and whether the flags have. */
+  readonly changedGpr = new Set<number>();
+  readonly changedXmm = new Set<number>();
+  flagsChanged = false;
 
   constructor(f: FunctionBuilder) {
     this.#f = f;
@@ -77,6 +81,7 @@ export class RegionLocals {
   /** To be written now. */
   toGpr(n: number): number {
     const own = this.ownGpr(n);
+    this.changedGpr.add(n);
     if (this.direct) {
       delete this.#now.gpr[n];
       return own;
@@ -85,6 +90,7 @@ export class RegionLocals {
   }
   toXmm(n: number): number {
     const own = this.ownXmm(n);
+    this.changedXmm.add(n);
     if (this.direct) {
       delete this.#now.xmm[n];
       return own;
@@ -92,12 +98,22 @@ export class RegionLocals {
     return (this.#now.xmm[n] = this.#next.xmm[n] ??= this.#f.local("v128"));
   }
   toFlags(): FlagLocals {
+    this.flagsChanged = true;
     if (this.direct) return (this.#now.flags = this.own.flags);
     if (this.#next.flags === this.own.flags) this.#next.flags = this.#flagLocals();
     return (this.#now.flags = this.#next.flags);
   }
-  /** Everything to the region's own. @param narrow whether the narrow flags hold something */
-  settle(narrow: boolean): void {
+  /** Nothing differs from the block. */
+  forgetChanges(): void {
+    this.changedGpr.clear();
+    this.changedXmm.clear();
+    this.flagsChanged = false;
+  }
+  /**
+   * Everything to the region's own.
+   * @param narrow whether the narrow flags hold something; @param kind whether the flags' kind is in its local
+   */
+  settle(narrow: boolean, kind: boolean): void {
     const f = this.#f;
     const move = (from: number, to: number): void => {
       f.get(from);
@@ -116,7 +132,7 @@ export class RegionLocals {
     move(flags.a, own.a);
     move(flags.b, own.b);
     move(flags.r, own.r);
-    move(flags.kind, own.kind);
+    if (kind) move(flags.kind, own.kind);
     if (narrow) {
       move(flags.narrowA, own.narrowA);
       move(flags.narrowB, own.narrowB);
@@ -153,6 +169,13 @@ export interface RegionFunction {
   leaveRegion: number;
   /** A segment is being written (block-plan.ts). */
   inSegment: boolean;
+  /**
+   * The block is kept up to date: registers and flags are stored behind each basic block and before a segment that may be left. Ways
+   * out have nothing to store then, and less is alive in the region. Else, in tight loops, ways out store what has changed.
+   */
+  readonly storesThrough: boolean;
+  /** An instruction is being written that may change flags in one arm: they are stored at once. */
+  flagsAtOnce: boolean;
   /** Locals for addresses in the memory that hold for a block; how many of them are in use. */
   readonly hosts: number[];
   usedHosts: number;
@@ -231,6 +254,25 @@ const flagSlots = ({ a, b, r }: FlagLocals): readonly (readonly [local: number, 
   [b, Vp.flagB],
   [r, Vp.flagR],
 ];
+/** Those of a known kind. */
+export function storeKnownFlags(f: FunctionBuilder, c: RegionFunction): void {
+  for (const [local, at] of flagSlots(c.locals.flags)) {
+    f.i32(0);
+    f.get(local);
+    f.mem("i64_store", c.base + at, 3);
+  }
+  f.i32(0);
+  f.i32(c.flags.kind!);
+  f.mem("i32_store", c.base + Vp.flagKind, 2);
+}
+/** What has been written since it was last stored; locals are the region's own. */
+export function storeChanges(f: FunctionBuilder, c: RegionFunction): void {
+  const { locals } = c;
+  storeRegisters(f, c, locals.changedGpr);
+  storeVectors(f, c, locals.changedXmm);
+  if (locals.flagsChanged) storeKnownFlags(f, c);
+  locals.forgetChanges();
+}
 /** Where they have been changed. */
 export function storeFlags(f: FunctionBuilder, c: RegionFunction): void {
   const { flags } = c.locals;
@@ -261,6 +303,7 @@ export function loadFlags(f: FunctionBuilder, c: RegionFunction): void {
 }
 /** At the region's beginning. */
 export function findFlags(f: FunctionBuilder, c: RegionFunction): void {
+  if (c.storesThrough) return;
   if (c.findsFlags) loadFlags(f, c);
   else {
     f.i32(UNCHANGED);

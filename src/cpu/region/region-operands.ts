@@ -159,7 +159,8 @@ export abstract class RegionOperands extends EmittingSem {
     this.checkArm();
     const before = this.region.locals.gpr(n);
     const local = this.region.locals.toGpr(n);
-    this.region.usedRegisters.add(n);
+    // what is only written need not be loaded
+    if (!this.region.storesThrough || width < 32 || this.arms > 0) this.region.usedRegisters.add(n);
     this.region.writtenRegisters.add(n);
     this.effects = true;
     if (width === 64) {
@@ -392,7 +393,7 @@ export abstract class RegionOperands extends EmittingSem {
   }
   protected setVector(n: number): void {
     this.checkArm();
-    this.region.usedVectors.add(n);
+    if (!this.region.storesThrough || this.arms > 0) this.region.usedVectors.add(n);
     this.region.writtenVectors.add(n);
     this.f.set(this.region.locals.toXmm(n));
     this.effects = true;

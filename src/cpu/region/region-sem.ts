@@ -55,6 +55,7 @@ export class RegionSem extends RegionFlags implements Sem {
   /** Puts what is in locals into the block. */
   protected spill(vectors: boolean): void {
     const { f, region: c } = this;
+    if (c.storesThrough) return;
     f.later(c.storeAll);
     if (vectors) f.later(c.storeAllVectors);
     storeFlags(f, c);
@@ -80,7 +81,8 @@ export class RegionSem extends RegionFlags implements Sem {
     const c = this.region;
     f.later(c.loadAll);
     if (vectors) f.later(c.loadAllVectors);
-    if (flags) {
+    if (flags && c.storesThrough) c.flags = UNKNOWN_FLAGS;
+    else if (flags) {
       loadFlags(f, c);
       c.flags = { ...UNKNOWN_FLAGS, held: true };
     }
@@ -104,6 +106,7 @@ export class RegionSem extends RegionFlags implements Sem {
     const result = this.helper(helper, ...args);
     if (helper === "vectorFloat") loadFloat(this.f, this.region);
     loadRegisters(this.f, this.region, pair);
+    for (const n of pair) this.region.locals.changedGpr.delete(n);
     return result;
   }
   /** Runs a procedure of the runtime on the block. @returns its Status */
@@ -137,7 +140,7 @@ export class RegionSem extends RegionFlags implements Sem {
     f.unlikely();
     f.if();
     if (this.#isPlain) this.spill(false);
-    if (!this.#vectors) f.later(c.storeAllVectors);
+    if (!this.#vectors && !c.storesThrough) f.later(c.storeAllVectors);
     // a fault is counted by the loop
     f.get(c.budget);
     f.i32(this.before);
