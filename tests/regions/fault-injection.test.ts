@@ -10,7 +10,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { stressAsked } from "../bare/bare-machine.js";
 import { Random } from "../reference/values.js";
-import { type Damage, FRAMES, ProgramPair } from "./program-machine.js";
+import { type Damage, FRAMES, type ProgramPair, ProgramPairs } from "./program-machine.js";
 import { ProgramBuilder } from "./random-program.js";
 
 const PROGRAMS = Number(process.env.PROGRAMS ?? 45);
@@ -84,12 +84,11 @@ function injectInto(pair: ProgramPair, n: number, tally: Tally): void {
 }
 
 test("a fault at each access leaves the same behind in both tiers", (t) => {
-  let pair = new ProgramPair();
+  const pairs = new ProgramPairs(PROGRAMS_OF_A_PAIR);
   const tally: Tally = { tried: 0, came: 0, interpreted: 0, kinds: new Map() };
   for (let n = 0; n < PROGRAMS; n++) {
-    if (n % PROGRAMS_OF_A_PAIR === PROGRAMS_OF_A_PAIR - 1) pair = new ProgramPair();
     try {
-      injectInto(pair, n, tally);
+      injectInto(pairs.of(n), n, tally);
     } catch (error) {
       if (error instanceof Error) error.message = `program ${n} (SEED=${SEED}): ${error.message}`;
       throw error;

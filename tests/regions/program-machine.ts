@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { Exit, Head, SegAttr, SegIndex, Vp } from "../../src/cpu/layout.js";
 import { LockstepPair } from "../../src/cpu/region/lockstep.js";
+import type { RegionWay } from "../../src/cpu/region/region-function.js";
 import { FLAT_CODE64, FLAT_DATA, type RegionTier, type VirtualProcessor } from "../../src/cpu/vp/virtual-processor.js";
 import { stressAsked } from "../bare/bare-machine.js";
 import { value } from "../reference/integer-encoding.js";
@@ -86,6 +87,35 @@ class Machine {
   }
 }
 
+/** Programs are small, mostly a tight loop: those are written in their own way. */
+export const WAYS = ["usual", "segments", "careful"] as const;
+/** Pairs of machines for programs by number, one for each way; a new one after so many programs: its processor compiles only so much. */
+export class ProgramPairs {
+  readonly #programs: number;
+  readonly #pairs: { pair: ProgramPair; used: number }[] = [];
+  readonly #done: (pair: ProgramPair) => void;
+  constructor(programs: number, done: (pair: ProgramPair) => void = () => {}) {
+    this.#programs = programs;
+    this.#done = done;
+  }
+  /** A new one for this program. */
+  make(n: number): ProgramPair {
+    return new ProgramPair(WAYS[n % WAYS.length]);
+  }
+  of(n: number): ProgramPair {
+    const place = n % WAYS.length;
+    const known = this.#pairs[place];
+    if (known !== undefined && known.used++ < this.#programs) return known.pair;
+    if (known !== undefined) this.#done(known.pair);
+    const pair = this.make(n);
+    this.#pairs[place] = { pair, used: 1 };
+    return pair;
+  }
+  end(): void {
+    for (const place of this.#pairs) if (place !== undefined) this.#done(place.pair);
+  }
+}
+
 export class ProgramPair {
   readonly #interpreted = new Machine(false);
   readonly #compiled: Machine;
@@ -94,9 +124,12 @@ export class ProgramPair {
   #startState!: (m: Machine) => void;
   /** The TLB is emptied behind the program's back: one that unmaps pages itself would see it. */
   readonly flushes: boolean;
-  constructor(stress = stressAsked) {
+  constructor(way?: RegionWay, stress = stressAsked) {
     this.flushes = (stress?.flushEvery ?? 0) > 0;
-    this.#compiled = new Machine(stress === undefined ? true : { stress });
+    this.#compiled = new Machine({
+      ...(way === undefined ? {} : { way }),
+      ...(stress === undefined ? {} : { stress }),
+    });
     this.#pair = new LockstepPair({ interpreted: this.#interpreted.vp, compiled: this.#compiled.vp });
   }
   get regions(): NonNullable<VirtualProcessor["regions"]> {

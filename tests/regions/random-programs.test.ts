@@ -7,7 +7,7 @@
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { ProgramPair } from "./program-machine.js";
+import { ProgramPairs } from "./program-machine.js";
 import { runProgram } from "./program-run.js";
 
 const PROGRAMS = Number(process.env.PROGRAMS ?? 300);
@@ -17,24 +17,19 @@ const ONLY = process.env.PROGRAM;
 const PROGRAMS_OF_A_PAIR = 1500;
 
 test("programs do the same in both tiers", (t) => {
-  let pair = new ProgramPair();
   const faults = new Map<number, number>();
   let compiled = 0;
   let instructions = 0;
   let unfinished = 0;
-  const count = (): void => {
-    compiled += pair.regions.counters.installed;
-    instructions += pair.regions.counters.instructions;
-  };
+  const pairs = new ProgramPairs(PROGRAMS_OF_A_PAIR, ({ regions: { counters } }) => {
+    compiled += counters.installed;
+    instructions += counters.instructions;
+  });
   for (let n = 0; n < PROGRAMS; n++) {
     if (ONLY !== undefined && n !== Number(ONLY)) continue;
-    if (n % PROGRAMS_OF_A_PAIR === PROGRAMS_OF_A_PAIR - 1) {
-      count();
-      pair = new ProgramPair();
-    }
-    if (!runProgram(pair, () => new ProgramPair(), { seed: SEED, number: n, faults })) unfinished++;
+    if (!runProgram(pairs.of(n), () => pairs.make(n), { seed: SEED, number: n, faults })) unfinished++;
   }
-  count();
+  pairs.end();
   const list = [...faults].sort(([a], [b]) => a - b).map(([vector, times]) => `#${vector} ${times}`);
   t.diagnostic(
     `${PROGRAMS} programs, ${compiled} regions with ${instructions} instructions; faults: ${list.join(", ")}; without end ${unfinished}`,

@@ -20,7 +20,7 @@ after(() => setCompiler(""));
   test(names, (t) => {
     const makePair = (): ProgramPair => {
       setCompiler("");
-      const pair = new ProgramPair(parseStress(names));
+      const pair = new ProgramPair(undefined, parseStress(names));
       // behind the interpreter, which takes the second compiler long
       setCompiler(names);
       return pair;

@@ -6,6 +6,7 @@ import { BlockBuilder, type DecodedInstruction } from "../decode/block-builder.j
 import { ModeKey } from "../layout.js";
 import { compileRegion, RegionModule } from "./compiler.js";
 import { discoverRegion, PAGE, pageOf, type Region } from "./region.js";
+import type { RegionWay } from "./region-function.js";
 
 /** Requests that become one module at most: beyond it the first of them wait too long for the last. */
 export const MAX_BATCH = 12;
@@ -30,6 +31,7 @@ export interface RegionRequest {
   readonly mode: number;
   /** MXCSR is not as SSE arithmetic goes the host's way with (region-function.ts). */
   readonly oddFloat: boolean;
+  readonly way: RegionWay;
   /** The first is that of the hot instruction. */
   readonly pages: readonly CodePage[];
 }
@@ -40,6 +42,8 @@ export interface RegionFacts {
   /** Where it can be entered, by number of the entry: distances from the first page. */
   readonly entries: readonly number[];
   readonly instructions: number;
+  /** See CompiledRegion. */
+  readonly leaves: number;
 }
 export interface RegionPage {
   readonly distance: number;
@@ -147,7 +151,7 @@ export class BatchCompiler {
   }
   #add(
     into: RegionModule,
-    { physical, mode, oddFloat, pages }: RegionRequest,
+    { physical, mode, oddFloat, way, pages }: RegionRequest,
     name: string,
     taken: ReadonlySet<number>,
   ): RegionFacts | undefined {
@@ -178,8 +182,10 @@ export class BatchCompiler {
       physical & (PAGE - 1),
     );
     if (region === undefined) return undefined;
-    compileRegion(region, into, name, { user: (mode & ModeKey.user) !== 0, oddFloat });
+    const user = (mode & ModeKey.user) !== 0;
+    const { leaves } = compileRegion(region, into, name, { user, oddFloat, way });
     return {
+      leaves,
       pages: [...region.pages.keys()].map((distance) => extent(region, distance)),
       entries: region.entries.map((b) => region.blocks[b]!.offset),
       instructions: region.blocks.reduce((n, b) => n + b.instructions.length, 0),

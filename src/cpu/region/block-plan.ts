@@ -17,6 +17,8 @@ import { type BasicBlock, pageOf } from "./region.js";
 
 /** Bytes of a group at most: one in 4096 / MAX_SPAN lies in two pages. */
 const MAX_SPAN = 128;
+/** In a careful region: what is read and then written is one access. */
+const CAREFUL_SPAN = 16;
 /** What an address may be the sum of. */
 const MAX_ROOTS = 3;
 const MAX_CONSTANT = 2 ** 40;
@@ -69,7 +71,8 @@ export interface BlockPlan {
   readonly segments: readonly Segment[];
   /** By instruction and record: its accesses, undefined = by themselves. */
   readonly accesses: readonly (readonly (readonly (PlannedAccess | undefined)[])[])[];
-  /** Groups that the block looks up before anything else. */
+  /** Groups that the block looks up, and those of them that it does before anything else. */
+  readonly groups: readonly AccessGroup[];
   readonly first: readonly AccessGroup[];
   /** By instruction: its segment cannot be left behind it. */
   readonly settled: readonly boolean[];
@@ -95,11 +98,14 @@ class Knowledge {
   readonly #beginning: { readonly termOf: (root: Root) => Term | undefined; readonly epoch: number };
   /** Version of what has not been set since: a procedure may have changed anything. */
   #epoch: number;
-  readonly first: AccessGroup[] = [];
+  /** Of this block. */
+  readonly groups: AccessGroup[] = [];
+  readonly #careful: boolean;
 
   /** @param before at the end of the only block that leads here */
-  constructor(ids: Versions, before: Knowledge | undefined) {
+  constructor(ids: Versions, before: Knowledge | undefined, careful: boolean) {
     this.#ids = ids;
+    this.#careful = careful;
     this.#versions = new Map(before === undefined ? [] : before.#versions);
     this.#values = new Map(before === undefined ? [] : before.#values);
     this.#open = new Map(before === undefined ? [] : before.#open);
@@ -170,22 +176,24 @@ class Knowledge {
     if (known !== undefined && (known.write || !write)) {
       const start = Math.min(known.start, add);
       const end = Math.max(known.end, add + bytes);
-      if (end - start <= MAX_SPAN) {
+      if (end - start <= (this.#careful ? CAREFUL_SPAN : MAX_SPAN)) {
         known.start = start;
         known.end = end;
         return { group: known, at: add, looks: false };
       }
     }
     const terms = roots.map((root) => this.#beginning.termOf(root));
+    // where a look may change a page table's bits, it has to come in its turn
+    const late = this.#careful || this.#epoch !== this.#beginning.epoch || terms.includes(undefined);
     const group: AccessGroup = {
-      atBeginning: this.#epoch !== this.#beginning.epoch || terms.includes(undefined) ? undefined : (terms as Term[]),
+      atBeginning: late ? undefined : (terms as Term[]),
       write,
       start: add,
       end: add + bytes,
       host: -1,
     };
     this.#open.set(key, group);
-    if (group.atBeginning !== undefined) this.first.push(group);
+    this.groups.push(group);
     return { group, at: add, looks: group.atBeginning === undefined };
   }
 }
@@ -205,15 +213,20 @@ function termOf(
   return { slot, shift, add: -value.add };
 }
 
+export interface PlanMode {
+  /** Arithmetic in another mode than usual is done in place. */
+  readonly oddFloat: boolean;
+  /** Accesses stay by themselves. */
+  readonly careful: boolean;
+}
 /**
  * @param before the block that leads to a block, where it is the only one that does and nobody enters the block from outside
- * @param oddFloat whether arithmetic in another mode than usual is done in place
  * @returns by block
  */
 export function planBlocks(
   blocks: readonly BasicBlock[],
   before: (block: number) => number | undefined,
-  oddFloat: boolean,
+  mode: PlanMode,
 ): readonly BlockPlan[] {
   const ids = new Versions();
   const plans: BlockPlan[] = [];
@@ -225,14 +238,14 @@ export function planBlocks(
     begun.add(n);
     const from = before(n);
     if (from !== undefined) plan(from);
-    const known = new Knowledge(ids, from === undefined ? undefined : ends[from]);
-    plans[n] = planBlock(blocks[n]!, known, oddFloat);
+    const known = new Knowledge(ids, from === undefined ? undefined : ends[from], mode.careful);
+    plans[n] = planBlock(blocks[n]!, known, mode);
     ends[n] = known;
   };
   for (let n = 0; n < blocks.length; n++) plan(n);
   return plans;
 }
-function planBlock({ instructions }: BasicBlock, known: Knowledge, oddFloat: boolean): BlockPlan {
+function planBlock({ instructions }: BasicBlock, known: Knowledge, { oddFloat, careful }: PlanMode): BlockPlan {
   const accesses: (readonly (PlannedAccess | undefined)[])[][] = [];
   const segments: Segment[] = [];
   const leaves: boolean[] = [];
@@ -241,22 +254,24 @@ function planBlock({ instructions }: BasicBlock, known: Knowledge, oddFloat: boo
     const facts = records.map(({ form }) => accessFacts(form));
     const procedure = records.some(({ raw }) => raw !== undefined);
     const direct = procedure || facts.some((f) => f.conditional || (f.alternative && oddFloat));
-    if (ended || direct) segments.push({ first: i, leaves: false, direct });
     const planned = records.map((record) => known.record(record, pageOf(offset)));
     accesses.push(planned);
-    leaves[i] =
-      procedure || facts.some(({ faults }) => faults) || planned.flat().some((access) => access?.looks !== false);
+    const looks = planned.flat().some((access) => access?.looks !== false);
+    // what the runtime does for an access (a page table's accessed bit) is not to be seen before the access
+    if (ended || direct || (careful && looks)) segments.push({ first: i, leaves: false, direct });
+    leaves[i] = procedure || looks || facts.some(({ faults }) => faults);
     segments.at(-1)!.leaves ||= leaves[i]!;
     ended = direct || records.some(({ form }) => form.facts.stores);
     if (procedure) known.barrier();
   });
-  const { first } = known;
+  const { groups } = known;
+  const first = groups.filter(({ atBeginning }) => atBeginning !== undefined);
   if (first.length > 0) segments[0]!.leaves = true;
   const settled = leaves.map((_, i) => {
     const end = segments.find((segment) => segment.first > i)?.first ?? leaves.length;
     return !leaves.slice(i + 1, end).includes(true);
   });
-  return { segments, accesses, first, settled };
+  return { segments, accesses, groups, first, settled };
 }
 
 /** Offset of the slot of a register operand. */

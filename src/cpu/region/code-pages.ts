@@ -6,6 +6,7 @@ import { forms, specialForm } from "../isa/forms.js";
 import { Head, MXCSR_ORDINARY, REC_BYTES, REGION_HEAD, Rec, Vp } from "../layout.js";
 import type { CodePage, RegionRequest } from "./batch-compiler.js";
 import { MAX_DISTANCE, PAGE, pageOf } from "./region.js";
+import type { RegionWay } from "./region-function.js";
 
 /** Head.start of a block or region that is gone. */
 export const DEAD = 0xffffffff;
@@ -60,11 +61,11 @@ export class CodePages {
    * What is to become a region, as it is now.
    * @param physical RAM offset of the instruction at RIP
    */
-  request(physical: number, mode: number): RegionRequest {
+  request(physical: number, mode: number, way: RegionWay): RegionRequest {
     const { base } = this.#o;
     const oddFloat = (this.#view.getUint32(base + Vp.mxcsr, true) & MXCSR_ORDINARY.mask) !== MXCSR_ORDINARY.value;
     const pages = [...this.#reached(physical, mode)].map(([distance, page]) => this.#copy(page, distance, mode));
-    return { physical, mode, oddFloat, pages };
+    return { physical, mode, oddFloat, way, pages };
   }
   /** Pages by distance. */
   #reached(physical: number, mode: number): ReadonlyMap<number, number> {

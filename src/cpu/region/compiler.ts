@@ -18,6 +18,7 @@ import {
   RegionHelper,
   type RegionHelperName,
   RegionLocals,
+  type RegionWay,
   storeChanges,
   storeFlags,
   storeRegisters,
@@ -62,14 +63,8 @@ function deadFlags(block: BasicBlock, plan: BlockPlan | undefined): boolean[][] 
 /**
  * @param into the module that gets the function
  * @param name of its export
- * @param user whether the region runs at CPL 3
  */
-export function compileRegion(
-  region: Region,
-  into: RegionModule,
-  name: string,
-  mode: { readonly user: boolean; readonly oddFloat: boolean },
-): void {
+export function compileRegion(region: Region, into: RegionModule, name: string, mode: RegionMode): CompiledRegion {
   const { base } = into;
   const written = writeFunction(region, {
     base,
@@ -77,7 +72,19 @@ export function compileRegion(
     helper: (helper) => into.helper(helper),
     keep: (bytes) => into.keep(bytes),
   });
-  into.module.add(written.f, name);
+  into.module.add(written.c.f, name);
+  return { leaves: written.leaves };
+}
+export interface RegionMode {
+  /** It runs at CPL 3. */
+  readonly user: boolean;
+  /** See RegionFunction. */
+  readonly oddFloat: boolean;
+  readonly way: RegionWay;
+}
+export interface CompiledRegion {
+  /** Where among the kept bytes the region counts (32 bits) how often it is left for the interpreter in the middle. */
+  readonly leaves: number;
 }
 
 /** A module that regions are added to. All of them belong to one processor, whose block's address is a constant. */
@@ -130,12 +137,11 @@ const KEPT_ALIGNMENT = 16;
 /** Name of the global with the address of all that is kept, in `env`. */
 export const KEPT = "kept";
 
-interface FunctionOptions extends Pick<RegionFunction, "base" | "helper" | "keep"> {
-  readonly user: boolean;
-  readonly oddFloat: boolean;
-}
-function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
-  const { base, helper, user, oddFloat, keep } = o;
+interface FunctionOptions extends Pick<RegionFunction, "base" | "helper" | "keep">, RegionMode {}
+function writeFunction(region: Region, o: FunctionOptions): CompiledRegion & { readonly c: RegionFunction } {
+  const { base, helper, user, oddFloat, way, keep } = o;
+  const careful = way === "careful";
+  const tight = way === "usual" && isTightLoop(region);
   const f = new FunctionBuilder(["i32", "i32"], ["i32"]);
   const scratchF = new Scratch(f);
   const locals = new RegionLocals(f);
@@ -156,7 +162,7 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
     leave: -1,
     leaveRegion: -1,
     inSegment: false,
-    storesThrough: !isTightLoop(region),
+    storesThrough: !tight,
     flagsAtOnce: false,
     hosts: [],
     usedHosts: 0,
@@ -169,7 +175,8 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
     float: f.local("i32"),
     usesFloat: false,
     oddFloat,
-    refills: isTightLoop(region),
+    refills: tight,
+    careful,
     budget: BUDGET,
     deaths: f.local("i32"),
     usesDeaths: false,
@@ -220,7 +227,7 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
     const [from, ...more] = predecessors[node]!;
     return isEntry.has(node) || more.length > 0 || from === node ? undefined : from;
   };
-  const plans = c.refills ? undefined : planBlocks(blocks, onlyBefore, oddFloat);
+  const plans = c.refills ? undefined : planBlocks(blocks, onlyBefore, { oddFloat, careful });
   /** Locals for addresses that are in use behind each block. */
   const hostsAfter: number[] = [];
 
@@ -372,6 +379,13 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
     },
   });
   f.end(); // leaveRegion
+  const { global: counted, offset: leaves } = keep(new Uint8Array(4));
+  f.globalGet(counted);
+  f.globalGet(counted);
+  f.mem("i32_load", leaves, 2);
+  f.i32(1);
+  f.op("i32_add");
+  f.mem("i32_store", leaves, 2);
   f.get(c.ripPage);
   f.get(c.leftAt);
   f.op("i64_extend_i32_s");
@@ -448,7 +462,7 @@ function writeFunction(region: Region, o: FunctionOptions): RegionFunction {
   const p = new FunctionBuilder(f.params, f.results);
   writeBeginning(p, region, c, ENTRY);
   f.prepend(p);
-  return c;
+  return { c, leaves };
 }
 
 /** Instructions of a block that leave each for itself: in a tight loop nothing but its own registers are to be kept. */
@@ -469,20 +483,22 @@ function writeAlone(c: RegionFunction, count: number, instruction: (i: number) =
 function writeSegments(
   c: RegionFunction,
   { instructions }: BasicBlock,
-  { segments, settled, first: groups }: BlockPlan,
+  { segments, settled, groups, first: atFirst }: BlockPlan,
   instruction: (i: number, first?: readonly AccessGroup[]) => void,
 ): void {
   const { f, locals } = c;
   c.inSegment = true;
+  // a block that a jump leads to in both its ways is written twice
+  for (const group of groups) group.host = -1;
   segments.forEach(({ first, leaves, direct }, n) => {
     const end = segments[n + 1]?.first ?? instructions.length;
-    if (leaves) storeChanges(f, c);
+    if (leaves || direct) storeChanges(f, c);
     const done = leaves ? f.block() : -1;
     c.leave = leaves ? f.block() : -1;
     c.flagsAtOnce = direct;
     for (let i = first; i < end; i++) {
       locals.direct = direct || settled[i]!;
-      instruction(i, i === 0 ? groups : undefined);
+      instruction(i, i === 0 ? atFirst : undefined);
     }
     if (leaves) {
       f.br(done);

@@ -142,6 +142,12 @@ export class RegionLocals {
   }
 }
 
+/**
+ * How accesses to memory are written: by segments and groups (block-plan.ts), but in tight loops; so in those too; "careful": each looked
+ * up by itself, and misses asked of the runtime.
+ */
+export type RegionWay = "usual" | "segments" | "careful";
+
 /** The function being written. */
 export interface RegionFunction {
   readonly f: FunctionBuilder;
@@ -196,6 +202,8 @@ export interface RegionFunction {
    * more, but a call at every access is what most of the time of compiling goes to (registers live across it).
    */
   readonly refills: boolean;
+  /** RegionWay: what was made before for this code was left too often. */
+  readonly careful: boolean;
   readonly budget: number;
   /** Regions that had died when the region was entered, for procedures that may write code. */
   readonly deaths: number;
@@ -325,6 +333,8 @@ export function loadFloat(f: FunctionBuilder, c: RegionFunction): void {
 export const RegionHelper = {
   regionRead: { params: ["i64", "i32"], result: "i32" },
   regionWrite: { params: ["i64", "i32"], result: "i32" },
+  /** For a careful region: linear address, bytes, write? -> address in the memory, 1 = for the interpreter. */
+  regionRefill: { params: ["i64", "i32", "i32"], result: "i32" },
   /** Base, RegionPages -> whether they are right. */
   regionPages: { params: ["i64", "i32"], result: "i32" },
   /** The interpreter's: RIP, budget, an ExitSlot -> RegionStatus of the region that goes on there, or next. */

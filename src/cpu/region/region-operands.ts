@@ -309,12 +309,32 @@ export abstract class RegionOperands extends EmittingSem {
     f.op("i64_gt_u");
     if (c.leave < 0) throw new Error(`${this.form.name}: an access that is not planned`);
     f.unlikely();
-    f.brIf(c.leave);
-    f.get(va);
-    f.op("i32_wrap_i64");
-    f.get(entry);
-    f.mem("i32_load", tlb + 8, 2);
-    f.op("i32_add");
+    const addHost = (): void => {
+      f.get(va);
+      f.op("i32_wrap_i64");
+      f.get(entry);
+      f.mem("i32_load", tlb + 8, 2);
+      f.op("i32_add");
+    };
+    if (c.careful) {
+      f.if("i32");
+      f.get(va);
+      f.i32(bytes);
+      f.i32(write ? 1 : 0);
+      f.call(c.helper("regionRefill"));
+      f.tee(host);
+      f.i32(1);
+      f.op("i32_eq");
+      f.unlikely();
+      f.brIf(c.leave);
+      f.get(host);
+      f.else();
+      addHost();
+      f.end();
+    } else {
+      f.brIf(c.leave);
+      addHost();
+    }
     f.set(host);
     return host;
   }

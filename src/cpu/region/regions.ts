@@ -17,6 +17,7 @@ import {
 import { CodePages, DEAD } from "./code-pages.js";
 import { KEPT } from "./compiler.js";
 import { PAGE } from "./region.js";
+import type { RegionWay } from "./region-function.js";
 
 /** Slots of the regions' table; the first stays empty. */
 export const MAX_REGIONS = 8192;
@@ -36,6 +37,11 @@ const TOGETHER = 8;
 const PATIENCE = 100;
 /** Installations of which the times are kept. */
 const MAX_TIMES = 5000;
+/** So often it is looked how often regions have been left in the middle, in samples; and how often one may be in between (3 % of the time). */
+const LEAVES_EVERY = 256;
+const MAX_LEAVES = 2000;
+/** Regions that were left too often, at most. */
+const MAX_CAREFUL = 4096;
 /** Addresses counted at a time. */
 const MAX_COUNTED = 4096;
 
@@ -47,6 +53,7 @@ export interface RegionRuntime {
   findBlock(physical: number, mode: number): number;
   lookup(rip: bigint): number;
   watchCode(header: number): void;
+  dropRegion(header: number): void;
   flushArena(): void;
 }
 export interface RegionsOptions {
@@ -72,6 +79,8 @@ export interface RegionsOptions {
   readonly slots?: number;
   /** Requests that are sent at a time (default: TOGETHER). */
   readonly together?: number;
+  /** Of regions that nothing is known of yet (default: usual). */
+  readonly way?: RegionWay;
   /** Monotonic, in ns, for the counters (default: no time passes). */
   readonly now?: () => number;
 }
@@ -86,6 +95,8 @@ export interface RegionCounters {
   /** Their code had changed, or was not decoded any more, when they came. */
   stale: number;
   dead: number;
+  /** Left too often in the middle. */
+  remade: number;
   modules: number;
   bytes: number;
   /** What compiling took beside the processor's thread. */
@@ -115,6 +126,11 @@ export class Regions {
   readonly #slots: number;
   /** Headers of live regions by table slot. */
   readonly #headers = new Map<number, number>();
+  /** Their ways out in the middle, by table slot. */
+  readonly #leaves = new Map<number, Leaves>();
+  #leavesIn = LEAVES_EVERY;
+  /** Keys of those that were left too often. */
+  readonly #careful = new Set<number>();
   readonly #free: number[] = [];
   /** A gate is never 0, so neither is a slot. */
   #next = 1;
@@ -130,6 +146,7 @@ export class Regions {
     refused: 0,
     stale: 0,
     dead: 0,
+    remade: 0,
     modules: 0,
     bytes: 0,
     backgroundMs: 0,
@@ -167,6 +184,7 @@ export class Regions {
       this.#compiler.collect?.();
     }
     if (this.#compiler.ready) this.#takeAll();
+    if (--this.#leavesIn === 0) this.#lookAtLeaves();
     if (this.#held.length > 0 && ++this.#heldFor >= PATIENCE) this.#sendHeld();
     const mode = this.#slot(Vp.mode);
     if ((mode & (ModeKey.codeMask | ModeKey.single | ModeKey.debug | ModeKey.aligned)) !== ModeKey.code64) return;
@@ -188,18 +206,34 @@ export class Regions {
     } else if (this.#asked.length >= MAX_IN_FLIGHT) this.#counters.postponed++;
     else this.#ask(physical, mode);
   }
+  /** What is left too often in the middle (accesses that lie in two pages, or miss the TLB) is made anew, so that it asks the runtime. */
+  #lookAtLeaves(): void {
+    this.#leavesIn = LEAVES_EVERY;
+    for (const [slot, region] of this.#leaves) {
+      const now = this.#view.getUint32(region.at, true);
+      const since = (now - region.last) >>> 0;
+      region.last = now;
+      if (since < MAX_LEAVES || this.#careful.has(region.key) || this.#careful.size >= MAX_CAREFUL) continue;
+      this.#careful.add(region.key);
+      this.#o.runtime.dropRegion(this.#headers.get(slot)!);
+      this.#counters.remade++;
+    }
+  }
   /** RAM offsets of the first bytes of the live regions, oldest first. */
   liveCode(): readonly number[] {
     this.#bury();
     return [...this.#headers.values()].map((header) => this.#view.getUint32(header + Head.start, true));
   }
   #ask(physical: number, mode: number): void {
-    const request = this.#pages.request(physical, mode);
+    const request = this.#pages.request(physical, mode, this.#wayOf(physical, mode));
     this.#asked.push(request);
     this.#askedKeys.add(keyOf(physical, mode));
     this.#counters.requested++;
     this.#held.push(request);
     if (this.#held.length >= (this.#o.together ?? TOGETHER)) this.#sendHeld();
+  }
+  #wayOf(physical: number, mode: number): RegionWay {
+    return this.#careful.has(keyOf(physical, mode)) ? "careful" : (this.#o.way ?? "usual");
   }
   #sendHeld(): void {
     this.#compiler.request(this.#held);
@@ -216,7 +250,7 @@ export class Regions {
     const physical = found >>> 0;
     if (record === 0 || found === -1) return false;
     const before = this.#counters.installed;
-    const requests = [this.#pages.request(physical, this.#slot(Vp.mode))];
+    const requests = [this.#pages.request(physical, this.#slot(Vp.mode), this.#o.way ?? "usual")];
     this.#forced ??= new BatchCompiler(this.#o);
     this.#install(this.#forced.compile(requests), requests);
     return this.#counters.installed > before;
@@ -241,6 +275,7 @@ export class Regions {
   #release(slot: number): void {
     this.#o.table.set(slot, null);
     this.#headers.delete(slot);
+    this.#leaves.delete(slot);
     this.#free.push(slot);
     this.#counters.dead++;
     this.#uncollected++;
@@ -298,6 +333,7 @@ export class Regions {
       if (this.#free.length > 0) this.#free.pop();
       else this.#next++;
       this.#headers.set(slot, header);
+      this.#leaves.set(slot, { at: kept + facts.leaves, key, last: 0 });
       this.#counters.installed++;
       this.#counters.instructions += facts.instructions;
     });
@@ -361,4 +397,11 @@ export class Regions {
   }
 }
 
+interface Leaves {
+  /** Address of the count. */
+  readonly at: number;
+  /** Of the address that the region was asked for. */
+  readonly key: number;
+  last: number;
+}
 const keyOf = (physical: number, mode: number): number => physical * 4096 + mode;

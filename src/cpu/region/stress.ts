@@ -2,6 +2,7 @@
  * Ways of running with regions that find their mistakes sooner: for tests and developers (ENLIGHTEN_STRESS, see CONTRIBUTING.md).
  * What is done is counted in slices, so that a run can be repeated.
  */
+import type { RegionWay } from "./region-function.js";
 import type { Regions } from "./regions.js";
 
 export interface Stress {
@@ -13,9 +14,20 @@ export interface Stress {
   readonly flushEvery: number;
   /** Regions live at a time: the oldest makes room. */
   readonly maxLive: number;
+  /** How all regions are written. */
+  readonly way: RegionWay;
 }
 /** Names in ENLIGHTEN_STRESS. The last two are flags of the engine, for the host to set. */
-export const STRESS_NAMES = ["eager", "invalidate", "flush", "tiny", "liftoff", "turbofan"] as const;
+export const STRESS_NAMES = [
+  "eager",
+  "invalidate",
+  "flush",
+  "tiny",
+  "segments",
+  "careful",
+  "liftoff",
+  "turbofan",
+] as const;
 
 /** No multiple of what loops are made of. */
 const EAGER = 97;
@@ -35,6 +47,7 @@ export function parseStress(names: string | undefined): Stress | undefined {
     invalidateEvery: list.includes("invalidate") ? 13 : 0,
     flushEvery: list.includes("flush") ? 3 : 0,
     maxLive: list.includes("tiny") ? 4 : Number.POSITIVE_INFINITY,
+    way: list.includes("careful") ? "careful" : list.includes("segments") ? "segments" : "usual",
   };
 }
 

@@ -17,6 +17,7 @@ import {
   Vp,
 } from "../layout.js";
 import type { RegionCompiler } from "../region/batch-compiler.js";
+import type { RegionWay } from "../region/region-function.js";
 import { MAX_REGIONS, type RegionRuntime, Regions } from "../region/regions.js";
 import { type Stress, StressedRegions } from "../region/stress.js";
 
@@ -56,6 +57,8 @@ export interface RegionTier {
   readonly now?: () => number;
   /** For tests and developers. */
   readonly stress?: Stress;
+  /** How they are written, where nothing is known of them yet (default: usual). */
+  readonly way?: RegionWay;
 }
 
 /** What a processor asks of the machine around it. All calls are synchronous. */
@@ -243,7 +246,8 @@ export class VirtualProcessor {
         runtime: this.runtime as Runtime & Record<string, unknown>,
         interpreter: instance.exports,
         table,
-        ...(stress === undefined ? {} : { hot: 1 }),
+        ...(stress === undefined ? {} : { hot: 1, way: stress.way }),
+        ...(regions?.way === undefined ? {} : { way: regions.way }),
         ...(regions.compiler === undefined ? {} : { compiler: regions.compiler({ base, shared }) }),
         ...(regions.slots === undefined ? {} : { slots: regions.slots }),
         ...(regions.together === undefined ? {} : { together: regions.together }),

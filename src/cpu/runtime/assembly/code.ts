@@ -141,6 +141,10 @@ function closeGates(region: i32): void {
   store<u32>(region, u32.MAX_VALUE, L.Head_start);
   set32(L.Vp_regionDeaths, get32(L.Vp_regionDeaths) + 1);
 }
+/** For the region compiler: a region is not wanted any more. */
+export function dropRegion(header: i32): void {
+  if (load<u32>(header, L.Head_start) != u32.MAX_VALUE) closeGates(header);
+}
 /** For the region compiler: a header that it has written is to die with the bytes it names. */
 export function watchCode(header: i32): void { insertPage(header); }
 /** The block that is decoded from `physical` for `mode`, 0 = none. */

@@ -1,8 +1,8 @@
 /** The runtime: everything of the processor that is a procedure rather than a formula. Exports are Helper (runtime-calls.ts) and the host's entry points. */
 export { condition, carry, packedFlags, raise, rflags, setRflags, updateMode, setCpl } from "./state";
 export { readSlow, writeSlow, writeSlowV, rmwSlow, rmwDone, flushTlb, resetTlb, secondPage, peekCode, walk } from "./mmu";
-export { findBlock, flushArena, lookup, lookupSingle, ramWritten, renewTags, watchCode } from "./code";
-export { peekPage, regionPages, regionRead, regionWrite } from "./region";
+export { findBlock, flushArena, lookup, lookupSingle, ramWritten, renewTags, dropRegion, watchCode } from "./code";
+export { peekPage, regionPages, regionRead, regionRefill, regionWrite } from "./region";
 export { depositBits, div, extractBits, idiv, rcl, rcr } from "./arithmetic";
 export { deliverFault, interrupt, trap } from "./interrupt";
 export { system } from "./system";

@@ -2,7 +2,7 @@
 import { LINE_MASKS, RAM, VP } from "./env";
 import * as L from "./layout";
 import { dirtyCode, linesOf } from "./code";
-import { access, canonical, fetchAddress, inRam, MISSED, readSlow, WRITE } from "./mmu";
+import { access, canonical, fetchAddress, inRam, MISSED, READ, readSlow, WRITE } from "./mmu";
 import { count, cpl, get32, get64, set32 } from "./state";
 
 /**
@@ -28,6 +28,29 @@ export function regionWrite(va: u64, size: i32): i32 {
   return RAM + u32(a);
 }
 
+/**
+ * For a region that has missed often: the same for accesses in one page, with nothing done but what the access would do. A fault is not
+ * recorded: 1 = for the interpreter, which begins with what comes before.
+ */
+export function regionRefill(va: u64, size: i32, write: i32): i32 {
+  if (!canonical(va) || 4096 - i32(va & 0xfff) < size) return 1;
+  if (write != 0) {
+    const host = regionWrite(va, size);
+    if (host == 0) forgetFault();
+    return max(host, 1);
+  }
+  count(L.Stat_tlbMisses);
+  const a = access(va, READ);
+  if (a == MISSED) {
+    forgetFault();
+    return 1;
+  }
+  return inRam(a) ? RAM + u32(a) : 1;
+}
+function forgetFault(): void {
+  set32(L.Vp_faultVector, u32(-1));
+}
+
 /** RAM offset of the code page at `va`, if it has been fetched from lately; -1 = nothing is known. */
 export function peekPage(va: u64): i32 {
   const slot = VP + L.Vp_execTlb + i32((u32(va >> 12) & (L.EXEC_TLB_ENTRIES - 1)) << 4);
@@ -44,7 +67,7 @@ export function regionPages(base: u64, at: i32): i32 {
     if (!canonical(va)) return 0;
     const physical = fetchAddress(va);
     if (physical == MISSED) {
-      set32(L.Vp_faultVector, u32(-1));
+      forgetFault();
       return 0;
     }
     if (physical != u64(load<u32>(at + i * 8, L.RegionPages_pages + 4))) return 0;
