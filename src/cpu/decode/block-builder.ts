@@ -80,6 +80,7 @@ export class BlockBuilder {
   readonly #absolute: Form;
   readonly #bitAddress: Form;
   readonly #system: Form;
+  readonly #fenceForm: Form;
   readonly #jmp: Form;
   /** CALL E outside 64-bit mode. */
   readonly #callIndirect16: Kind;
@@ -107,6 +108,7 @@ export class BlockBuilder {
     this.#address16 = specialForm("enlighten.address16");
     this.#absolute = specialForm("enlighten.absolute");
     this.#bitAddress = specialForm("enlighten.bitAddress");
+    this.#fenceForm = specialForm("enlighten.fence");
     this.#system = specialForm("system");
     this.#jmp = lookupForm(rows.find((r) => r.mnemonic === "jmp" && r.opcode === 0xeb)!, 64, "r");
     this.#shortJump = Array.from({ length: 16 }, (_, cc) =>
@@ -198,6 +200,7 @@ export class BlockBuilder {
       }
       this.#emit(out, at, mode, code);
       at += out.length;
+      this.#fence(out, at);
       ended = (out.kind.traits & Trait.ends) !== 0;
       if (at >= 4096) break;
     }
@@ -255,6 +258,7 @@ export class BlockBuilder {
     this.#count = 1;
     this.#forms.length = 0;
     this.#emit(out, physical & 0xfff, mode, code);
+    this.#fence(out, (physical & 0xfff) + out.length);
     const v = this.#view;
     const records = this.#forms.map((form, i): DecodedRecord => {
       const at = scratch + i * REC_BYTES;
@@ -293,6 +297,13 @@ export class BlockBuilder {
     w[i + 7] = 0;
     this.#forms.push(form);
     return rec;
+  }
+  /** @param at behind the instruction: what is left before the fence is done goes on there */
+  #fence({ lock, memory, kind }: Instruction, at: number): void {
+    if (!memory || !(lock || (kind.traits & Trait.exchange) !== 0)) return;
+    this.#count++;
+    this.#clear(this.#fenceForm, at, 0);
+    this.#count--;
   }
   #procedure(selector: number, at: number, length: number): number {
     const rec = this.#clear(this.#system, at, length);

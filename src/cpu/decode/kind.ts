@@ -42,6 +42,8 @@ export const Trait = {
   /** "1" is the immediate. */
   one: 0x100000,
   vvvv: 0x200000,
+  /** Locked with memory, whether it has the prefix or not. */
+  exchange: 0x400000,
 } as const;
 
 /** Where an operand's place in the record comes from. */
@@ -162,6 +164,7 @@ export class Kind {
     is(Trait.registerAlways, operands[0]?.[0] === "R" || operands[1]?.[0] === "R");
     is(Trait.eatsRepeat, row.prefix === 0xf2 || row.prefix === 0xf3);
     is(Trait.lock, options.lock);
+    is(Trait.exchange, form === "xchg");
     is(Trait.noRexR, options.noRexR);
     is(Trait.ends, options.ends);
     is(Trait.state, options.sse || options.fpu || row.map > 3);

@@ -193,6 +193,7 @@ export class FactSem implements Sem {
     if ("faults" in helper) this.canFault = true;
     return helper.result === undefined ? I32 : value(helper.result);
   }
+  fence(): void {}
   faultUnless(): void {
     this.canFault = true;
   }

@@ -650,6 +650,7 @@ const direction =
 export const std = direction(true);
 export const cld = direction(false);
 export const nop: Definition = () => {};
+export const fence: Definition = (s) => s.fence();
 /** CLFLUSH and its like do nothing here, but their address has to be one that can be read. */
 export const flushLine: Definition = (s) => {
   s.readU(0);

@@ -326,7 +326,7 @@ for (let k = 2; k < 8; k++) row("xchg", (0x90 + k).toString(16), "Zv,rAX", I.xch
 row("nop", "0f 0d", "Ev", I.nop, {}, "nopE");
 for (let k = 0x18; k <= 0x1f; k++) row("nop", `0f ${k.toString(16)}`, "Ev", I.nop, {}, "nopE");
 row("lfence", "np 0f ae /5 mod3", "", I.nop, {}, "nop");
-row("mfence", "np 0f ae /6 mod3", "", I.nop, {}, "nop");
+row("mfence", "np 0f ae /6 mod3", "", I.fence);
 row("sfence", "np 0f ae /7 mod3", "", I.nop, {}, "nop");
 row("clflush", "np 0f ae /7 mem", "Mb", I.flushLine, {}, "flushLine");
 row("clwb", "66 0f ae /6 mem", "Mb", I.flushLine, {}, "flushLine");

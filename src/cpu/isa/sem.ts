@@ -153,6 +153,8 @@ export interface Sem {
   jump(): void;
   jumpIf(condition: Value): void;
   jumpTo(target: Value): void;
+  /** What another thread sees of the accesses before and after it is in this order (SDM vol. 3, "Memory Ordering"). */
+  fence(): void;
   /** Only in cold forms: leaves with a Status value that a helper returned. */
   leave(status: Value): void;
   /** Raw fields of the record, for helpers: the record's address. */

@@ -21,6 +21,9 @@ export const special: readonly Special[] = [
   { name: "enlighten.attend", width: 64, operands: [], define: (s) => s.jumpTo(s.slotRip()) },
   // the way into a region; the loop writes these three itself (interpreter/generator.ts)
   { name: "enlighten.region", width: 64, operands: [], define: (s) => s.jumpTo(s.slotRip()) },
+  // behind a locked instruction: a device's side must not see what comes after it before what it wrote. The host keeps stores in order,
+  // and loads, but a load may pass a store
+  { name: "enlighten.fence", width: 64, operands: [], define: (s) => s.fence() },
   // tempAddress = segment base (src) + effective address
   {
     name: "enlighten.address",

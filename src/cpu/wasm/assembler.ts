@@ -346,6 +346,12 @@ export class FunctionBuilder {
     if (opcode === 10) this.code.u8(0);
     if (opcode === 10 || opcode === 11) this.code.u8(0);
   }
+  /** No access to memory passes it (atomic.fence). */
+  fence(): void {
+    this.code.u8(0xfe);
+    this.code.u8(0x03);
+    this.code.u8(0x00);
+  }
   call(func: number): void {
     this.code.u8(0x10);
     this.code.u32(func);

@@ -182,6 +182,9 @@ export abstract class EmittingSem {
     return this.fresh("v128");
   }
 
+  fence(): void {
+    this.f.fence();
+  }
   readF32(i: number): Value {
     return this.wasm("f32_reinterpret_i32", "f32", this.readLow(i, 32));
   }
