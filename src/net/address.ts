@@ -177,8 +177,22 @@ export function isLinkLocal(address: IpAddress): boolean {
 /** The interface's link-local address by RFC 4291 "Modified EUI-64". */
 export function linkLocalOf(mac: MacAddress): IpAddress {
   return Uint8Array.of(
-    0xfe, 0x80, 0, 0, 0, 0, 0, 0,
-    mac[0]! ^ 2, mac[1]!, mac[2]!, 0xff, 0xfe, mac[3]!, mac[4]!, mac[5]!,
+    0xfe,
+    0x80,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    mac[0]! ^ 2,
+    mac[1]!,
+    mac[2]!,
+    0xff,
+    0xfe,
+    mac[3]!,
+    mac[4]!,
+    mac[5]!,
   ); // prettier-ignore
 }
 

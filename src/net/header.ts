@@ -163,9 +163,7 @@ export function checksumHolds(
   at: number,
   end: number,
 ): boolean {
-  return (
-    checksumOf(addBytes(view, at, end - at, pseudoSum(view, sourceAt, addressBytes, protocol, end - at))) === 0
-  );
+  return checksumOf(addBytes(view, at, end - at, pseudoSum(view, sourceAt, addressBytes, protocol, end - at))) === 0;
 }
 
 /** Bytes of data in each fragment but the last, for a link of this MTU. */

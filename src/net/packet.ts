@@ -137,7 +137,8 @@ export class Packet {
     const headerBytes = (first & 15) * 4;
     if (first >> 4 !== 4 || headerBytes < IPV4_HEADER || headerBytes > room) return "ip-header";
     let length = view.getUint16(at + 2);
-    if (length === 0 && this.segmentSize > 0) length = room; // large send offload leaves it to the card
+    if (length === 0 && this.segmentSize > 0)
+      length = room; // large send offload leaves it to the card
     else if (!this.isTrusted && checksumOf(addBytes(view, at, headerBytes, 0)) !== 0) return "ip-checksum";
     if (length < headerBytes || length > room) return "ip-header";
     if (headerBytes > IPV4_HEADER && !this.#ipv4Options(at + IPV4_HEADER, at + headerBytes)) return "ip-option";

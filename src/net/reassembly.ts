@@ -138,4 +138,3 @@ function assemble(p: Partial, packet: Packet): Uint8Array {
   for (const { from, bytes } of p.pieces) frame.set(bytes, at + header + from);
   return frame;
 }
-

@@ -274,10 +274,9 @@ export class TcpEndpoint {
   /** Whether a SYN begins a new connection in place of this one: RFC 9293 "TIME-WAIT STATE". */
   isReplacedBy(h: TcpHeader): boolean {
     return (
-      this.state === "closed" ||
-      (this.state === "time-wait" &&
-        (h.flags & (TcpFlags.SYN | TcpFlags.ACK)) === TcpFlags.SYN &&
-        ((h.seq - this.#rcvNxt) | 0) > 0)
+      this.state === "time-wait" &&
+      (h.flags & (TcpFlags.SYN | TcpFlags.ACK)) === TcpFlags.SYN &&
+      ((h.seq - this.#rcvNxt) | 0) > 0
     );
   }
 
