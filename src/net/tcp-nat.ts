@@ -153,7 +153,7 @@ class TcpFlow implements Flow, TcpWire, TcpUser {
   }
   onReleased(): void {
     this.owner.link.statistics.tcpRetransmissions += this.endpoint.retransmissions;
-    if (this.attempt !== undefined && this.attempt.isWaiting) return;
+    if (this.attempt?.isWaiting) return;
     this.owner.released(this);
   }
   dropSocket(reset: boolean): void {
