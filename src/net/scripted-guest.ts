@@ -322,7 +322,7 @@ export class ScriptedGuest {
     seq: number,
     ack: number,
     flags: number,
-    data = new Uint8Array(0),
+    data: Uint8Array = new Uint8Array(0),
     options: number[] = [],
   ): void {
     const f = new FrameBuffer(66_000);
