@@ -202,6 +202,10 @@ export class ScriptedGuest {
       for (const c of [...this.connections.values()]) c.endpoint.room();
     };
   }
+  /** Calls `take` for every frame from now on, from within the sending. */
+  answerWith(take: (frame: Uint8Array) => boolean): void {
+    this.#port.receive = take;
+  }
   nextDeadline(): number {
     return this.timers.next();
   }

@@ -685,7 +685,7 @@ export class TcpEndpoint {
       this.#persisting = false;
       this.#startTimer();
     }
-    const push = length === available ? TcpFlags.PSH : 0;
+    const push = length > 0 && length === available ? TcpFlags.PSH : 0;
     const ok = this.#emit(before, TcpFlags.ACK | push | (fin ? TcpFlags.FIN : 0), offset, length);
     if (!ok) {
       this.#sndNxt = before;
