@@ -9,11 +9,17 @@ import { encodeDhcp } from "./dhcp.js";
 import { encodeDhcpv6 } from "./dhcpv6.js";
 import { encodeQuery } from "./dns.js";
 import { encodeNeighborSolicitation } from "./icmp.js";
-import { noise, seeded, scriptedNetwork, type ScriptedNetwork } from "./scripted-network.js";
+import { noise, type ScriptedNetwork, scriptedNetwork, seeded } from "./scripted-network.js";
 
 const FRAMES = process.env.ENLIGHTEN_LONG === undefined ? 10_000 : 1_000_000;
 const SEED = Number(process.env.FUZZ_SEED ?? 7);
-const CONFIG = { maxTcp: 64, maxUdp: 32, maxBytes: 1 << 20, tcpBytes: 32 << 10, allow: ["*.example", "1.0.0.0/8", "2606::/16", "10.0.2.2"] };
+const CONFIG = {
+  maxTcp: 64,
+  maxUdp: 32,
+  maxBytes: 1 << 20,
+  tcpBytes: 32 << 10,
+  allow: ["*.example", "1.0.0.0/8", "2606::/16", "10.0.2.2"],
+};
 
 function check(n: ScriptedNetwork): void {
   const h = n.nat.holdings;
@@ -38,14 +44,64 @@ function good(n: ScriptedNetwork, next: () => number): Uint8Array[] {
     const source = address.length === 4 ? guest.address4 : guest.address6;
     guest.sendUdp(port, to, next() % 3, data);
     for (const flags of [2, 16, 17, 24, 4, 18])
-      guest.segment({ address: source, port }, { address, port: 80 }, next() % 100, next() % 100, flags, data, flags === 2 ? [2, 4, 5, 180, 4, 2, 3, 3, 7, 1, 1, 1] : []);
+      guest.segment(
+        { address: source, port },
+        { address, port: 80 },
+        next() % 100,
+        next() % 100,
+        flags,
+        data,
+        flags === 2 ? [2, 4, 5, 180, 4, 2, 3, 3, 7, 1, 1, 1] : [],
+      );
   }
   guest.sendIcmp(guest.address4, ip("10.0.2.2"), Uint8Array.of(8, 0, 0, 0, 0, 1, 0, 1, ...data));
-  guest.sendIcmp(guest.linkLocal, ip("ff02::1"), encodeNeighborSolicitation(ip("fd65:6e6c:6967:2::2"), guest.mac), 255, Uint8Array.of(0x33, 0x33, 0, 0, 0, 1));
-  guest.sendIcmp(guest.linkLocal, ip("ff02::2"), Uint8Array.of(133, 0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 0, 0, 0, 0, 1), 255, Uint8Array.of(0x33, 0x33, 0, 0, 0, 2));
+  guest.sendIcmp(
+    guest.linkLocal,
+    ip("ff02::1"),
+    encodeNeighborSolicitation(ip("fd65:6e6c:6967:2::2"), guest.mac),
+    255,
+    Uint8Array.of(0x33, 0x33, 0, 0, 0, 1),
+  );
+  guest.sendIcmp(
+    guest.linkLocal,
+    ip("ff02::2"),
+    Uint8Array.of(133, 0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 0, 0, 0, 0, 1),
+    255,
+    Uint8Array.of(0x33, 0x33, 0, 0, 0, 2),
+  );
   guest.sendUdp(5353, "10.0.2.3", 53, encodeQuery(next() & 0xffff, "www.example", 1));
-  guest.sendUdp(68, "255.255.255.255", 67, encodeDhcp({ op: 1, xid: next(), broadcast: false, ciaddr: ANY_IPV4, yiaddr: ANY_IPV4, chaddr: guest.mac, options: new Map([[53, Uint8Array.of(1 + (next() % 8))], [50, Uint8Array.of(10, 0, 2, 15)]]) }), { from: ANY_IPV4, mac: Uint8Array.of(255, 255, 255, 255, 255, 255) });
-  guest.sendUdp(546, "ff02::1:2", 547, encodeDhcpv6({ type: 1 + (next() % 12), transaction: 5, options: [{ code: 1, data: noise(6, 1) }, { code: 3, data: noise(12, 2) }] }), { from: guest.linkLocal, mac: Uint8Array.of(0x33, 0x33, 0, 1, 0, 2) });
+  guest.sendUdp(
+    68,
+    "255.255.255.255",
+    67,
+    encodeDhcp({
+      op: 1,
+      xid: next(),
+      broadcast: false,
+      ciaddr: ANY_IPV4,
+      yiaddr: ANY_IPV4,
+      chaddr: guest.mac,
+      options: new Map([
+        [53, Uint8Array.of(1 + (next() % 8))],
+        [50, Uint8Array.of(10, 0, 2, 15)],
+      ]),
+    }),
+    { from: ANY_IPV4, mac: Uint8Array.of(255, 255, 255, 255, 255, 255) },
+  );
+  guest.sendUdp(
+    546,
+    "ff02::1:2",
+    547,
+    encodeDhcpv6({
+      type: 1 + (next() % 12),
+      transaction: 5,
+      options: [
+        { code: 1, data: noise(6, 1) },
+        { code: 3, data: noise(12, 2) },
+      ],
+    }),
+    { from: guest.linkLocal, mac: Uint8Array.of(0x33, 0x33, 0, 1, 0, 2) },
+  );
   guest.askArp("10.0.2.2");
   guest.transmit = transmit;
   return out;
@@ -74,7 +130,15 @@ describe("hostile guests", () => {
       if (f.length > 14) {
         f.set(n.guest.router);
         f[6]! &= 0xfe;
-        f.set([[8, 0], [8, 6], [0x86, 0xdd], [0x81, 0]][next() % 4]!, 12);
+        f.set(
+          [
+            [8, 0],
+            [8, 6],
+            [0x86, 0xdd],
+            [0x81, 0],
+          ][next() % 4]!,
+          12,
+        );
         if (f.length > 40 && next() % 2 === 0) f[14] = f[12] === 8 ? 0x45 : 0x60;
       }
       n.guest.transmit(f, next() % 4, next() % 3 === 0 ? next() % 2000 : 0);

@@ -4,7 +4,16 @@ import { describe, it } from "node:test";
 import { ANY_IPV4, ANY_IPV6, BROADCAST_MAC, formatIp, type IpAddress, ip, linkLocalOf } from "./address.js";
 import { writeArp } from "./arp.js";
 import { DhcpOption, DhcpType, encodeDhcp, parseDhcp } from "./dhcp.js";
-import { type Dhcpv6Field, Dhcpv6Option, Dhcpv6Status, Dhcpv6Type, encodeDhcpv6, encodeOptions, parseDhcpv6, parseOptions } from "./dhcpv6.js";
+import {
+  type Dhcpv6Field,
+  Dhcpv6Option,
+  Dhcpv6Status,
+  Dhcpv6Type,
+  encodeDhcpv6,
+  encodeOptions,
+  parseDhcpv6,
+  parseOptions,
+} from "./dhcpv6.js";
 import { FrameBuffer } from "./header.js";
 import { encodeNeighborAdvertisement, encodeNeighborSolicitation } from "./icmp.js";
 import type { ScriptedGuest } from "./scripted-guest.js";
@@ -96,7 +105,10 @@ describe("the DHCP server", () => {
     assert.deepEqual(option(DhcpOption.RENEWAL_TIME), [0, 0, 1, 244]);
     assert.deepEqual(option(DhcpOption.REBINDING_TIME), [0, 0, 3, 107]);
     assert.equal(String.fromCharCode(...option(DhcpOption.DOMAIN)), "enlighten.internal");
-    assert.deepEqual(n.nat.leases().map((l) => [formatIp(l.address), l.hostName, l.mac]), [["10.0.2.15", "alpha", "02:00:00:00:00:01"]]);
+    assert.deepEqual(
+      n.nat.leases().map((l) => [formatIp(l.address), l.hostName, l.mac]),
+      [["10.0.2.15", "alpha", "02:00:00:00:00:01"]],
+    );
     n.world.run(900 * SECOND);
     assert.equal(dhcp(n, DhcpType.REQUEST, [], { ciaddr: "10.0.2.15", unicast: true })!.type, DhcpType.ACK); // renewing
     n.world.run(900 * SECOND);
@@ -112,7 +124,10 @@ describe("the DHCP server", () => {
     const second = n.guests[1]!;
     assert.equal(dhcp(n, DhcpType.REQUEST, [wanted("10.0.2.15")])!.type, DhcpType.ACK); // after a reboot
     const nak = dhcp(n, DhcpType.REQUEST, [wanted("192.168.0.7")])!;
-    assert.deepEqual([nak.type, nak.to, nak.address, [...nak.mac]], [DhcpType.NAK, "255.255.255.255:68", "0.0.0.0", [...BROADCAST_MAC]]);
+    assert.deepEqual(
+      [nak.type, nak.to, nak.address, [...nak.mac]],
+      [DhcpType.NAK, "255.255.255.255:68", "0.0.0.0", [...BROADCAST_MAC]],
+    );
     assert.equal(nak.m.options.has(DhcpOption.LEASE_TIME), false);
     assert.equal(dhcp(n, DhcpType.REQUEST, [wanted("10.0.2.15"), server()], { guest: second })!.type, DhcpType.NAK);
     assert.equal(dhcp(n, DhcpType.DISCOVER, [wanted("10.0.2.15")], { guest: second })!.address, "10.0.2.16");
@@ -160,7 +175,10 @@ describe("the DHCP server", () => {
     const state = structuredClone(n.nat.save());
     const other = scriptedNetwork({ leaseSeconds: 1000 });
     other.nat.restore(state);
-    assert.deepEqual(other.nat.leases().map((l) => [formatIp(l.address), l.hostName]), [["10.0.2.33", ""]]);
+    assert.deepEqual(
+      other.nat.leases().map((l) => [formatIp(l.address), l.hostName]),
+      [["10.0.2.33", ""]],
+    );
     other.world.run(599 * SECOND);
     assert.equal(other.nat.leases().length, 1);
     other.world.run(2 * SECOND);
@@ -173,7 +191,10 @@ describe("the DHCP server", () => {
 describe("the DHCPv6 server", () => {
   const DUID = Uint8Array.of(0, 1, 9, 9, 9);
   const IA = encodeOptions([]);
-  const ia = (n: number, inner: Uint8Array = IA): Dhcpv6Field => ({ code: Dhcpv6Option.IA_NA, data: Uint8Array.of(0, 0, 0, n, 0, 0, 0, 0, 0, 0, 0, 0, ...inner) });
+  const ia = (n: number, inner: Uint8Array = IA): Dhcpv6Field => ({
+    code: Dhcpv6Option.IA_NA,
+    data: Uint8Array.of(0, 0, 0, n, 0, 0, 0, 0, 0, 0, 0, 0, ...inner),
+  });
   const client: Dhcpv6Field = { code: Dhcpv6Option.CLIENTID, data: DUID };
   function ask(n: ScriptedNetwork, type: number, options: Dhcpv6Field[]) {
     n.guest.udp.length = 0;
@@ -186,7 +207,11 @@ describe("the DHCPv6 server", () => {
     const reply = parseDhcpv6(got.data)!;
     const find = (code: number): Uint8Array | undefined => reply.options.find((o) => o.code === code)?.data;
     const inner = find(Dhcpv6Option.IA_NA);
-    const address = inner && parseOptions(inner, 12)!.find((o) => o.code === Dhcpv6Option.IAADDR)?.data.slice(0, 16);
+    const address =
+      inner &&
+      parseOptions(inner, 12)!
+        .find((o) => o.code === Dhcpv6Option.IAADDR)
+        ?.data.slice(0, 16);
     return { type: reply.type, find, address: address && formatIp(address), inner };
   }
   it("advertises, gives, prolongs, confirms and takes back", () => {
@@ -199,7 +224,9 @@ describe("the DHCPv6 server", () => {
     assert.deepEqual([reply.type, reply.address], [Dhcpv6Type.REPLY, advertise.address]);
     assert.equal(formatIp(reply.find(Dhcpv6Option.DNS_SERVERS)!), "fd65:6e6c:6967:2::3");
     assert.equal(n.nat.leases6().length, 1);
-    const binding = encodeOptions([{ code: Dhcpv6Option.IAADDR, data: Uint8Array.of(...ip(reply.address!), 0, 0, 0, 0, 0, 0, 0, 0) }]);
+    const binding = encodeOptions([
+      { code: Dhcpv6Option.IAADDR, data: Uint8Array.of(...ip(reply.address!), 0, 0, 0, 0, 0, 0, 0, 0) },
+    ]);
     const status = (r: ReturnType<typeof ask>): number => r!.find(Dhcpv6Option.STATUS_CODE)![1]!;
     assert.equal(ask(n, Dhcpv6Type.RENEW, [client, theServer, ia(1)])!.address, reply.address);
     assert.equal(ask(n, Dhcpv6Type.REBIND, [client, ia(1)])!.address, reply.address);
@@ -217,7 +244,11 @@ describe("the DHCPv6 server", () => {
   });
   it("gives at once to who asks for that, and only configuration to who wants no more", () => {
     const n = scriptedNetwork();
-    const rapid = ask(n, Dhcpv6Type.SOLICIT, [client, ia(1), { code: Dhcpv6Option.RAPID_COMMIT, data: new Uint8Array(0) }])!;
+    const rapid = ask(n, Dhcpv6Type.SOLICIT, [
+      client,
+      ia(1),
+      { code: Dhcpv6Option.RAPID_COMMIT, data: new Uint8Array(0) },
+    ])!;
     assert.equal(rapid.type, Dhcpv6Type.REPLY);
     assert.ok(rapid.find(Dhcpv6Option.RAPID_COMMIT) !== undefined);
     const info = ask(n, Dhcpv6Type.INFORMATION_REQUEST, [])!;
@@ -243,7 +274,10 @@ describe("the DHCPv6 server", () => {
       [Dhcpv6Type.REPLY, [client]],
     ] as const)
       assert.equal(ask(n, type, [...options]), undefined);
-    n.guest.sendUdp(546, "ff02::1:2", 547, Uint8Array.of(1), { from: n.guest.linkLocal, mac: groupMac(ip("ff02::1:2")) });
+    n.guest.sendUdp(546, "ff02::1:2", 547, Uint8Array.of(1), {
+      from: n.guest.linkLocal,
+      mac: groupMac(ip("ff02::1:2")),
+    });
     n.world.settle();
     assert.equal(n.guest.udp.length, 0);
   });
@@ -270,14 +304,23 @@ describe("neighbour discovery", () => {
     const n = scriptedNetwork();
     for (const target of [GATEWAY6, "fd65:6e6c:6967:2::3", formatIp(routerLl), "fd65:6e6c:6967:2::77"]) {
       const group = Uint8Array.of(0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, ...ip(target).subarray(13));
-      n.guest.sendIcmp(n.guest.address6, group, encodeNeighborSolicitation(ip(target), n.guest.mac), 255, groupMac(group));
+      n.guest.sendIcmp(
+        n.guest.address6,
+        group,
+        encodeNeighborSolicitation(ip(target), n.guest.mac),
+        255,
+        groupMac(group),
+      );
     }
     n.world.settle();
-    assert.deepEqual(n.guest.icmp.map((m) => [m.type, m.bytes[4]! & 0xe0, formatIp(m.bytes.subarray(8, 24))]), [
-      [136, 0xe0, GATEWAY6],
-      [136, 0xe0, "fd65:6e6c:6967:2::3"],
-      [136, 0xe0, formatIp(routerLl)],
-    ]);
+    assert.deepEqual(
+      n.guest.icmp.map((m) => [m.type, m.bytes[4]! & 0xe0, formatIp(m.bytes.subarray(8, 24))]),
+      [
+        [136, 0xe0, GATEWAY6],
+        [136, 0xe0, "fd65:6e6c:6967:2::3"],
+        [136, 0xe0, formatIp(routerLl)],
+      ],
+    );
     n.guest.icmp.length = 0;
     n.guest.frames = [];
     const dad = encodeNeighborSolicitation(ip(GATEWAY6), n.guest.mac).subarray(0, 24);
@@ -288,7 +331,8 @@ describe("neighbour discovery", () => {
   it("takes nothing that came over a router, is cut, or lies", () => {
     const n = scriptedNetwork();
     const { guest } = n;
-    const send = (message: Uint8Array, source = guest.linkLocal, hops = 255): void => guest.sendIcmp(source, ALL_NODES, message, hops, groupMac(ALL_NODES));
+    const send = (message: Uint8Array, source = guest.linkLocal, hops = 255): void =>
+      guest.sendIcmp(source, ALL_NODES, message, hops, groupMac(ALL_NODES));
     const ns = encodeNeighborSolicitation(ip(GATEWAY6), guest.mac);
     send(ns, guest.linkLocal, 64);
     send(ns.subarray(0, 20));
@@ -326,13 +370,16 @@ describe("echoes and errors", () => {
     for (const to of ["10.0.2.2", "10.0.2.3", "1.1.1.1"]) guest.sendIcmp(guest.address4, ip(to), echo(8, data));
     for (const to of [GATEWAY6, "2606:4700::1111"]) guest.sendIcmp(guest.address6, ip(to), echo(128, data));
     n.world.settle();
-    assert.deepEqual(guest.icmp.map((m) => [m.from, m.type, m.code]), [
-      ["10.0.2.2", 0, 0],
-      ["10.0.2.3", 0, 0],
-      ["10.0.2.2", 3, 13],
-      [GATEWAY6, 129, 0],
-      [GATEWAY6, 1, 1],
-    ]);
+    assert.deepEqual(
+      guest.icmp.map((m) => [m.from, m.type, m.code]),
+      [
+        ["10.0.2.2", 0, 0],
+        ["10.0.2.3", 0, 0],
+        ["10.0.2.2", 3, 13],
+        [GATEWAY6, 129, 0],
+        [GATEWAY6, 1, 1],
+      ],
+    );
     assert.deepEqual(guest.icmp[0]!.bytes.subarray(4), echo(0, data).subarray(4));
     assert.equal(n.nat.statistics.echoes, 3);
   });
@@ -350,16 +397,26 @@ describe("echoes and errors", () => {
     n.guest.sendUdp(1, "1.1.1.1", 5, noise(4, 1));
     n.guest.sendUdp(1, "2606:4700::1111", 5, noise(4, 1));
     n.world.settle();
-    assert.deepEqual(n.guest.icmp.map((m) => [m.type, m.code]), [
-      [11, 0],
-      [3, 0],
-      [3, 2],
-      [4, 1],
-    ]);
+    assert.deepEqual(
+      n.guest.icmp.map((m) => [m.type, m.code]),
+      [
+        [11, 0],
+        [3, 0],
+        [3, 2],
+        [4, 1],
+      ],
+    );
   });
   it("knows no way to places that are none, nor to other guests", () => {
     const n = scriptedNetwork();
-    for (const to of ["127.0.0.1", "169.254.169.254", "0.0.0.0", "10.0.2.77", "::ffff:127.0.0.1", "fd65:6e6c:6967:2::77"]) {
+    for (const to of [
+      "127.0.0.1",
+      "169.254.169.254",
+      "0.0.0.0",
+      "10.0.2.77",
+      "::ffff:127.0.0.1",
+      "fd65:6e6c:6967:2::77",
+    ]) {
       n.guest.icmp.length = 0;
       n.guest.connect(to, 80);
       n.world.settle();
@@ -374,8 +431,10 @@ describe("echoes and errors", () => {
   });
   it("takes no packet from addresses that are not the guests'", () => {
     const n = scriptedNetwork();
-    for (const from of ["10.0.2.2", "10.0.2.3", "10.0.2.0", "10.0.2.255", "192.168.0.1", "127.0.0.1"]) n.guest.sendUdp(1, "1.1.1.1", 5, noise(4, 1), { from: ip(from) });
-    for (const from of [GATEWAY6, "fd65:6e6c:6967:2::3", "2001:db8::1", "::1"]) n.guest.sendUdp(1, "2606:4700::1111", 5, noise(4, 1), { from: ip(from) });
+    for (const from of ["10.0.2.2", "10.0.2.3", "10.0.2.0", "10.0.2.255", "192.168.0.1", "127.0.0.1"])
+      n.guest.sendUdp(1, "1.1.1.1", 5, noise(4, 1), { from: ip(from) });
+    for (const from of [GATEWAY6, "fd65:6e6c:6967:2::3", "2001:db8::1", "::1"])
+      n.guest.sendUdp(1, "2606:4700::1111", 5, noise(4, 1), { from: ip(from) });
     assert.equal(n.nat.statistics.dropped.get("source-address"), 10);
     assert.equal(n.world.outside.udpSockets, 0);
   });

@@ -5,7 +5,7 @@ import { ANY_IPV4, BROADCAST_MAC, formatIp, type IpAddress, ip } from "./address
 import { DhcpOption, DhcpType, encodeDhcp } from "./dhcp.js";
 import * as dns from "./dns.js";
 import { EgressPolicy, PolicyError } from "./policy.js";
-import { type PublishedPort, PublishError, type PublishSpec } from "./publish.js";
+import { PublishError, type PublishedPort, type PublishSpec } from "./publish.js";
 import { digest, noise, type ScriptedNetwork, scriptedNetwork } from "./scripted-network.js";
 
 const SECOND = 1e9;
@@ -17,14 +17,18 @@ describe("datagrams of guests", () => {
     const n = scriptedNetwork();
     for (const where of ["1.1.1.1:7", "[2606:4700::1111]:7", "127.0.0.1:7", "[::1]:7"])
       n.world.outside.udp.set(where, (bytes, reply) => reply(Uint8Array.of(...bytes, where.length)));
-    for (const to of ["1.1.1.1", "2606:4700::1111", "10.0.2.2", "fd65:6e6c:6967:2::2"]) n.guest.sendUdp(5000, to, 7, text("x"));
+    for (const to of ["1.1.1.1", "2606:4700::1111", "10.0.2.2", "fd65:6e6c:6967:2::2"])
+      n.guest.sendUdp(5000, to, 7, text("x"));
     n.world.settle();
-    assert.deepEqual(n.guest.udp.map((d) => [d.from, d.data[1]]), [
-      ["1.1.1.1:7", 9],
-      ["[2606:4700::1111]:7", 19],
-      ["10.0.2.2:7", 11],
-      ["[fd65:6e6c:6967:2::2]:7", 7],
-    ]);
+    assert.deepEqual(
+      n.guest.udp.map((d) => [d.from, d.data[1]]),
+      [
+        ["1.1.1.1:7", 9],
+        ["[2606:4700::1111]:7", 19],
+        ["10.0.2.2:7", 11],
+        ["[fd65:6e6c:6967:2::2]:7", 7],
+      ],
+    );
     assert.equal(n.nat.holdings.udp, 4);
     assert.equal(n.guest.badChecksums, 0);
     assert.equal(n.nat.flows()[0]!.protocol, "udp");
@@ -78,7 +82,11 @@ describe("datagrams of guests", () => {
     n.guest.sendUdp(5000, "10.0.2.3", 99, text("x"));
     n.guest.sendUdp(5000, "1.1.1.1", 10, text("x"));
     n.world.settle();
-    assert.deepEqual(n.guest.icmp.map((m) => [m.type, m.code]).sort(), [[1, 0], [3, 3], [3, 3]]);
+    assert.deepEqual(n.guest.icmp.map((m) => [m.type, m.code]).sort(), [
+      [1, 0],
+      [3, 3],
+      [3, 3],
+    ]);
   });
   it("end when nothing comes for a while, the oldest first if there are too many", () => {
     const n = scriptedNetwork({ maxUdp: 10, udpIdleSeconds: 30 });
@@ -93,7 +101,10 @@ describe("datagrams of guests", () => {
     n.world.run(10 * SECOND);
     assert.equal(n.nat.holdings.udp, 1);
     n.world.run(30 * SECOND);
-    assert.deepEqual([n.nat.holdings.udp, n.world.outside.udpSockets, n.nat.nextDeadline()], [0, 0, Number.POSITIVE_INFINITY]);
+    assert.deepEqual(
+      [n.nat.holdings.udp, n.world.outside.udpSockets, n.nat.nextDeadline()],
+      [0, 0, Number.POSITIVE_INFINITY],
+    );
   });
   it("are lost where the guest has no room, and counted", () => {
     const n = scriptedNetwork();
@@ -130,7 +141,8 @@ function ask(n: ScriptedNetwork, name: string, type: number, server = "10.0.2.3"
   assert.equal((data[0]! << 8) | data[1]!, 77);
   return { code: data[3]! & 15, records: dns.parseAnswers(data), data };
 }
-const addresses = (r: ReturnType<typeof ask>): string[] => r!.records.flatMap((x) => (x.address ? [formatIp(x.address)] : []));
+const addresses = (r: ReturnType<typeof ask>): string[] =>
+  r!.records.flatMap((x) => (x.address ? [formatIp(x.address)] : []));
 
 /** A name server outside. */
 function nameServer(n: ScriptedNetwork, where: string, zone: Record<string, IpAddress[]>): string[] {
@@ -139,7 +151,15 @@ function nameServer(n: ScriptedNetwork, where: string, zone: Record<string, IpAd
     const q = dns.parseQuestion(bytes)!;
     asked.push(q.name);
     const found = zone[q.name];
-    reply(dns.encodeAnswer(bytes, q, found === undefined ? 3 : 0, (found ?? []).filter((a) => a.length === (q.type === A ? 4 : 16)), 30));
+    reply(
+      dns.encodeAnswer(
+        bytes,
+        q,
+        found === undefined ? 3 : 0,
+        (found ?? []).filter((a) => a.length === (q.type === A ? 4 : 16)),
+        30,
+      ),
+    );
   });
   return asked;
 }
@@ -147,7 +167,10 @@ function nameServer(n: ScriptedNetwork, where: string, zone: Record<string, IpAd
 describe("the name server", () => {
   it("passes queries on to the host's servers, the next when one is silent", () => {
     const n = scriptedNetwork();
-    n.world.outside.dnsServers = [{ address: ip("9.9.9.9"), port: 53 }, { address: ip("8.8.8.8"), port: 53 }];
+    n.world.outside.dnsServers = [
+      { address: ip("9.9.9.9"), port: 53 },
+      { address: ip("8.8.8.8"), port: 53 },
+    ];
     n.world.outside.errors.set("9.9.9.9:53", "silent");
     nameServer(n, "8.8.8.8:53", { "www.example": [ip("5.6.7.8"), ip("2001:db8::5")] });
     assert.deepEqual(addresses(ask(n, "www.example", A)), ["5.6.7.8"]);
@@ -176,12 +199,27 @@ describe("the name server", () => {
     n.guest.sendUdp(5353, "10.0.2.3", 53, dns.encodeQuery(77, "MiXed.example", A));
     n.world.settle();
     assert.equal(n.guest.udp.length, 1);
-    assert.deepEqual(dns.parseAnswers(n.guest.udp[0]!.data).map((r) => formatIp(r.address!)), ["1.2.3.4"]);
+    assert.deepEqual(
+      dns.parseAnswers(n.guest.udp[0]!.data).map((r) => formatIp(r.address!)),
+      ["1.2.3.4"],
+    );
     assert.match(String.fromCharCode(...n.guest.udp[0]!.data), /MiXed/);
   });
   it("knows the host, itself and the guests by name, and back", () => {
     const n = scriptedNetwork();
-    const message = encodeDhcp({ op: 1, xid: 1, broadcast: false, ciaddr: ANY_IPV4, yiaddr: ANY_IPV4, chaddr: n.guest.mac, options: new Map([[DhcpOption.MESSAGE_TYPE, Uint8Array.of(DhcpType.REQUEST)], [DhcpOption.REQUESTED_ADDRESS, ip("10.0.2.15")], [DhcpOption.HOST_NAME, text("alpha")]]) });
+    const message = encodeDhcp({
+      op: 1,
+      xid: 1,
+      broadcast: false,
+      ciaddr: ANY_IPV4,
+      yiaddr: ANY_IPV4,
+      chaddr: n.guest.mac,
+      options: new Map([
+        [DhcpOption.MESSAGE_TYPE, Uint8Array.of(DhcpType.REQUEST)],
+        [DhcpOption.REQUESTED_ADDRESS, ip("10.0.2.15")],
+        [DhcpOption.HOST_NAME, text("alpha")],
+      ]),
+    });
     n.guest.sendUdp(68, "255.255.255.255", 67, message, { from: ANY_IPV4, mac: BROADCAST_MAC });
     n.world.settle();
     assert.deepEqual(addresses(ask(n, "host.enlighten.internal", A)), ["10.0.2.2"]);
@@ -213,14 +251,18 @@ describe("the name server", () => {
     assert.deepEqual(addresses(ask(n, "www.example", AAAA)), ["2001:db8::5"]);
     assert.equal(ask(n, "nothing.example", A)!.code, 3);
     assert.equal(ask(n, "www.example", 16)!.code, 4);
-    n.world.outside.resolve = (_name, _family, done) => n.world.outside.soon(() => done({ code: "other", message: "" }));
+    n.world.outside.resolve = (_name, _family, done) =>
+      n.world.outside.soon(() => done({ code: "other", message: "" }));
     assert.equal(ask(n, "www.example", A)!.code, 2);
     n.world.outside.resolve = () => {};
     assert.equal(ask(n, "www.example", A)!.code, 2);
   });
   it("answers over TCP, several questions in one connection, and goes on asking over TCP", () => {
     const n = scriptedNetwork();
-    n.world.outside.dnsServers = [{ address: ip("9.9.9.9"), port: 53 }, { address: ip("8.8.8.8"), port: 53 }];
+    n.world.outside.dnsServers = [
+      { address: ip("9.9.9.9"), port: 53 },
+      { address: ip("8.8.8.8"), port: 53 },
+    ];
     n.world.outside.errors.set("9.9.9.9:53", "refused");
     n.world.outside.tcp.set("8.8.8.8:53", (far) => {
       far.onData = (bytes) => {
@@ -230,7 +272,13 @@ describe("the name server", () => {
           far.end();
           return;
         }
-        const big = dns.encodeAnswer(query, q, 0, Array.from({ length: 100 }, (_, i) => Uint8Array.of(1, 2, 3, i)), 1);
+        const big = dns.encodeAnswer(
+          query,
+          q,
+          0,
+          Array.from({ length: 100 }, (_, i) => Uint8Array.of(1, 2, 3, i)),
+          1,
+        );
         const framed = Uint8Array.of(big.length >> 8, big.length & 255, ...big);
         far.write(framed.subarray(0, 5));
         far.write(framed.subarray(5));
@@ -249,7 +297,10 @@ describe("the name server", () => {
     n.world.run(60 * SECOND, () => c.ended);
     const all = Uint8Array.from(c.received.flatMap((b) => [...b]));
     const first = (all[0]! << 8) | all[1]!;
-    assert.deepEqual(dns.parseAnswers(all.subarray(2, 2 + first)).map((r) => formatIp(r.address!)), ["10.0.2.2"]);
+    assert.deepEqual(
+      dns.parseAnswers(all.subarray(2, 2 + first)).map((r) => formatIp(r.address!)),
+      ["10.0.2.2"],
+    );
     assert.equal(dns.parseAnswers(all.subarray(4 + first)).length, 100);
     n.world.run(10 * SECOND);
     assert.equal(c.closed, "done");
@@ -277,7 +328,10 @@ describe("the name server", () => {
     n.guest.sendUdp(1, "10.0.2.3", 53, query.with(2, 0x81)); // an answer
     n.guest.sendUdp(1, "10.0.2.3", 53, query.subarray(0, 13));
     n.world.settle();
-    assert.deepEqual(n.guest.udp.map((d) => d.data[3]! & 15), [4]);
+    assert.deepEqual(
+      n.guest.udp.map((d) => d.data[3]! & 15),
+      [4],
+    );
     n.world.outside.dnsServers = [{ address: ip("9.9.9.9"), port: 53 }];
     n.world.outside.errors.set("9.9.9.9:53", "silent");
     for (let i = 0; i < 300; i++) n.guest.sendUdp(2000 + i, "10.0.2.3", 53, query);
@@ -291,20 +345,55 @@ describe("the name server", () => {
 
 describe("the allow list", () => {
   it("is read, and refused where it makes no sense", () => {
-    for (const list of [["none", "1.2.3.4"], ["1.2.3.4:0"], ["1.2.3.4:70000"], ["*"], ["a.*.b"], ["1.2.3"], ["10.0.0.0/33"], ["[::1"], ["[host]:80"], ["a b"], [":80"], ["1.2.3.4:x"]])
+    for (const list of [
+      ["none", "1.2.3.4"],
+      ["1.2.3.4:0"],
+      ["1.2.3.4:70000"],
+      ["*"],
+      ["a.*.b"],
+      ["1.2.3"],
+      ["10.0.0.0/33"],
+      ["[::1"],
+      ["[host]:80"],
+      ["a b"],
+      [":80"],
+      ["1.2.3.4:x"],
+    ])
       assert.throws(() => new EgressPolicy(list), PolicyError, list.join());
-    const p = new EgressPolicy(["10.0.0.0/8:443", "1.2.3.4", "[2001:db8::/32]:80", "fd00::1", "Example.com.", "*.debian.org:80", " "]);
+    const p = new EgressPolicy([
+      "10.0.0.0/8:443",
+      "1.2.3.4",
+      "[2001:db8::/32]:80",
+      "fd00::1",
+      "Example.com.",
+      "*.debian.org:80",
+      " ",
+    ]);
     const g = ip("10.0.2.15");
     const allows = (a: string, port: number): boolean => p.allows(g, ip(a), port, 0);
-    assert.deepEqual([allows("10.9.9.9", 443), allows("10.9.9.9", 80), allows("1.2.3.4", 5), allows("1.2.3.5", 5)], [true, false, true, false]);
-    assert.deepEqual([allows("2001:db8:9::1", 80), allows("2001:db8:9::1", 81), allows("fd00::1", 9)], [true, false, true]);
-    assert.deepEqual(["example.com", "www.example.com", "deb.debian.org", "debian.org", ".debian.org", "xdebian.org"].map((x) => p.allowsName(x)), [true, false, true, false, false, false]);
+    assert.deepEqual(
+      [allows("10.9.9.9", 443), allows("10.9.9.9", 80), allows("1.2.3.4", 5), allows("1.2.3.5", 5)],
+      [true, false, true, false],
+    );
+    assert.deepEqual(
+      [allows("2001:db8:9::1", 80), allows("2001:db8:9::1", 81), allows("fd00::1", 9)],
+      [true, false, true],
+    );
+    assert.deepEqual(
+      ["example.com", "www.example.com", "deb.debian.org", "debian.org", ".debian.org", "xdebian.org"].map((x) =>
+        p.allowsName(x),
+      ),
+      [true, false, true, false, false, false],
+    );
     assert.ok(new EgressPolicy(undefined).allows(g, g, 1, 0) && new EgressPolicy(undefined).allowsName("x"));
     assert.ok(!new EgressPolicy(["none"]).allows(g, g, 1, 0) && !new EgressPolicy([]).allowsName("x"));
   });
 
   it("opens what names lead to, for who asked and as long as they may be used", () => {
-    const n = scriptedNetwork({ allow: ["*.example:80", "1.1.1.1:443", "host.enlighten.internal:8080"] }, { guests: 2 });
+    const n = scriptedNetwork(
+      { allow: ["*.example:80", "1.1.1.1:443", "host.enlighten.internal:8080"] },
+      { guests: 2 },
+    );
     n.world.outside.dnsServers = [{ address: ip("9.9.9.9"), port: 53 }];
     nameServer(n, "9.9.9.9:53", { "www.example": [ip("5.6.7.8")], "evil.test": [ip("6.6.6.6")] });
     const tryIt = (to: string, port: number, guest = n.guest): string => {
@@ -324,8 +413,14 @@ describe("the allow list", () => {
     assert.equal(tryIt("10.0.2.2", 22), "refused");
     n.guest.sendUdp(1, "6.6.6.6", 9, text("x"));
     n.world.settle();
-    assert.deepEqual(n.guest.icmp.map((m) => [m.type, m.code]), [[3, 13]]);
-    assert.deepEqual(n.refusals.map((r) => `${r.protocol} ${r.to}`), ["tcp 5.6.7.8:80", "tcp 5.6.7.8:81", "tcp 5.6.7.8:80", "dns evil.test", "tcp 10.0.2.2:22", "udp 6.6.6.6:9"]);
+    assert.deepEqual(
+      n.guest.icmp.map((m) => [m.type, m.code]),
+      [[3, 13]],
+    );
+    assert.deepEqual(
+      n.refusals.map((r) => `${r.protocol} ${r.to}`),
+      ["tcp 5.6.7.8:80", "tcp 5.6.7.8:81", "tcp 5.6.7.8:80", "dns evil.test", "tcp 10.0.2.2:22", "udp 6.6.6.6:9"],
+    );
     assert.equal(n.nat.statistics.refused, 6);
     n.world.run(331 * SECOND);
     assert.equal(tryIt("5.6.7.8", 80), "refused");
@@ -340,7 +435,20 @@ describe("the allow list", () => {
     const p = new EgressPolicy(["www.example"]);
     const g = ip("10.0.2.15");
     const query = dns.encodeQuery(1, "www.example", A);
-    const record = (name: string, type: number, data: Uint8Array): number[] => [...dns.encodeName(name)!, 0, type, 0, 1, 0, 0, 0, 60, 0, data.length, ...data];
+    const record = (name: string, type: number, data: Uint8Array): number[] => [
+      ...dns.encodeName(name)!,
+      0,
+      type,
+      0,
+      1,
+      0,
+      0,
+      0,
+      60,
+      0,
+      data.length,
+      ...data,
+    ];
     const answer = Uint8Array.from([
       ...dns.encodeAnswer(query, dns.parseQuestion(query)!, 0, [], 0),
       ...record("www.example", CNAME, dns.encodeName("cdn.test")!),
@@ -353,8 +461,19 @@ describe("the allow list", () => {
     assert.ok(!p.allows(g, ip("6.6.6.6"), 80, 0));
     p.watch(g, Uint8Array.of(1), 0);
     // what it remembers is bounded, the oldest go
-    const many = dns.encodeAnswer(query, dns.parseQuestion(query)!, 0, Array.from({ length: 256 }, (_, i) => Uint8Array.of(7, 7, 7, i)), 60);
-    for (let i = 0; i < 6; i++) p.watch(g, many.map((b, at) => (at > 40 && b === 7 ? 10 + i : b)), 0);
+    const many = dns.encodeAnswer(
+      query,
+      dns.parseQuestion(query)!,
+      0,
+      Array.from({ length: 256 }, (_, i) => Uint8Array.of(7, 7, 7, i)),
+      60,
+    );
+    for (let i = 0; i < 6; i++)
+      p.watch(
+        g,
+        many.map((b, at) => (at > 40 && b === 7 ? 10 + i : b)),
+        0,
+      );
     assert.ok(!p.allows(g, ip("5.5.5.5"), 80, 0));
     for (let i = 0; i < 300; i++) p.watch(ip(`10.1.${i >> 8}.${i & 255}`), many, 0);
     assert.ok(!p.allows(g, ip("15.15.15.5"), 80, 0));
@@ -376,7 +495,14 @@ describe("published ports", () => {
     const n = scriptedNetwork();
     n.guest.announce();
     const p = publish(n, rule) as PublishedPort;
-    assert.deepEqual(p, { id: 1, protocol: "tcp", host: "127.0.0.1:8080", hostPort: 8080, guest: "10.0.2.15:80", connections: 0 });
+    assert.deepEqual(p, {
+      id: 1,
+      protocol: "tcp",
+      host: "127.0.0.1:8080",
+      hostPort: 8080,
+      guest: "10.0.2.15:80",
+      connections: 0,
+    });
     const data = noise(500_000, 1);
     let from = "";
     n.guest.listening.set(80, (c) => {
@@ -404,7 +530,10 @@ describe("published ports", () => {
     const far = n.world.outside.dial("127.0.0.1:8080")!;
     far.write(text("hello"));
     n.world.run(5 * SECOND);
-    assert.deepEqual(n.nat.flows().map((f) => [f.state, f.direction]), [["waiting", "in"]]);
+    assert.deepEqual(
+      n.nat.flows().map((f) => [f.state, f.direction]),
+      [["waiting", "in"]],
+    );
     n.guest.answersArp = true;
     n.guest.announce(); // up, but nothing listens: it is refused
     n.world.run(3 * SECOND);
@@ -447,7 +576,10 @@ describe("published ports", () => {
     n.world.settle();
     n.nat.close();
     assert.ok(waiting.wasReset);
-    assert.deepEqual([n.nat.holdings.tcp, n.nat.holdings.sockets, n.nat.nextDeadline()], [0, 0, Number.POSITIVE_INFINITY]);
+    assert.deepEqual(
+      [n.nat.holdings.tcp, n.nat.holdings.sockets, n.nat.nextDeadline()],
+      [0, 0, Number.POSITIVE_INFINITY],
+    );
   });
   it("have codes for what is wrong", () => {
     const n = scriptedNetwork();
@@ -487,7 +619,10 @@ describe("published ports", () => {
     assert.ok(a!.from === c!.from && a!.from !== b!.from && a!.to === "10.0.2.15:7");
     n.guest.sendUdp(7, "10.0.2.2", Number(b!.from.split(":")[1]), text("answer"));
     n.world.settle();
-    assert.deepEqual(sent.map((s) => s.to), ["127.0.0.1:2"]);
+    assert.deepEqual(
+      sent.map((s) => s.to),
+      ["127.0.0.1:2"],
+    );
     assert.equal(n.nat.published[0]!.connections, 2);
     assert.ok(n.nat.unpublish(n.nat.published[0]!.id));
     assert.equal(n.nat.holdings.udp, 0);

@@ -12,7 +12,8 @@ import { noise, seeded } from "./scripted-network.js";
 import { Switch, type SwitchOptions } from "./switch.js";
 import { Timer, Timers } from "./timers.js";
 
-const frame = (to: number, from: number, more: number[] = []): Uint8Array => Uint8Array.of(2, 0, 0, 0, 0, to, 2, 0, 0, 0, 0, from, 8, 0, ...more);
+const frame = (to: number, from: number, more: number[] = []): Uint8Array =>
+  Uint8Array.of(2, 0, 0, 0, 0, to, 2, 0, 0, 0, 0, from, 8, 0, ...more);
 const broadcast = (from: number): Uint8Array => Uint8Array.of(255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, from, 8, 0);
 
 class Bed {
@@ -109,7 +110,13 @@ describe("the switch", () => {
     };
     const [a, s] = run();
     assert.deepEqual(run(), [a, s]);
-    for (const n of [s].flatMap((x) => [Reflect.get(x, "lost"), Reflect.get(x, "duplicated"), Reflect.get(x, "reordered"), Reflect.get(x, "corrupted")])) assert.ok(n > 20);
+    for (const n of [s].flatMap((x) => [
+      Reflect.get(x, "lost"),
+      Reflect.get(x, "duplicated"),
+      Reflect.get(x, "reordered"),
+      Reflect.get(x, "corrupted"),
+    ]))
+      assert.ok(n > 20);
     const held = new Bed(2, { impairments: { delayNs: 1e9, reorder: 0 } });
     for (let i = 0; i < 5000; i++) held.send(0, frame(9, 1));
     assert.equal(held.sw.statistics.lost, 5000 - 4096);
@@ -126,7 +133,10 @@ function blocks(file: Uint8Array): { type: number; body: DataView }[] {
     const length = view.getUint32(at + 4, true);
     assert.equal(length & 3, 0);
     assert.equal(view.getUint32(at + length - 4, true), length);
-    out.push({ type: view.getUint32(at, true), body: new DataView(file.buffer, file.byteOffset + at + 8, length - 12) });
+    out.push({
+      type: view.getUint32(at, true),
+      body: new DataView(file.buffer, file.byteOffset + at + 8, length - 12),
+    });
     at += length;
   }
   return out;
@@ -141,7 +151,10 @@ describe("capture files", () => {
     writer.frame(noise(62_000, 2), "in", 2 ** 33, FrameFlags.partialChecksum, 1460);
     const file = Uint8Array.from(parts.flatMap((p) => [...p]));
     const [section, description, first, second] = blocks(file);
-    assert.deepEqual([section!.type, section!.body.getUint32(0, true), description!.type, description!.body.getUint16(0, true)], [0x0a0d0d0a, 0x1a2b3c4d, 1, 1]);
+    assert.deepEqual(
+      [section!.type, section!.body.getUint32(0, true), description!.type, description!.body.getUint16(0, true)],
+      [0x0a0d0d0a, 0x1a2b3c4d, 1, 1],
+    );
     const time = (b: DataView): number => b.getUint32(4, true) * 2 ** 32 + b.getUint32(8, true);
     assert.equal(time(first!.body), 1.7e18);
     assert.deepEqual([first!.type, first!.body.getUint32(12, true)], [6, 61]);
@@ -149,7 +162,10 @@ describe("capture files", () => {
     assert.deepEqual([first!.body.getUint16(84, true), first!.body.getUint8(88)], [2, 2]);
     assert.equal(second!.body.getUint32(16, true), 62_000);
     assert.equal(second!.body.getUint8(20 + 62_000 + 4), 1);
-    assert.match(new TextDecoder().decode(new Uint8Array(second!.body.buffer, second!.body.byteOffset + 62_028)), /checksum left out, segments of 1460 bytes/);
+    assert.match(
+      new TextDecoder().decode(new Uint8Array(second!.body.buffer, second!.body.byteOffset + 62_028)),
+      /checksum left out, segments of 1460 bytes/,
+    );
     writer.frame(small, "in", 5, FrameFlags.partialChecksum);
     writer.frame(small, "in", 5, 0, 100);
     assert.match(new TextDecoder().decode(parts.at(-2)), /checksum left out/);
@@ -204,7 +220,10 @@ describe("deadlines", () => {
           assert.equal(timers.next(), Math.min(...model));
         }
         for (let now = 0; now <= 100; now += 10) timers.runDue(now);
-        assert.deepEqual(fired.map(([i]) => i).sort(), model.flatMap((w, i) => (w === Number.POSITIVE_INFINITY ? [] : [i])));
+        assert.deepEqual(
+          fired.map(([i]) => i).sort(),
+          model.flatMap((w, i) => (w === Number.POSITIVE_INFINITY ? [] : [i])),
+        );
         for (const [i, now] of fired) assert.equal(now, Math.ceil(model[i]! / 10) * 10);
         assert.equal(timers.next(), Number.POSITIVE_INFINITY);
       }),
@@ -242,7 +261,18 @@ describe("reassembly", () => {
       writeIpv6(f, start, ip("fd00::1"), ip("fd00::2"), IpProtocol.FRAGMENT, 64, 8 + data.length);
       writeFragmentHeader(f, start + 40, IpProtocol.UDP, at, more, id);
       body = start + 48;
-    } else writeIpv4(f, start, ip("10.0.0.1"), ip("10.0.0.2"), IpProtocol.UDP, 64, id, (at >> 3) | (more ? 0x2000 : 0), data.length);
+    } else
+      writeIpv4(
+        f,
+        start,
+        ip("10.0.0.1"),
+        ip("10.0.0.2"),
+        IpProtocol.UDP,
+        64,
+        id,
+        (at >> 3) | (more ? 0x2000 : 0),
+        data.length,
+      );
     f.bytes.set(data, body);
     const p = new Packet();
     assert.equal(p.parse(f.bytes.subarray(0, body + data.length), FrameFlags.verified, 0), undefined);
@@ -250,20 +280,26 @@ describe("reassembly", () => {
   }
   it("puts fragments together in any order, some twice", () => {
     fc.assert(
-      fc.property(fc.integer({ min: 17, max: 9000 }), fc.integer({ min: 1, max: 100 }), fc.boolean(), fc.infiniteStream(fc.nat()), (length, units, v6, order) => {
-        const data = noise(length, length);
-        const step = Math.max(units * 8, Math.ceil(length / 100 / 8) * 8);
-        const pieces = cut(data, step, v6);
-        fc.pre(pieces.length > 1);
-        const doubled = [...pieces, pieces[0]!].sort(() => (order.next().value! & 1) - 0.5);
-        const r = new Reassembler();
-        const got = doubled.flatMap((p) => r.add(p, 0) ?? []);
-        assert.equal(got.length, 1);
-        const p = new Packet();
-        assert.equal(p.parse(got[0]!.frame, 0, 0), undefined);
-        assert.deepEqual([p.protocol, p.isFragment, got[0]!.flags], [IpProtocol.UDP, false, FrameFlags.verified]);
-        assert.deepEqual(p.bytes.subarray(p.payloadAt, p.ipEnd), data);
-      }),
+      fc.property(
+        fc.integer({ min: 17, max: 9000 }),
+        fc.integer({ min: 1, max: 100 }),
+        fc.boolean(),
+        fc.infiniteStream(fc.nat()),
+        (length, units, v6, order) => {
+          const data = noise(length, length);
+          const step = Math.max(units * 8, Math.ceil(length / 100 / 8) * 8);
+          const pieces = cut(data, step, v6);
+          fc.pre(pieces.length > 1);
+          const doubled = [...pieces, pieces[0]!].sort(() => (order.next().value! & 1) - 0.5);
+          const r = new Reassembler();
+          const got = doubled.flatMap((p) => r.add(p, 0) ?? []);
+          assert.equal(got.length, 1);
+          const p = new Packet();
+          assert.equal(p.parse(got[0]!.frame, 0, 0), undefined);
+          assert.deepEqual([p.protocol, p.isFragment, got[0]!.flags], [IpProtocol.UDP, false, FrameFlags.verified]);
+          assert.deepEqual(p.bytes.subarray(p.payloadAt, p.ipEnd), data);
+        },
+      ),
     );
   });
   it("discards what overlaps, is too long or contradicts itself", () => {

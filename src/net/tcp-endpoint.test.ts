@@ -37,7 +37,16 @@ class Bed {
   constructor(settings: Partial<TcpSettings> = {}) {
     const bed = this;
     this.tcp = new TcpEndpoint(
-      { localPort: 80, remotePort: 1000, mss: 1000, longSegment: 1000, receiveBytes: 60_000, sendBytes: 50_000, budget: this.budget, ...settings },
+      {
+        localPort: 80,
+        remotePort: 1000,
+        mss: 1000,
+        longSegment: 1000,
+        receiveBytes: 60_000,
+        sendBytes: 50_000,
+        budget: this.budget,
+        ...settings,
+      },
       {
         now: () => this.now,
         transportAt: 0,
@@ -45,7 +54,15 @@ class Bed {
         end: (f, header, data, segmentSize) => {
           if (!this.room) return false;
           const v = f.view;
-          this.sent.push({ flags: v.getUint8(13), seq: v.getInt32(4), ack: v.getInt32(8), window: v.getUint16(14), data: f.bytes.slice(header, header + data), options: [...f.bytes.subarray(20, header)], segmentSize });
+          this.sent.push({
+            flags: v.getUint8(13),
+            seq: v.getInt32(4),
+            ack: v.getInt32(8),
+            window: v.getUint16(14),
+            data: f.bytes.slice(header, header + data),
+            options: [...f.bytes.subarray(20, header)],
+            segmentSize,
+          });
           return true;
         },
       },
@@ -65,7 +82,14 @@ class Bed {
     );
   }
   /** A segment from the peer; numbers relative to the first byte of each side. */
-  in(flags: number, seq: number, ack: number, data: Uint8Array = new Uint8Array(0), window = 0xffff, options: number[] = []): Sent[] {
+  in(
+    flags: number,
+    seq: number,
+    ack: number,
+    data: Uint8Array = new Uint8Array(0),
+    window = 0xffff,
+    options: number[] = [],
+  ): Sent[] {
     const header = 20 + options.length;
     const bytes = new Uint8Array(header + data.length);
     const view = new DataView(bytes.buffer);
@@ -82,7 +106,9 @@ class Bed {
     return this.take();
   }
   take(): Sent[] {
-    return this.sent.splice(0).map((s) => ({ ...s, seq: (s.seq - ISS - 1) | 0, ack: (s.flags & ACK) === 0 ? 0 : (s.ack - PEER - 1) | 0 }));
+    return this.sent
+      .splice(0)
+      .map((s) => ({ ...s, seq: (s.seq - ISS - 1) | 0, ack: (s.flags & ACK) === 0 ? 0 : (s.ack - PEER - 1) | 0 }));
   }
   wait(ns: number): Sent[] {
     const end = this.now + ns;
@@ -100,7 +126,10 @@ class Bed {
     const bed = new Bed(settings);
     bed.in(SYN, -1, 0, undefined, 0xffff, options);
     bed.tcp.accept();
-    assert.deepEqual(bed.take().map((s) => [s.flags, s.seq, s.ack]), [[SYN | ACK, -1, 0]]);
+    assert.deepEqual(
+      bed.take().map((s) => [s.flags, s.seq, s.ack]),
+      [[SYN | ACK, -1, 0]],
+    );
     bed.in(ACK, 0, 0, undefined, window);
     assert.equal(bed.tcp.state, "established");
     return bed;
@@ -119,7 +148,10 @@ describe("an endpoint that is opened", () => {
     none.in(SYN, -1, 0);
     none.tcp.accept();
     none.tcp.accept();
-    assert.deepEqual(none.take().map((s) => s.options), [[2, 4, 3, 232, 1, 1, 1, 1]]);
+    assert.deepEqual(
+      none.take().map((s) => s.options),
+      [[2, 4, 3, 232, 1, 1, 1, 1]],
+    );
     assert.equal(none.tcp.peerMss, 536);
   });
   it("refuses by a reset that acknowledges the SYN", () => {
@@ -127,7 +159,10 @@ describe("an endpoint that is opened", () => {
     bed.in(SYN, -1, 0);
     bed.tcp.refuse();
     bed.tcp.refuse();
-    assert.deepEqual(bed.take().map((s) => [s.flags, s.ack]), [[RST | ACK, 0]]);
+    assert.deepEqual(
+      bed.take().map((s) => [s.flags, s.ack]),
+      [[RST | ACK, 0]],
+    );
     assert.deepEqual(bed.log, ["released"]);
     const other = new Bed();
     other.in(SYN, -1, 0);
@@ -147,7 +182,10 @@ describe("an endpoint that is opened", () => {
     bed.tcp.accept();
     bed.take();
     assert.deepEqual(brief(bed.in(SYN, -1, 0)), [[SYN | ACK, -1, 0, 0]]); // the peer's came twice
-    assert.deepEqual(bed.wait(3.5e9).map((s) => s.flags), [SYN | ACK, SYN | ACK]);
+    assert.deepEqual(
+      bed.wait(3.5e9).map((s) => s.flags),
+      [SYN | ACK, SYN | ACK],
+    );
     bed.in(ACK, 0, 99);
     const reset = bed.in(ACK, 0, -1);
     assert.ok(reset.every((s) => (s.flags & RST) !== 0));
@@ -157,7 +195,10 @@ describe("an endpoint that is opened", () => {
   it("connects, and is not misled by what is not for it", () => {
     const bed = new Bed();
     bed.tcp.connect();
-    assert.deepEqual(bed.take().map((s) => [s.flags, s.seq, s.options.length]), [[SYN, -1, 12]]);
+    assert.deepEqual(
+      bed.take().map((s) => [s.flags, s.seq, s.options.length]),
+      [[SYN, -1, 12]],
+    );
     assert.deepEqual(brief(bed.in(ACK, 0, 5)), [[RST, 5, 0, 0]]);
     assert.deepEqual(brief(bed.in(RST | ACK, 0, 5)), []);
     assert.deepEqual(brief(bed.in(RST, 0, 0)), []);
@@ -210,7 +251,10 @@ describe("an endpoint that receives", () => {
     assert.deepEqual(early[0]!.options.slice(0, 4), [1, 1, 5, 10]);
     const second = bed.in(ACK, 40, 0, data.subarray(40, 50))[0]!;
     const edges = new DataView(Uint8Array.from(second.options).buffer);
-    assert.deepEqual([4, 8, 12, 16].map((at) => (edges.getInt32(at) - PEER - 1) | 0), [40, 50, 20, 30]);
+    assert.deepEqual(
+      [4, 8, 12, 16].map((at) => (edges.getInt32(at) - PEER - 1) | 0),
+      [40, 50, 20, 30],
+    );
     assert.deepEqual(brief(bed.in(ACK, 5, 0, data.subarray(5, 25))), [[ACK, 0, 30, 0]]);
     assert.deepEqual(brief(bed.in(ACK, 30, 0, data.subarray(30, 40))), [[ACK, 0, 50, 0]]);
     assert.deepEqual(bed.data, [...data]);
@@ -303,9 +347,18 @@ describe("an endpoint that sends", () => {
   it("keeps to the peer's window and size, and cuts long segments to whole ones", () => {
     const bed = Bed.open({ longSegment: 3500 }, [2, 4, 3, 232], 5000);
     bed.tcp.send(noise(20_000, 1));
-    assert.deepEqual(bed.take().map((s) => [s.data.length, s.segmentSize]), [[3000, 1000], [2000, 1000]]);
+    assert.deepEqual(
+      bed.take().map((s) => [s.data.length, s.segmentSize]),
+      [
+        [3000, 1000],
+        [2000, 1000],
+      ],
+    );
     assert.deepEqual(brief(bed.in(ACK, 0, 3000, undefined, 2500)), []); // 500 bytes would be silly
-    assert.deepEqual(bed.in(ACK, 0, 5000, undefined, 500).map((s) => s.data.length), [500]);
+    assert.deepEqual(
+      bed.in(ACK, 0, 5000, undefined, 500).map((s) => s.data.length),
+      [500],
+    );
   });
   it("asks to wait above its limit, and says when it goes on", () => {
     const bed = Bed.open({ sendBytes: 10_000 });
@@ -323,8 +376,18 @@ describe("an endpoint that sends", () => {
     bed.now += 10e6;
     bed.in(ACK, 0, 1000);
     const again = bed.wait(1.5e9);
-    assert.deepEqual(again.map((s) => [s.seq, s.data.length]), [[1000, 1000], [1000, 1000], [1000, 1000]]);
-    assert.deepEqual(bed.in(ACK, 0, 2000).map((s) => [s.seq, s.data.length]), [[2000, 500]]);
+    assert.deepEqual(
+      again.map((s) => [s.seq, s.data.length]),
+      [
+        [1000, 1000],
+        [1000, 1000],
+        [1000, 1000],
+      ],
+    );
+    assert.deepEqual(
+      bed.in(ACK, 0, 2000).map((s) => [s.seq, s.data.length]),
+      [[2000, 500]],
+    );
     bed.tcp.shutdown();
     const end = bed.wait(1000e9);
     assert.ok(end.length > 8 && end.at(-1)!.flags === (RST | ACK));
@@ -336,9 +399,15 @@ describe("an endpoint that sends", () => {
     bed.tcp.send(noise(10_000, 1));
     bed.in(ACK, 0, 1000);
     for (let i = 0; i < 2; i++) assert.deepEqual(bed.in(ACK, 0, 1000), []);
-    assert.deepEqual(bed.in(ACK, 0, 1000).map((s) => s.seq), [1000]);
+    assert.deepEqual(
+      bed.in(ACK, 0, 1000).map((s) => s.seq),
+      [1000],
+    );
     for (let i = 0; i < 5; i++) bed.in(ACK, 0, 1000);
-    assert.deepEqual(bed.in(ACK, 0, 4000).map((s) => s.seq), [4000]);
+    assert.deepEqual(
+      bed.in(ACK, 0, 4000).map((s) => s.seq),
+      [4000],
+    );
     assert.deepEqual(bed.in(ACK, 0, 10_000), []);
     bed.tcp.send(noise(3000, 2));
     assert.ok(bed.take().length >= 1);
@@ -357,7 +426,13 @@ describe("an endpoint that sends", () => {
       }
     }
     assert.ok(probes > 8 && probes < 30, `${probes}`);
-    assert.deepEqual(bed.in(ACK, 0, 1, undefined, 1000).map((s) => [s.seq, s.data.length]), [[1, 536], [537, 63]]);
+    assert.deepEqual(
+      bed.in(ACK, 0, 1, undefined, 1000).map((s) => [s.seq, s.data.length]),
+      [
+        [1, 536],
+        [537, 63],
+      ],
+    );
     // the end alone behind a closed window
     bed.in(ACK, 0, 600, undefined, 0);
     bed.tcp.shutdown();
@@ -384,18 +459,27 @@ describe("an endpoint that sends", () => {
     bed.room = true;
     bed.tcp.room();
     bed.tcp.room();
-    assert.deepEqual(brief(bed.take()), [[ACK, 0, 10, 1000], [ACK | PSH, 1000, 10, 500]]);
+    assert.deepEqual(brief(bed.take()), [
+      [ACK, 0, 10, 1000],
+      [ACK | PSH, 1000, 10, 500],
+    ]);
     bed.depth = false;
     bed.in(ACK, 10, 0, noise(10, 2));
     bed.depth = true;
     bed.tcp.room();
-    assert.deepEqual(bed.take().map((s) => s.ack), [20]);
+    assert.deepEqual(
+      bed.take().map((s) => s.ack),
+      [20],
+    );
     const opening = new Bed();
     opening.room = false;
     opening.tcp.connect();
     opening.room = true;
     opening.tcp.room();
-    assert.deepEqual(opening.take().map((s) => s.flags), [SYN]);
+    assert.deepEqual(
+      opening.take().map((s) => s.flags),
+      [SYN],
+    );
     bed.tcp.forget();
     bed.tcp.forget();
     assert.deepEqual(bed.take(), []);
@@ -441,7 +525,8 @@ describe("queues", () => {
         }
         const blocks = new Int32Array(6);
         const n = queue.blocks(base, blocks, 3);
-        for (let i = 0; i < n; i++) for (let s = blocks[2 * i]!; s !== blocks[2 * i + 1]!; s = (s + 1) | 0) assert.ok(has.has((s - base) | 0));
+        for (let i = 0; i < n; i++)
+          for (let s = blocks[2 * i]!; s !== blocks[2 * i + 1]!; s = (s + 1) | 0) assert.ok(has.has((s - base) | 0));
         for (let at = 0; at < 300; ) {
           const got = queue.take((base + at) | 0);
           if (got === undefined) {

@@ -119,17 +119,26 @@ describe("connections of guests", () => {
       n.guest.icmp.length = 0;
       const c = n.guest.connect("192.0.2.9", 82);
       n.world.settle();
-      assert.deepEqual(n.guest.icmp.map((m) => [m.type, m.code, m.from]), [[3, icmp, "10.0.2.2"]]);
+      assert.deepEqual(
+        n.guest.icmp.map((m) => [m.type, m.code, m.from]),
+        [[3, icmp, "10.0.2.2"]],
+      );
       // the packet in question: addresses and ports, so that the guest finds its socket
       const quoted = n.guest.icmp[0]!.bytes.subarray(8);
-      assert.deepEqual([...quoted.subarray(12, 24)], [10, 0, 2, 15, 192, 0, 2, 9, c.local.port >> 8, c.local.port & 255, 0, 82]);
+      assert.deepEqual(
+        [...quoted.subarray(12, 24)],
+        [10, 0, 2, 15, 192, 0, 2, 9, c.local.port >> 8, c.local.port & 255, 0, 82],
+      );
       c.endpoint.forget();
     }
     n.world.outside.errors.set("[2001:db8::9]:82", "no-route");
     n.guest.icmp.length = 0;
     n.guest.connect("2001:db8::9", 82);
     n.world.settle();
-    assert.deepEqual(n.guest.icmp.map((m) => [m.type, m.code]), [[1, 0]]);
+    assert.deepEqual(
+      n.guest.icmp.map((m) => [m.type, m.code]),
+      [[1, 0]],
+    );
     assert.equal(n.nat.holdings.tcp, 0);
     assert.equal(n.nat.statistics.tcpFailed, 6);
   });
@@ -226,7 +235,10 @@ describe("connections of guests", () => {
     c.read();
     n.world.settle();
     n.guest.transmit = transmit;
-    assert.ok(n.world.run(30 * SECOND, () => c.bytes === 1_000_000), `${before} ${c.bytes}`);
+    assert.ok(
+      n.world.run(30 * SECOND, () => c.bytes === 1_000_000),
+      `${before} ${c.bytes}`,
+    );
   });
 
   it("keeps the guest's window closed while the host does not take bytes", () => {
@@ -260,7 +272,9 @@ describe("connections of guests", () => {
       c.read();
       far.read(true);
     }
-    assert.ok(n.world.run(300 * SECOND, () => ends.every(({ c, far }) => c.bytes === 2_500_000 && far.bytes === 1_000_000)));
+    assert.ok(
+      n.world.run(300 * SECOND, () => ends.every(({ c, far }) => c.bytes === 2_500_000 && far.bytes === 1_000_000)),
+    );
   });
 
   it("waits where the port has no room, and goes on when there is", () => {

@@ -9,7 +9,7 @@ import type { NatConfig } from "../../net/config.js";
 import * as dns from "../../net/dns.js";
 import { Nat } from "../../net/nat.js";
 import { EthernetPort } from "../../net/port.js";
-import { type PublishedPort, PublishError, type PublishSpec } from "../../net/publish.js";
+import { PublishError, type PublishedPort, type PublishSpec } from "../../net/publish.js";
 import { ScriptedGuest } from "../../net/scripted-guest.js";
 import { digest, noise, seeded } from "../../net/scripted-network.js";
 import { NodeBackend, type NodeBackendOptions } from "./network-sockets.js";
@@ -176,7 +176,9 @@ describe("sockets of Node behind the router", { timeout: 60_000 }, () => {
     await bed.until(() => ended);
     assert.equal(digest(got), digest([data]));
     assert.ok(bed.nat.unpublish(p.id));
-    const refused = await new Promise<NodeJS.ErrnoException>((resolve) => netConnect(p.hostPort, "127.0.0.1").on("error", resolve));
+    const refused = await new Promise<NodeJS.ErrnoException>((resolve) =>
+      netConnect(p.hostPort, "127.0.0.1").on("error", resolve),
+    );
     assert.equal(refused.code, "ECONNREFUSED");
     bed.nat.close();
   });
@@ -218,7 +220,10 @@ describe("sockets of Node behind the router", { timeout: 60_000 }, () => {
     bed.guest.sendUdp(5000, "10.0.2.2", where.port, noise(1000, 5));
     bed.guest.sendUdp(5000, "10.0.2.2", where.port, noise(1000, 6));
     await bed.until(() => bed.guest.udp.length === 2);
-    assert.deepEqual(bed.guest.udp.map((d) => digest([d.data])), [digest([noise(1000, 5)]), digest([noise(1000, 6)])]);
+    assert.deepEqual(
+      bed.guest.udp.map((d) => digest([d.data])),
+      [digest([noise(1000, 5)]), digest([noise(1000, 6)])],
+    );
     bed.guest.udp.length = 0;
     bed.guest.sendUdp(5000, "10.0.2.3", 53, dns.encodeQuery(7, "www.example", 1));
     await bed.until(() => bed.guest.udp.length > 0);
