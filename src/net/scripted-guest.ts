@@ -25,7 +25,8 @@ import {
 import { encodeNeighborAdvertisement, Icmpv6Type } from "./icmp.js";
 import { EtherType, IpProtocol, Packet } from "./packet.js";
 import { type EthernetPort, FrameFlags } from "./port.js";
-import { type TcpEnd, TcpEndpoint, type TcpUser, type TcpWire } from "./tcp-endpoint.js";
+import type { TcpEnd, TcpUser, TcpWire } from "./tcp.js";
+import { TcpEndpoint } from "./tcp-endpoint.js";
 import { Timers } from "./timers.js";
 
 /** One frame as it came. */

@@ -5,7 +5,8 @@ import fc from "fast-check";
 import { Budget, EarlyQueue, SendQueue } from "./byte-queue.js";
 import { FrameBuffer, TcpFlags, TcpHeader } from "./header.js";
 import { noise } from "./scripted-network.js";
-import { type TcpEnd, TcpEndpoint, type TcpSettings } from "./tcp-endpoint.js";
+import type { TcpEnd, TcpSettings } from "./tcp.js";
+import { TcpEndpoint } from "./tcp-endpoint.js";
 import { Timers } from "./timers.js";
 
 const { SYN, ACK, FIN, RST, PSH } = TcpFlags;

@@ -20,7 +20,8 @@ import { type Link, quotedPacket } from "./link.js";
 import { IPV4_HEADER, IPV6_HEADER, IpProtocol, type Packet } from "./packet.js";
 import { FrameFlags } from "./port.js";
 import type { FlowInfo } from "./statistics.js";
-import { type TcpEnd, TcpEndpoint, type TcpSettings, type TcpUser, type TcpWire } from "./tcp-endpoint.js";
+import type { TcpEnd, TcpSettings, TcpUser, TcpWire } from "./tcp.js";
+import { TcpEndpoint } from "./tcp-endpoint.js";
 import { Timer } from "./timers.js";
 
 /** What a guest's connection leads to; undefined: it is refused. */

@@ -46,6 +46,8 @@ function errorOf(error: Error): BackendError {
 
 /** Bytes are copied into slabs of this size before they are given to a socket. */
 const SLAB_BYTES = 256 << 10;
+/** Most bytes that are read at once. */
+const READ_BYTES = 256 << 10;
 
 /** Copies of bytes that a socket has not sent yet. A slab is left to the collector when it is full; small writes share one. */
 class Slabs {
@@ -77,9 +79,8 @@ class NodeTcp implements TcpSocket {
     this.#slabs = slabs;
     this.#events = events;
     socket.setNoDelay(true);
-    socket.on("data", (chunk: Buffer) => {
-      if (!this.#dead) events.onData(chunk);
-    });
+    // not for sockets with a buffer of their own (`onread`)
+    socket.on("data", (chunk: Buffer) => this.received(chunk));
     socket.on("end", () => {
       if (!this.#dead) events.onEnd();
     });
@@ -91,6 +92,9 @@ class NodeTcp implements TcpSocket {
       this.#dead = true;
       events.onClose(this.#error === undefined ? undefined : errorOf(this.#error));
     });
+  }
+  received(chunk: Uint8Array): void {
+    if (!this.#dead) this.#events.onData(chunk);
   }
   write(bytes: Uint8Array): void {
     const n = bytes.length;
@@ -191,17 +195,34 @@ export interface NodeBackendOptions {
 export class NodeBackend implements Backend {
   readonly dnsServers: readonly Endpoint[];
   readonly #slabs = new Slabs();
+  readonly #reading = new Uint8Array(READ_BYTES);
 
   constructor(options: NodeBackendOptions = {}) {
     this.dnsServers = options.dnsServers ?? hostServers();
   }
 
   connectTcp(to: Endpoint, events: TcpSocketEvents): TcpSocket {
-    const socket = netConnect({ host: formatIp(to.address), port: to.port, allowHalfOpen: true });
+    let out: NodeTcp | undefined;
+    const socket = netConnect({
+      host: formatIp(to.address),
+      port: to.port,
+      allowHalfOpen: true,
+      // all sockets read into one buffer: fewer and larger reads, and no memory for those that wait
+      onread: {
+        buffer: this.#reading,
+        callback: (bytes) => {
+          const chunk = Buffer.allocUnsafeSlow(bytes); // not zeroed before
+          chunk.set(bytes === READ_BYTES ? this.#reading : this.#reading.subarray(0, bytes));
+          out?.received(chunk);
+          return true;
+        },
+      },
+    });
     socket.on("connect", () => {
       if (!socket.destroyed) events.onConnect();
     });
-    return new NodeTcp(socket, events, this.#slabs);
+    out = new NodeTcp(socket, events, this.#slabs);
+    return out;
   }
 
   listenTcp(
@@ -222,8 +243,14 @@ export class NodeBackend implements Backend {
         refuse: () => socket.resetAndDestroy(),
       });
     });
-    server.on("error", (error) => onReady(errorOf(error)));
+    let told = false;
+    server.on("error", (error) => {
+      // later ones are of connections that could not be accepted
+      if (!told) onReady(errorOf(error));
+      told = true;
+    });
     server.listen({ host: formatIp(at.address), port: at.port, ipv6Only: at.address.length === 16 }, () => {
+      told = true;
       const address = server.address();
       onReady(typeof address === "object" && address !== null ? address.port : at.port);
     });
