@@ -164,11 +164,6 @@ export function isMulticast(address: IpAddress): boolean {
   return address.length === 4 ? address[0]! >> 4 === 0xe : address[0] === 0xff;
 }
 
-/** 127.0.0.0/8, ::1 */
-export function isLoopback(address: IpAddress): boolean {
-  return address.length === 4 ? address[0] === 127 : sameBytes(address, LOOPBACK_IPV6);
-}
-
 /** fe80::/10 */
 export function isLinkLocal(address: IpAddress): boolean {
   return address.length === 16 && address[0] === 0xfe && (address[1]! & 0xc0) === 0x80;

@@ -1,14 +1,5 @@
 /** What the router is told: addresses of its link, limits, what may leave. */
-import {
-  type IpAddress,
-  ipv4Number,
-  ipv4Of,
-  type MacAddress,
-  type Prefix,
-  parseIp,
-  parseMac,
-  parsePrefix,
-} from "./address.js";
+import { type IpAddress, ipv4Number, ipv4Of, type MacAddress, type Prefix, parseMac, parsePrefix } from "./address.js";
 
 /** Configuration as its user writes it; everything has a default. */
 export interface NatConfig {
@@ -26,7 +17,7 @@ export interface NatConfig {
   readonly longSegments?: boolean;
   /** Leave checksums of TCP and UDP out towards the guest (`FrameFlags.partialChecksum`). Default true. */
   readonly partialChecksums?: boolean;
-  /** The allow list of `EgressPolicy`; undefined: everything. */
+  /** The allow list of `EgressPolicy`; undefined: everything. The host itself is on it as `host.DOMAIN` or by the gateway's address. */
   readonly allow?: readonly string[] | undefined;
   readonly maxTcp?: number;
   readonly maxUdp?: number;
@@ -134,11 +125,4 @@ export function isNowhere(address: IpAddress): boolean {
   if (a === 0xff || (a === 0xfe && b >= 0x80)) return true;
   for (let i = 0; i < 10; i++) if (address[i] !== 0) return false;
   return true; // unspecified, loopback, IPv4-mapped and -compatible
-}
-
-/** @throws NatConfigError */
-export function addressOf(text: string, what: string): IpAddress {
-  const out = parseIp(text);
-  if (out === undefined) throw new NatConfigError(`${what}: not an address: ${text}`);
-  return out;
 }

@@ -45,12 +45,9 @@ export class DhcpServer {
   /** By address as a number. */
   readonly #leases = new Map<number, Lease>();
   readonly #declined = new Map<number, number>();
-  readonly #onBound: (lease: Lease) => void;
 
-  /** @param onBound an address was given or prolonged */
-  constructor(settings: DhcpSettings, onBound: (lease: Lease) => void = () => {}) {
+  constructor(settings: DhcpSettings) {
     this.#s = settings;
-    this.#onBound = onBound;
   }
 
   leases(now: number): Lease[] {
@@ -118,9 +115,7 @@ export class DhcpServer {
     if (!this.#inPool(address) || !this.#isFree(address, client, now)) return this.#reply(m, DhcpType.NAK, ANY_IPV4);
     for (const [key, l] of this.#leases)
       if (l.client === client && key !== ipv4Number(address)) this.#leases.delete(key);
-    const lease = this.#lease(m, client, address, now + this.#s.leaseSeconds * 1e9, false);
-    this.#put(lease);
-    this.#onBound(lease);
+    this.#put(this.#lease(m, client, address, now + this.#s.leaseSeconds * 1e9, false));
     return this.#reply(m, DhcpType.ACK, address);
   }
 

@@ -19,14 +19,7 @@ export const Icmpv6Type = {
 } as const;
 
 /** What went wrong, for both families. */
-export type IcmpError =
-  | "no-route"
-  | "no-host"
-  | "protocol"
-  | "port"
-  | "prohibited"
-  | "time-exceeded"
-  | "reassembly-time";
+export type IcmpError = "no-route" | "no-host" | "protocol" | "port" | "prohibited" | "time-exceeded";
 
 /** Type and code by error: IPv4's, then IPv6's. */
 const CODES: Readonly<Record<IcmpError, readonly [number, number, number, number]>> = {
@@ -37,7 +30,6 @@ const CODES: Readonly<Record<IcmpError, readonly [number, number, number, number
   port: [3, 3, 1, 4],
   prohibited: [3, 13, 1, 1],
   "time-exceeded": [11, 0, 3, 0],
-  "reassembly-time": [11, 1, 3, 1],
 };
 
 /** Type and code as one number, type in the upper byte. */

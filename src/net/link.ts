@@ -10,6 +10,7 @@ import {
   isMulticast,
   linkLocalOf,
   type MacAddress,
+  solicitedNodeOf,
 } from "./address.js";
 import { ArpOperation, writeArp } from "./arp.js";
 import { addBytes, checksumOf } from "./checksum.js";
@@ -150,7 +151,7 @@ export class Link {
   /** Asks the link who has an address. */
   solicit(address: IpAddress): void {
     if (address.length === 16) {
-      const group = Uint8Array.of(0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, ...address.subarray(13));
+      const group = solicitedNodeOf(address);
       this.sendIcmp(
         multicastMac(group),
         this.linkLocal,

@@ -1,9 +1,10 @@
 /** Datagrams, the name server, the allow list and published ports; by the message. */
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { ANY_IPV4, BROADCAST_MAC, formatIp, type IpAddress, ip } from "./address.js";
+import { ANY_IPV4, BROADCAST_MAC, type Endpoint, formatIp, type IpAddress, ip } from "./address.js";
 import { DhcpOption, DhcpType, encodeDhcp } from "./dhcp.js";
 import * as dns from "./dns.js";
+import { type Flow, FlowTable } from "./flow-table.js";
 import { EgressPolicy, PolicyError } from "./policy.js";
 import { PublishError, type PublishedPort, type PublishSpec } from "./publish.js";
 import { digest, noise, type ScriptedNetwork, scriptedNetwork } from "./scripted-network.js";
@@ -113,6 +114,37 @@ describe("datagrams of guests", () => {
     n.guest.sendUdp(5000, "1.1.1.1", 7, text("x"));
     n.world.settle();
     assert.equal(n.nat.statistics.dropped.get("no-room"), 1);
+  });
+  it("that are too long for a packet are lost; long ones are not", () => {
+    const n = scriptedNetwork();
+    n.world.outside.udp.set("1.1.1.1:7", (_bytes, reply) => reply(noise(65_508, 1)));
+    n.guest.sendUdp(5000, "1.1.1.1", 7, text("x"));
+    n.world.settle();
+    assert.equal(n.nat.statistics.dropped.get("no-room"), 1);
+    n.world.outside.udp.set("1.1.1.1:7", (_bytes, reply) => reply(noise(65_507, 1)));
+    n.guest.frames = [];
+    n.guest.sendUdp(5000, "1.1.1.1", 7, text("x"));
+    n.world.settle();
+    assert.equal(n.guest.frames.length, 45);
+    // without room in the middle of it
+    n.guest.capacity = 10;
+    n.guest.sendUdp(5000, "1.1.1.1", 7, text("x"));
+    n.world.settle();
+    assert.equal(n.nat.statistics.dropped.get("no-room"), 2);
+  });
+  it("end with the guest that is reset, not with others", () => {
+    const n = scriptedNetwork({}, { guests: 2 });
+    n.world.outside.tcp.set("1.1.1.1:80", () => {});
+    for (const g of n.guests) {
+      g.sendUdp(5000, "1.1.1.1", 7, text("x"));
+      g.connect("1.1.1.1", 80);
+    }
+    n.world.settle();
+    n.nat.disconnect(n.guests[0]!.mac);
+    assert.deepEqual(
+      n.nat.flows().map((f) => `${f.protocol} ${f.guest}`),
+      ["tcp 10.0.2.16:40000", "udp 10.0.2.16:5000"],
+    );
   });
   it("with lengths that lie are dropped", () => {
     const n = scriptedNetwork();
@@ -480,6 +512,28 @@ describe("the allow list", () => {
   });
 });
 
+describe("flows by their ends", () => {
+  it("are found and taken out, even where their hashes are the same", () => {
+    const table = new FlowTable<Flow>(1);
+    const end = (port: number): Endpoint => ({ address: ip("10.0.2.15"), port });
+    const flows = Array.from(
+      { length: 4 },
+      (): Flow => ({ guest: end(1), remote: end(2), mac: new Uint8Array(6), hash: 0, nextInBucket: undefined }),
+    );
+    for (const f of flows) table.add(f);
+    assert.equal(table.get(end(1), end(2)), flows[3]);
+    table.remove(flows[1]!);
+    table.remove(flows[1]!);
+    assert.deepEqual([table.size, [...table].length], [3, 3]);
+    table.remove(flows[3]!);
+    assert.equal(table.get(end(1), end(2)), flows[2]);
+    table.remove(flows[0]!);
+    table.remove(flows[2]!);
+    table.remove(flows[2]!);
+    assert.deepEqual([table.size, table.get(end(1), end(2)), [...table]], [0, undefined, []]);
+  });
+});
+
 describe("published ports", () => {
   function publish(n: ScriptedNetwork, spec: PublishSpec): PublishedPort | PublishError {
     let out: PublishedPort | PublishError | undefined;
@@ -599,6 +653,9 @@ describe("published ports", () => {
     assert.equal(code({ hostPort: 1 }), "failed");
     assert.equal(code({ hostPort: 70_000 }), "bad-port");
     assert.equal(code({ guestPort: 0 }), "bad-port");
+    assert.equal(code({ hostAddress: "localhost" }), "bad-address");
+    assert.equal(code({ guestAddress: "192.168.0.1" }), "bad-address");
+    assert.equal(code({ guestAddress: "guest" }), "bad-address");
     assert.equal(n.nat.published.length, 1);
     const free = publish(n, { ...rule, hostPort: 0, guestAddress: "10.0.2.16" }) as PublishedPort;
     assert.ok(free.hostPort >= 40_000 && free.guest === "10.0.2.16:80");

@@ -23,6 +23,7 @@ import {
   isMulticast,
   LOOPBACK_IPV4,
   LOOPBACK_IPV6,
+  type MacAddress,
   parseIp,
   sameBytes,
 } from "./address.js";
@@ -234,10 +235,15 @@ export class Nat {
     this.#dhcpv6.restore(state.leases6.map(back));
   }
 
-  /** Resets all connections and forgets who is where: the guest was reset. */
-  disconnect(): void {
-    this.#tcp.closeAll();
-    this.#udp.closeAll();
+  /**
+   * Resets all connections and forgets who is where: the guest was reset.
+   *
+   * @param mac of one guest of several: only its connections
+   */
+  disconnect(mac?: MacAddress): void {
+    this.#tcp.closeAll(mac);
+    this.#udp.closeAll(mac);
+    if (mac !== undefined) return;
     this.#dns.closeAll();
     this.#reassembler.clear();
     this.#link.forgetNeighbours();

@@ -1,7 +1,7 @@
 /** Ports of the host that lead to ports of guests. They listen on the loopback address unless another is asked for. */
-import { type Endpoint, formatEndpoint, type IpAddress, LOOPBACK_IPV4 } from "./address.js";
+import { type Endpoint, formatEndpoint, type IpAddress, inPrefix, LOOPBACK_IPV4, parseIp } from "./address.js";
 import type { Backend, BackendError, IncomingTcp, Listener, UdpSocket } from "./backend.js";
-import { addressOf, type Network } from "./config.js";
+import type { Network } from "./config.js";
 import type { Published, TcpNat } from "./tcp-nat.js";
 import type { UdpNat } from "./udp-nat.js";
 
@@ -29,7 +29,7 @@ export interface PublishedPort {
 /** Why a port could not be published. */
 export class PublishError extends Error {
   override readonly name = "PublishError";
-  readonly code: "port-in-use" | "no-permission" | "no-address" | "bad-port" | "failed";
+  readonly code: "port-in-use" | "no-permission" | "no-address" | "bad-port" | "bad-address" | "failed";
   readonly hint: string;
 
   constructor(code: PublishError["code"], message: string, hint: string) {
@@ -48,6 +48,8 @@ interface Rule extends Published {
   readonly guest: Endpoint;
   connections: number;
   listener: Listener | undefined;
+  /** It listens. */
+  isReady: boolean;
   closed: boolean;
 }
 
@@ -75,8 +77,18 @@ export class Publisher {
       done(new PublishError("bad-port", `no such port: ${hostPort}:${guestPort}`, "ports are 1 to 65535"));
       return;
     }
-    const host = spec.hostAddress === undefined ? LOOPBACK_IPV4 : addressOf(spec.hostAddress, "publish");
-    const guest = spec.guestAddress === undefined ? this.#network.firstLease : addressOf(spec.guestAddress, "publish");
+    const { ipv4, ipv6, firstLease } = this.#network;
+    const host = spec.hostAddress === undefined ? LOOPBACK_IPV4 : parseIp(spec.hostAddress);
+    const guest = spec.guestAddress === undefined ? firstLease : parseIp(spec.guestAddress);
+    const isGuest = guest !== undefined && (inPrefix(guest, ipv4) || (ipv6 !== undefined && inPrefix(guest, ipv6)));
+    if (host === undefined || !isGuest) {
+      const what =
+        host === undefined ? `not an address: ${spec.hostAddress}` : `no guest's address: ${spec.guestAddress}`;
+      done(
+        new PublishError("bad-address", what, "give addresses, not names; a guest's is in the network of the guests"),
+      );
+      return;
+    }
     const rule: Rule = {
       id: this.#nextId++,
       protocol: spec.protocol,
@@ -85,15 +97,19 @@ export class Publisher {
       connections: 0,
       listener: undefined,
       answered: false,
+      isReady: false,
       closed: false,
     };
+    this.#rules.set(rule.id, rule);
     const ready = (result: number | BackendError): void => {
       if (typeof result === "number") {
         rule.host = { address: host, port: result };
-        if (rule.closed) return;
-        this.#rules.set(rule.id, rule);
-        done(info(rule));
-      } else done(errorOf(result, rule));
+        rule.isReady = true;
+        if (!rule.closed) done(info(rule));
+      } else {
+        this.#rules.delete(rule.id);
+        done(errorOf(result, rule));
+      }
     };
     if (spec.protocol === "tcp")
       rule.listener = this.#backend.listenTcp(rule.host, (socket) => this.#connection(rule, socket), ready);
@@ -110,7 +126,7 @@ export class Publisher {
     return true;
   }
   list(): PublishedPort[] {
-    return [...this.#rules.values()].map(info);
+    return [...this.#rules.values()].filter((r) => r.isReady).map(info);
   }
   closeAll(): void {
     for (const id of [...this.#rules.keys()]) this.unpublish(id);

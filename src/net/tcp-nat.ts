@@ -466,9 +466,10 @@ export class TcpNat {
     this.link.end(f, at + 20);
   }
 
-  /** Resets everything. */
-  closeAll(): void {
+  /** Resets everything, or what is of one guest. */
+  closeAll(mac?: MacAddress): void {
     for (const flow of this.#flows) {
+      if (mac !== undefined && !sameBytes(flow.mac, mac)) continue;
       if (flow.attempt !== undefined && !flow.wasConnected) this.giveUp(flow);
       else {
         flow.dropSocket(true);

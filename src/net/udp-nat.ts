@@ -3,7 +3,7 @@
  * peer can answer, and is told when there is none. Flows end after some time without datagrams, the one longest unused first if there
  * are too many.
  */
-import { type Endpoint, formatEndpoint, type IpAddress, type MacAddress } from "./address.js";
+import { type Endpoint, formatEndpoint, type IpAddress, type MacAddress, sameBytes } from "./address.js";
 import type { BackendError, UdpSocket } from "./backend.js";
 import { type Flow, FlowTable } from "./flow-table.js";
 import { checksumHolds, UDP_HEADER } from "./header.js";
@@ -209,8 +209,9 @@ export class UdpNat {
     this.#link.sendError(quotedPacket(this.#link.network, flow.mac, flow.guest, flow.remote, IpProtocol.UDP, 0), kind);
   }
 
-  closeAll(): void {
-    for (const flow of this.#flows) this.#close(flow);
+  /** Ends everything, or what is of one guest. */
+  closeAll(mac?: MacAddress): void {
+    for (const flow of this.#flows) if (mac === undefined || sameBytes(flow.mac, mac)) this.#close(flow);
   }
   /** Ends the flows that a published port's socket served. */
   closeOf(test: (socket: UdpSocket | undefined) => boolean): void {
