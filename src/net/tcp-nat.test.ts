@@ -325,6 +325,24 @@ describe("connections of guests", () => {
     connection(n);
   });
 
+  it("gives up the connection that is idle the longest, if it is for minutes, where there are too many", () => {
+    const n = scriptedNetwork({ maxTcp: 3 });
+    const a = connection(n);
+    const b = connection(n);
+    n.world.run(200 * SECOND);
+    const c = connection(n);
+    n.world.run(200 * SECOND);
+    a.far.write(noise(1, 1));
+    n.world.settle();
+    const d = connection(n);
+    assert.deepEqual([a.c.closed, b.c.closed, c.c.closed], [undefined, "reset", undefined]);
+    assert.ok(b.far.wasReset && !d.far.dropped);
+    assert.equal(n.nat.holdings.tcp, 3);
+    const refused = n.guest.connect("192.0.2.1", 80);
+    n.world.settle();
+    assert.equal(refused.closed, "refused");
+  });
+
   it("lets a new connection take the ports of one in TIME-WAIT, not of a live one", () => {
     const n = scriptedNetwork();
     const { c, far } = connection(n);

@@ -42,6 +42,8 @@ const HOP_LIMIT = 64;
 /** Between attempts to reach a guest that is not up yet. */
 const RETRY_NS = 250e6;
 const ROOM_NS = 1e6;
+/** A connection without data for so long may be given up for a new one, if there are too many. */
+const IDLE_NS = 300e9;
 const EPHEMERAL = 49_152;
 /** What a guest is told when the outside does not answer; the others are refused by reset. */
 const ERRORS: Partial<Record<BackendError["code"], IcmpError>> = {
@@ -69,6 +71,8 @@ class TcpFlow implements Flow, TcpWire, TcpUser {
   inTable = true;
   bytesToHost = 0;
   bytesToGuest = 0;
+  /** When data went through, or the connection was made. */
+  lastUsed: number;
   /** The guest's SYN. */
   synSeq = 0;
   readonly attempt: Attempt | undefined;
@@ -81,6 +85,7 @@ class TcpFlow implements Flow, TcpWire, TcpUser {
     this.attempt = attempt;
     this.direction = attempt === undefined ? "out" : "in";
     this.transportAt = transportAt(guest.address.length);
+    this.lastUsed = owner.link.clock.now();
     this.endpoint = this.newEndpoint();
   }
   newEndpoint(): TcpEndpoint {
@@ -132,6 +137,7 @@ class TcpFlow implements Flow, TcpWire, TcpUser {
   }
   onData(bytes: Uint8Array): void {
     this.bytesToHost += bytes.length;
+    this.lastUsed = this.now();
     this.owner.link.statistics.tcpBytesToHost += bytes.length;
     this.socket?.write(bytes);
   }
@@ -169,6 +175,7 @@ class TcpFlow implements Flow, TcpWire, TcpUser {
     onConnect: () => this.endpoint.accept(),
     onData: (chunk) => {
       this.bytesToGuest += chunk.length;
+      this.lastUsed = this.now();
       this.owner.link.statistics.tcpBytesToGuest += chunk.length;
       if (!this.endpoint.send(chunk)) this.socket?.pause();
     },
@@ -309,14 +316,23 @@ export class TcpNat {
     this.#live++;
   }
 
-  /** Makes room for a connection by forgetting one that only waits for stray segments. */
+  /** Makes room for a connection: forgets one that only waits for stray segments, or resets the one that is idle the longest. */
   #evict(): boolean {
-    for (const flow of this.#flows)
+    const now = this.link.clock.now();
+    let idle: TcpFlow | undefined;
+    for (const flow of this.#flows) {
       if (flow.endpoint.state === "time-wait" && flow.socketClosed) {
         flow.endpoint.forget();
         return true;
       }
-    return false;
+      if (flow.wasConnected && now - flow.lastUsed > IDLE_NS && !(idle !== undefined && idle.lastUsed <= flow.lastUsed))
+        idle = flow;
+    }
+    if (idle === undefined) return false;
+    this.link.statistics.tcpReset++;
+    idle.dropSocket(true);
+    idle.endpoint.abort();
+    return true;
   }
 
   /** The outside did not take a connection. */
