@@ -279,6 +279,9 @@ export class Nat {
     if ((p.bytes[p.frameAt + 6]! & 1) !== 0) return "source-address";
     if (!p.isGroup) for (let i = 0; i < 6; i++) if (p.bytes[p.frameAt + i] !== mac[i]) return "not-for-us";
     if (p.etherType === EtherType.ARP) return this.#arp(p);
+    // a connection's two ends were looked at when it was opened
+    if (p.protocol === IpProtocol.TCP && p.family !== 0 && !p.isFragment && !p.isGroup && this.#tcp.receive(p, false))
+      return undefined;
     if (p.family === 4) return this.#ipv4(p);
     if (p.family === 16) return this.network.ipv6 === undefined ? "ether-type" : this.#ipv6(p);
     return "ether-type";
@@ -355,7 +358,7 @@ export class Nat {
     }
     switch (p.protocol) {
       case IpProtocol.TCP:
-        this.#tcp.receive(p);
+        this.#tcp.receive(p, true);
         return undefined;
       case IpProtocol.UDP:
         return this.#datagram(p, destination, isGateway);

@@ -250,39 +250,42 @@ export class TcpNat {
     };
   }
 
-  /** A packet from a guest, to anywhere. */
-  receive(p: Packet): void {
+  /**
+   * A packet from a guest.
+   *
+   * @param isNew where it goes was looked at, and it may begin a connection
+   * @returns false if it belongs to no connection, and nothing was done about it
+   */
+  receive(p: Packet, isNew: boolean): boolean {
     const { statistics } = this.link;
     if (!p.isTrusted && !checksumHolds(p.view, p.sourceAt, p.family, IpProtocol.TCP, p.payloadAt, p.ipEnd)) {
       statistics.drop("checksum");
-      return;
+      return true;
     }
     const h = this.#headers[this.#depth];
     if (h === undefined) {
       statistics.drop("reentered");
-      return;
+      return true;
     }
     if (!h.parse(p.view, p.payloadAt, p.ipEnd)) {
       statistics.drop("transport-header");
-      return;
+      return true;
     }
-    this.#depth++;
-    this.#segment(p, h);
-    this.#depth--;
-  }
-  #segment(p: Packet, h: TcpHeader): void {
     let flow = this.#flows.find(p, h.sourcePort, h.destinationPort);
     if (flow?.endpoint.isReplacedBy(h) === true) {
       flow.endpoint.forget();
       flow = undefined;
     }
-    if (flow !== undefined && flow.endpoint.state !== "closed") {
-      flow.endpoint.input(h, p.bytes);
-      return;
+    if (flow === undefined && !isNew) return false;
+    this.#depth++;
+    if (flow !== undefined && flow.endpoint.state !== "closed") flow.endpoint.input(h, p.bytes);
+    else {
+      const isSyn = (h.flags & (TcpFlags.SYN | TcpFlags.ACK | TcpFlags.RST)) === TcpFlags.SYN;
+      if (isSyn && flow === undefined) this.#opens(p, h);
+      else if ((h.flags & TcpFlags.RST) === 0) this.sendReset(p, h);
     }
-    const isSyn = (h.flags & (TcpFlags.SYN | TcpFlags.ACK | TcpFlags.RST)) === TcpFlags.SYN;
-    if (isSyn && flow === undefined) this.#opens(p, h);
-    else if ((h.flags & TcpFlags.RST) === 0) this.sendReset(p, h);
+    this.#depth--;
+    return true;
   }
 
   #opens(p: Packet, h: TcpHeader): void {
@@ -433,6 +436,7 @@ export class TcpNat {
   released(flow: TcpFlow): void {
     if (!flow.inTable) return;
     flow.inTable = false;
+    flow.attempt?.timer.cancel();
     this.#flows.remove(flow);
     this.#blocked.delete(flow);
     this.#waiting.delete(flow);
