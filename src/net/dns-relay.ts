@@ -36,6 +36,7 @@ export interface RelayNeeds {
 const MAX_PENDING = 256;
 const TRY_NS = 2e9;
 const TCP_NS = 6e9;
+const AFTER_ERROR_NS = 50e6;
 const LOCAL_TTL = 60;
 const MAX_MESSAGE = 65_535;
 
@@ -164,9 +165,9 @@ export class DnsRelay {
     p.timer.set(this.#n.now() + TRY_NS);
     p.socket = this.#n.backend.connectUdp(servers[p.tries % servers.length]!, {
       onDatagram: (bytes) => this.#answered(p, bytes),
-      // the next server is asked when the time is up, or at once if there is one that was not asked yet
+      // no need to wait for a server that says that it is none
       onError: () => {
-        if (this.#pending.has(p)) p.timer.set(p.tries + 1 < servers.length ? this.#n.now() : p.timer.when);
+        if (this.#pending.has(p)) p.timer.set(Math.min(p.timer.when, this.#n.now() + AFTER_ERROR_NS));
       },
     });
     p.socket.send(withId(p.query, p.upstreamId));

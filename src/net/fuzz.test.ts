@@ -195,6 +195,7 @@ describe("hostile guests", () => {
   it("with fragments", () => {
     const next = seeded(SEED + 2);
     const n = network(SEED + 2);
+    let most = 0;
     for (let i = 0; i < FRAMES; i++) {
       const out: Uint8Array[] = [];
       const transmit = n.guest.transmit.bind(n.guest);
@@ -209,12 +210,13 @@ describe("hostile guests", () => {
       f[20] = next() % 2 === 0 ? 0x20 : next() % 32;
       f[21] = next() % 16;
       n.guest.transmit(f, 2);
+      most = Math.max(most, n.nat.holdings.fragments);
       if (i % 500 === 0) {
         n.world.run(next() % 10e9);
         check(n);
       }
     }
-    assert.ok(n.nat.holdings.fragments > 0);
+    assert.ok(most > 0);
   });
 
   it("who answers from within being sent to, again and again", () => {

@@ -41,6 +41,20 @@ export class PublishError extends Error {
 
 const MAX_PEERS = 1024;
 
+/**
+ * Reads `[ADDRESS:]PORT:GUEST-PORT[/udp]`, as on a command line: `8080:80`, `0.0.0.0:5353:53/udp`, `[::1]:8080:80`.
+ *
+ * @throws PublishError
+ */
+export function parsePublish(text: string): PublishSpec {
+  const m = /^(?:(\[[^\]]+\]|[^:]+):)?(\d{1,5}):(\d{1,5})(?:\/(tcp|udp))?$/.exec(text);
+  const [hostPort, guestPort] = [Number(m?.[2]), Number(m?.[3])];
+  if (m === null || hostPort > 65_535 || guestPort > 65_535 || guestPort === 0)
+    throw new PublishError("bad-port", `cannot be published: ${text}`, "write PORT:GUEST-PORT, such as 8080:80");
+  const spec = { protocol: m[4] === "udp" ? "udp" : "tcp", hostPort, guestPort } as const;
+  return m[1] === undefined ? spec : { ...spec, hostAddress: m[1].replace(/[[\]]/g, "") };
+}
+
 interface Rule extends Published {
   readonly id: number;
   readonly protocol: "tcp" | "udp";
