@@ -6,7 +6,7 @@ import { DhcpOption, DhcpType, encodeDhcp } from "./dhcp.js";
 import * as dns from "./dns.js";
 import { type Flow, FlowTable } from "./flow-table.js";
 import { EgressPolicy, PolicyError } from "./policy.js";
-import { PublishError, type PublishedPort, type PublishSpec } from "./publish.js";
+import { PublishError, type PublishedPort, type PublishSpec, parsePublish } from "./publish.js";
 import { digest, noise, type ScriptedNetwork, scriptedNetwork } from "./scripted-network.js";
 
 const SECOND = 1e9;
@@ -545,6 +545,18 @@ describe("published ports", () => {
   }
   const rule = { protocol: "tcp", hostPort: 8080, guestPort: 80 } as const;
 
+  it("are written as on a command line", () => {
+    assert.deepEqual(parsePublish("8080:80"), rule);
+    assert.deepEqual(parsePublish("0.0.0.0:0:53/udp"), {
+      protocol: "udp",
+      hostAddress: "0.0.0.0",
+      hostPort: 0,
+      guestPort: 53,
+    });
+    assert.deepEqual(parsePublish("[::1]:8080:80/tcp"), { ...rule, hostAddress: "::1" });
+    for (const bad of ["", "80", "80:", ":80", "x:80", "80:0", "70000:80", "80:70000", "80:80/sctp", "1:2:3:4"])
+      assert.throws(() => parsePublish(bad), PublishError, bad);
+  });
   it("lead to the guest, from the gateway's address", () => {
     const n = scriptedNetwork();
     n.guest.announce();
