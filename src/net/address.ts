@@ -20,11 +20,17 @@ export interface Prefix {
   readonly bits: number;
 }
 
+/** "This host", which has no address yet. */
 export const ANY_IPV4: IpAddress = Uint8Array.of(0, 0, 0, 0);
+/** Everybody on the link. */
 export const BROADCAST_IPV4: IpAddress = Uint8Array.of(255, 255, 255, 255);
+/** The host to itself. */
 export const LOOPBACK_IPV4: IpAddress = Uint8Array.of(127, 0, 0, 1);
+/** The unspecified address. */
 export const ANY_IPV6: IpAddress = new Uint8Array(16);
+/** The host to itself. */
 export const LOOPBACK_IPV6: IpAddress = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1);
+/** Everybody on the link. */
 export const BROADCAST_MAC: MacAddress = Uint8Array.of(255, 255, 255, 255, 255, 255);
 
 /** Whether two addresses are the same, family included. */

@@ -5,6 +5,7 @@ import { EtherType } from "./packet.js";
 
 /** Bytes of a message for Ethernet and IPv4. */
 export const ARP_BYTES = 28;
+/** "Opcode". */
 export const ArpOperation = { REQUEST: 1, REPLY: 2 } as const;
 
 /** A received message; offsets are in the buffer that it was read from. */

@@ -70,6 +70,7 @@ export interface UdpSocketEvents {
   /** A datagram could not be delivered; the socket stays. */
   onError(error: BackendError): void;
 }
+/** A socket for datagrams. */
 export interface UdpSocket {
   /** @param to of a socket that is not connected. @param bytes copied before the return */
   send(bytes: Uint8Array, to?: Endpoint): void;

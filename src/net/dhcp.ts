@@ -1,7 +1,9 @@
 /** Messages of DHCP: RFC 2131 "The Client-Server Protocol", options of RFC 2132. */
 import { ANY_IPV4, type IpAddress, type MacAddress } from "./address.js";
 
+/** Where servers listen. */
 export const DHCP_SERVER_PORT = 67;
+/** Where clients listen. */
 export const DHCP_CLIENT_PORT = 68;
 /** Up to the options. */
 const FIXED_BYTES = 240;
@@ -9,6 +11,7 @@ const MAGIC = 0x63825363;
 /** Some clients drop what is shorter: RFC 1542 "BOOTP message". */
 const MIN_BYTES = 300;
 
+/** RFC 2132 "DHCP Message Type". */
 export const DhcpType = {
   DISCOVER: 1,
   OFFER: 2,
@@ -19,6 +22,7 @@ export const DhcpType = {
   RELEASE: 7,
   INFORM: 8,
 } as const;
+/** Codes of RFC 2132. */
 export const DhcpOption = {
   PAD: 0,
   SUBNET_MASK: 1,

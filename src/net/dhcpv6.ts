@@ -4,9 +4,12 @@
  */
 import { formatMac, type IpAddress, type MacAddress } from "./address.js";
 
+/** Where servers listen. */
 export const DHCPV6_SERVER_PORT = 547;
+/** Where clients listen. */
 export const DHCPV6_CLIENT_PORT = 546;
 
+/** RFC 8415 "DHCP Message Types". */
 export const Dhcpv6Type = {
   SOLICIT: 1,
   ADVERTISE: 2,
@@ -19,6 +22,7 @@ export const Dhcpv6Type = {
   DECLINE: 9,
   INFORMATION_REQUEST: 11,
 } as const;
+/** RFC 8415 "DHCP Options", RFC 3646. */
 export const Dhcpv6Option = {
   CLIENTID: 1,
   SERVERID: 2,
@@ -30,6 +34,7 @@ export const Dhcpv6Option = {
   DNS_SERVERS: 23,
   DOMAIN_LIST: 24,
 } as const;
+/** RFC 8415 "Status Codes". */
 export const Dhcpv6Status = { Success: 0, NoAddrsAvail: 2, NoBinding: 3, NotOnLink: 4 } as const;
 
 /** One option as it stands in a message. */

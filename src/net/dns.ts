@@ -4,8 +4,11 @@
  */
 import type { IpAddress } from "./address.js";
 
+/** Bytes of the header. */
 export const DNS_HEADER = 12;
+/** Types of records. Open: a query may have any. */
 export const DnsType = { A: 1, CNAME: 5, PTR: 12, AAAA: 28, OPT: 41, ANY: 255 } as const;
+/** Response codes. */
 export const DnsCode = { NOERROR: 0, FORMERR: 1, SERVFAIL: 2, NXDOMAIN: 3, NOTIMP: 4, REFUSED: 5 } as const;
 
 /** What a query asks; only the first question counts, as there is never another. */

@@ -6,7 +6,9 @@ import type { IpAddress, MacAddress } from "./address.js";
 import { addBytes, checksumOf, fold, pseudoSum } from "./checksum.js";
 import { ETHERNET_HEADER, EtherType, FRAGMENT_HEADER, IPV4_HEADER, IPV6_HEADER, IpProtocol } from "./packet.js";
 
+/** Bytes of a header. */
 export const UDP_HEADER = 8;
+/** Bytes of a header without options. */
 export const TCP_HEADER = 20;
 
 /** A buffer for one frame, with its view. */
@@ -171,6 +173,7 @@ export function fragmentBytes(addressBytes: number, mtu: number): number {
   return (mtu - (addressBytes === 4 ? IPV4_HEADER : IPV6_HEADER + FRAGMENT_HEADER)) & ~7;
 }
 
+/** "Control bits". */
 export const TcpFlags = { FIN: 1, SYN: 2, RST: 4, PSH: 8, ACK: 16, URG: 32 } as const;
 /** Kinds of options: RFC 9293 "Specific Option Definitions", RFC 7323, RFC 2018. */
 export const TcpOption = { END: 0, NOP: 1, MSS: 2, WINDOW_SCALE: 3, SACK_PERMITTED: 4, SACK: 5 } as const;

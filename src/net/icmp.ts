@@ -4,7 +4,9 @@
  */
 import type { IpAddress, MacAddress } from "./address.js";
 
+/** Types of RFC 792. */
 export const IcmpType = { ECHO_REPLY: 0, DESTINATION_UNREACHABLE: 3, ECHO: 8, TIME_EXCEEDED: 11 } as const;
+/** Types of RFC 4443 and 4861. */
 export const Icmpv6Type = {
   DESTINATION_UNREACHABLE: 1,
   PACKET_TOO_BIG: 2,

@@ -23,9 +23,13 @@ export const IpProtocol = {
   DESTINATION_OPTIONS: 60,
 } as const;
 
+/** Bytes of a header without a tag. */
 export const ETHERNET_HEADER = 14;
+/** Bytes of a header without options. */
 export const IPV4_HEADER = 20;
+/** Bytes of the fixed header. */
 export const IPV6_HEADER = 40;
+/** Bytes of IPv6's extension header of a fragment. */
 export const FRAGMENT_HEADER = 8;
 /** Extension headers looked at before a packet is given up. */
 const MAX_EXTENSIONS = 8;

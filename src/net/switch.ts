@@ -20,6 +20,7 @@ export interface Impairments {
   readonly delayNs?: number;
 }
 
+/** What a switch is made of. */
 export interface SwitchOptions {
   readonly clock: NetClock;
   readonly impairments?: Impairments;
