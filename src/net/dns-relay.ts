@@ -131,8 +131,8 @@ export class DnsRelay {
     const names: [string, IpAddress][] = [
       [this.hostName, network.gateway4],
       [`dns.${network.domain}`, network.dns4],
-      [`dns.${network.domain}`, network.dns6],
     ];
+    if (network.ipv6 !== undefined) names.push([`dns.${network.domain}`, network.dns6]);
     for (const { name, address } of this.#n.hosts())
       if (name !== "") names.push([`${name}.${network.domain}`, address]);
     if (isHere) {
@@ -141,7 +141,7 @@ export class DnsRelay {
       const family = q.type === DnsType.A ? 4 : q.type === DnsType.AAAA ? 16 : 0;
       return [DnsCode.NOERROR, found.map(([, a]) => a).filter((a) => a.length === family)];
     }
-    names.push([this.hostName, network.gateway6]);
+    if (network.ipv6 !== undefined) names.push([this.hostName, network.gateway6]);
     const found = names.find(([, address]) => reverseName(address) === q.name);
     if (found === undefined) return this.#isOurReverse(q.name) ? [DnsCode.NXDOMAIN, []] : undefined;
     return [DnsCode.NOERROR, q.type === DnsType.PTR || q.type === DnsType.ANY ? [encodeName(found[0])!] : []];

@@ -276,6 +276,11 @@ describe("the name server", () => {
     assert.equal(reverse("fd65:6e6c:6967:2::99"), 3);
     assert.equal(ask(n, dns.reverseName(ip("10.0.2.2")), A)!.records.length, 0);
   });
+  it("has no addresses of a family that the network is without", () => {
+    const n = scriptedNetwork({ ipv6: false });
+    assert.deepEqual(addresses(ask(n, "dns.enlighten.internal", AAAA)), []);
+    assert.deepEqual(addresses(ask(n, "dns.enlighten.internal", A)), ["10.0.2.3"]);
+  });
   it("asks by the host's own means where there are no servers", () => {
     const n = scriptedNetwork();
     n.world.outside.names.set("www.example", [ip("5.6.7.8"), ip("2001:db8::5")]);
