@@ -22,6 +22,8 @@ const CONFIG = {
 };
 
 function check(n: ScriptedNetwork): void {
+  for (const list of [n.guest.udp, n.guest.icmp, n.guest.stray, n.refusals]) list.length = 0;
+  n.world.outside.connects.length = 0;
   const h = n.nat.holdings;
   assert.ok(h.tcp <= 64 && h.sockets <= 64 && h.udp <= 32, JSON.stringify(h));
   assert.ok(h.bytes >= 0 && h.bytes <= (1 << 20) + 64 * 80_000, JSON.stringify(h));

@@ -203,6 +203,13 @@ export class ScriptedGuest {
       for (const c of [...this.connections.values()]) c.endpoint.room();
     };
   }
+  /** From now on frames are taken from within the sending. */
+  takeAtOnce(): void {
+    this.#port.receive = (frame, flags, segmentSize) => {
+      this.#take({ bytes: frame.slice(), flags, segmentSize });
+      return true;
+    };
+  }
   /** Calls `take` for every frame from now on, from within the sending. */
   answerWith(take: (frame: Uint8Array) => boolean): void {
     this.#port.receive = take;

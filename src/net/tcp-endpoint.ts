@@ -220,6 +220,7 @@ export class TcpEndpoint {
 
   /** Takes a segment whose checksum holds. RFC 9293 "SEGMENT ARRIVES". */
   input(h: TcpHeader, bytes: Uint8Array): void {
+    const isWithin = this.#busy; // a peer that answered before what was sent to it returned
     this.#busy = true;
     switch (this.state) {
       case "closed":
@@ -233,7 +234,7 @@ export class TcpEndpoint {
       default:
         this.#arrives(h, bytes);
     }
-    this.#busy = false;
+    this.#busy = isWithin;
     if (this.state !== "closed") this.#output();
   }
 

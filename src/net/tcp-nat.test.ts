@@ -475,3 +475,21 @@ describe("a link that loses frames", () => {
     assert.deepEqual([n.nat.holdings.tcp, n.nat.nextDeadline()], [0, Number.POSITIVE_INFINITY]);
   });
 });
+
+describe("a guest's end that answers before it returns", () => {
+  it("gets all data in order, and can send as much", () => {
+    const n = scriptedNetwork({ longSegments: false });
+    const { c, far } = connection(n);
+    // frames are taken from within the router's sending, and so are its own by the guest
+    n.guest.takeAtOnce();
+    const data = noise(2_000_000, 1);
+    for (let at = 0; at < data.length; at += 65_536) far.write(data.subarray(at, at + 65_536));
+    far.end();
+    sendAll(c, data, 30_000);
+    assert.ok(n.world.run(100 * SECOND, () => c.ended && far.ended));
+    assert.equal(digest(c.received), digest([data]));
+    assert.equal(digest(far.received), digest([data]));
+    n.world.run(10 * SECOND);
+    assert.deepEqual([n.nat.holdings.tcp, n.nat.holdings.bytes], [0, 0]);
+  });
+});
