@@ -244,7 +244,8 @@ export class DnsRelay {
   }
   #finish(p: Pending, message: Uint8Array): void {
     this.#drop(p);
-    this.#n.policy().watch(p.guest, message, this.#n.now());
+    const { ipv4, ipv6 } = this.#n.network;
+    this.#n.policy().watch(p.guest, message, this.#n.now(), ipv6 === undefined ? [ipv4] : [ipv4, ipv6]);
     this.#n.statistics.dnsAnswered++;
     p.answer(message);
   }

@@ -432,7 +432,11 @@ describe("the allow list", () => {
       { guests: 2 },
     );
     n.world.outside.dnsServers = [{ address: ip("9.9.9.9"), port: 53 }];
-    nameServer(n, "9.9.9.9:53", { "www.example": [ip("5.6.7.8")], "evil.test": [ip("6.6.6.6")] });
+    nameServer(n, "9.9.9.9:53", {
+      "www.example": [ip("5.6.7.8")],
+      "evil.test": [ip("6.6.6.6")],
+      "inside.example": [ip("10.0.2.2")],
+    });
     const tryIt = (to: string, port: number, guest = n.guest): string => {
       n.world.outside.tcp.set(`${to === "10.0.2.2" ? "127.0.0.1" : to}:${port}`, () => {});
       const c = guest.connect(to, port);
@@ -448,6 +452,8 @@ describe("the allow list", () => {
     assert.equal(tryIt("1.1.1.1", 443), "open");
     assert.equal(tryIt("10.0.2.2", 8080), "open");
     assert.equal(tryIt("10.0.2.2", 22), "refused");
+    assert.deepEqual(addresses(ask(n, "inside.example", A)), ["10.0.2.2"]);
+    assert.equal(tryIt("10.0.2.2", 80), "refused", "a name outside does not open the host");
     n.guest.sendUdp(1, "6.6.6.6", 9, text("x"));
     n.world.settle();
     assert.deepEqual(
@@ -456,9 +462,17 @@ describe("the allow list", () => {
     );
     assert.deepEqual(
       n.refusals.map((r) => `${r.protocol} ${r.to}`),
-      ["tcp 5.6.7.8:80", "tcp 5.6.7.8:81", "tcp 5.6.7.8:80", "dns evil.test", "tcp 10.0.2.2:22", "udp 6.6.6.6:9"],
+      [
+        "tcp 5.6.7.8:80",
+        "tcp 5.6.7.8:81",
+        "tcp 5.6.7.8:80",
+        "dns evil.test",
+        "tcp 10.0.2.2:22",
+        "tcp 10.0.2.2:80",
+        "udp 6.6.6.6:9",
+      ],
     );
-    assert.equal(n.nat.statistics.refused, 6);
+    assert.equal(n.nat.statistics.refused, 7);
     n.world.run(331 * SECOND);
     assert.equal(tryIt("5.6.7.8", 80), "refused");
     n.nat.setAllowed(undefined);

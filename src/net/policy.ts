@@ -106,8 +106,12 @@ export class EgressPolicy {
     return this.isOpen || this.#rules.some((r) => matches(r, name));
   }
 
-  /** Looks at an answer that goes to a guest. */
-  watch(guest: IpAddress, message: Uint8Array, now: number): void {
+  /**
+   * Looks at an answer that goes to a guest.
+   *
+   * @param inside networks that no name outside may open: that of the guests, whose gateway is the host
+   */
+  watch(guest: IpAddress, message: Uint8Array, now: number, inside: readonly Prefix[] = []): void {
     if (this.isOpen || this.#rules.length === 0) return;
     const question = parseQuestion(message);
     if (question === undefined) return;
@@ -118,7 +122,7 @@ export class EgressPolicy {
     for (const { name, type, ttl, target, address } of parseAnswers(message)) {
       if (!names.has(name)) continue;
       if (type === DnsType.CNAME) names.add(target!);
-      else if (address !== undefined)
+      else if (address !== undefined && !inside.some((prefix) => inPrefix(address, prefix)))
         for (const rule of rules) this.#open(guest, `${formatIp(address)} ${rule.port}`, now + ttl * 1e9 + GRACE_NS);
     }
   }
