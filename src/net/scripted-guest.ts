@@ -99,14 +99,16 @@ export class GuestTcp implements TcpUser, TcpWire {
     return this.guest.now();
   }
   begin(): FrameBuffer {
-    return new FrameBuffer(65_600);
+    return this.guest.buffers.pop() ?? new FrameBuffer(65_600);
   }
   end(f: FrameBuffer, headerBytes: number, dataBytes: number, segmentSize: number): boolean {
     const length = headerBytes + dataBytes;
     const at = this.#ip(f, length);
     writeTransportChecksum(f, this.local.address.length, IpProtocol.TCP, at, 16, length, segmentSize > 0);
     const flags = segmentSize > 0 ? FrameFlags.partialChecksum : 0;
-    return this.guest.transmit(f.bytes.subarray(0, at + length), flags, segmentSize);
+    const ok = this.guest.transmit(f.bytes.subarray(0, at + length), flags, segmentSize);
+    this.guest.buffers.push(f);
+    return ok;
   }
   #ip(f: FrameBuffer, length: number): number {
     const fields = {
@@ -167,6 +169,8 @@ export class ScriptedGuest {
   readonly icmp: ReceivedIcmp[] = [];
   /** TCP segments for no connection: flags and text. */
   readonly stray: TcpHeader[] = [];
+  /** Buffers that no segment is in. */
+  readonly buffers: FrameBuffer[] = [];
   /** Every frame, if wanted. */
   frames: Frame[] | undefined;
   frameCount = 0;
@@ -337,7 +341,7 @@ export class ScriptedGuest {
     data: Uint8Array = new Uint8Array(0),
     options: number[] = [],
   ): void {
-    const f = new FrameBuffer(66_000);
+    const f = new FrameBuffer(100 + options.length + data.length);
     const header = 20 + options.length;
     const length = header + data.length;
     const fields = {
@@ -369,7 +373,7 @@ export class ScriptedGuest {
   ): void {
     const destination = ip(to);
     const source = options.from ?? (destination.length === 4 ? this.address4 : this.address6);
-    const f = new FrameBuffer(66_000);
+    const f = new FrameBuffer(100 + data.length);
     const length = UDP_HEADER + data.length;
     const fields = {
       source,
@@ -389,7 +393,7 @@ export class ScriptedGuest {
   /** @param message its checksum is filled in */
   sendIcmp(source: IpAddress, destination: IpAddress, message: Uint8Array, hopLimit = 64, mac = this.router): void {
     const isV4 = source.length === 4;
-    const f = new FrameBuffer(66_000);
+    const f = new FrameBuffer(80 + message.length);
     const protocol = isV4 ? IpProtocol.ICMP : IpProtocol.ICMPV6;
     const at = writeIp(
       f,
