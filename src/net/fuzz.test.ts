@@ -198,9 +198,9 @@ describe("hostile guests", () => {
     const next = seeded(SEED + 2);
     const n = network(SEED + 2);
     let most = 0;
+    const transmit = n.guest.transmit.bind(n.guest);
     for (let i = 0; i < FRAMES; i++) {
       const out: Uint8Array[] = [];
-      const transmit = n.guest.transmit.bind(n.guest);
       n.guest.transmit = (frame) => {
         out.push(frame.slice());
         return true;
