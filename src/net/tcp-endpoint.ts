@@ -317,7 +317,7 @@ export class TcpEndpoint {
       // a probe of a closed window, or what came twice; its acknowledgement may be news
       this.#ackNow = true;
       if (this.state === "time-wait") this.#timer.set(this.#wire.now() + TIME_WAIT_NS);
-      if (begin > 0 || end < 0) return;
+      if (begin > 0) return;
     }
     if ((h.flags & TcpFlags.ACK) === 0) return;
     if (this.state === "syn-received") {
@@ -329,7 +329,7 @@ export class TcpEndpoint {
       this.#established(h);
       this.#ackNow = isSyn;
       if (this.#isClosed) return;
-    } else if (!this.#acknowledged(h)) return;
+    } else if (!this.#acknowledged(h, acceptable)) return;
     if (!acceptable) return;
     if (this.#receives) this.#take(h, bytes, begin, window, hasFin);
     else if (length > 0) this.#ackNow = true;
@@ -345,7 +345,7 @@ export class TcpEndpoint {
   }
 
   /** @returns false if the segment is not to be looked at further */
-  #acknowledged(h: TcpHeader): boolean {
+  #acknowledged(h: TcpHeader, acceptable: boolean): boolean {
     const fresh = (h.ack - this.#sndUna) | 0;
     if (((h.ack - this.#sndMax) | 0) > 0) {
       this.#ackNow = true; // acknowledges what was never sent
@@ -356,6 +356,7 @@ export class TcpEndpoint {
     if (fresh > 0) this.#advance(h.ack, fresh);
     else if (
       fresh === 0 &&
+      acceptable &&
       h.dataLength === 0 &&
       (h.flags & TcpFlags.FIN) === 0 &&
       window === this.#sndWnd &&
@@ -544,18 +545,15 @@ export class TcpEndpoint {
     }
   }
 
-  /** One byte (or the FIN) into a closed window: RFC 9293 "Zero-Window Probing". */
+  /**
+   * RFC 9293 "Zero-Window Probing". Without data and from before the window, so that it is answered and nothing else: a byte of data
+   * would put the numbers of later acknowledgements beyond a window that is closed.
+   */
   #probe(): void {
     this.#persisting = true;
     this.#probes++;
     this.#sndNxt = this.#sndUna;
-    const data = Math.min(1, this.#queue.length);
-    const fin = this.#finQueued && data === 0;
-    if (data > 0 || fin) {
-      const end = (this.#sndUna + 1) | 0;
-      if (((end - this.#sndMax) | 0) > 0) this.#sndMax = end;
-      this.#emit(this.#sndUna, TcpFlags.ACK | (fin ? TcpFlags.FIN : 0), 0, data);
-    }
+    this.#emit((this.#sndUna - 1) | 0, TcpFlags.ACK, 0, 0);
     this.#startTimer();
   }
 
@@ -592,8 +590,16 @@ export class TcpEndpoint {
     this.#busy = false;
     if (this.#isClosed) return;
     if (this.#ackNow && !this.#blocked && this.state !== "held" && this.state !== "syn-sent")
-      this.#emit(this.#sndNxt, TcpFlags.ACK, 0, 0);
+      this.#emit(this.#ackSeq, TcpFlags.ACK, 0, 0);
     this.#watchWindow();
+  }
+  /**
+   * The number of a segment without data: the highest that was sent, as the peer may have got it all although it is being sent again; but
+   * not beyond its window. With another one the peer would not look at the acknowledgement.
+   */
+  get #ackSeq(): number {
+    const edge = (this.#sndUna + this.#sndWnd) | 0;
+    return ((this.#sndMax - edge) | 0) > 0 ? edge : this.#sndMax;
   }
 
   /** @returns whether something was sent, so that more may follow */

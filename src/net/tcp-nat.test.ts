@@ -445,6 +445,30 @@ describe("a link that loses frames", () => {
     );
   });
 
+  it("does not end in both sides sending again what the other has", () => {
+    // each had all of a window and lost the word of it: the numbers of acknowledgements must not be those of what is sent again
+    const n = scriptedNetwork({ longSegments: false, partialChecksums: false });
+    n.guest.tcpSettings.longSegment = 1460;
+    const { c, far } = connection(n);
+    const { transmit } = n.guest;
+    const input = c.endpoint.input.bind(c.endpoint);
+    c.send(noise(20_000, 1));
+    far.write(noise(20_000, 2));
+    // data arrives, acknowledgements do not
+    n.guest.transmit = (frame, flags, size) => frame.length < 100 || transmit.call(n.guest, frame, flags, size);
+    c.endpoint.input = (h, bytes) => {
+      if (h.dataLength > 0) input(h, bytes);
+    };
+    n.world.run(3 * SECOND);
+    n.guest.transmit = transmit;
+    c.endpoint.input = input;
+    assert.ok(n.world.run(200 * SECOND, () => c.endpoint.queued === 0 && c.bytes === 20_000 && far.bytes === 20_000));
+    far.write(noise(1000, 3));
+    c.send(noise(1000, 3));
+    assert.ok(n.world.run(200 * SECOND, () => c.bytes === 21_000 && far.bytes === 21_000));
+    assert.equal(c.closed, undefined);
+  });
+
   it("mends one loss without waiting for the timer", () => {
     const n = scriptedNetwork({ longSegments: false });
     const { c, far } = connection(n);
