@@ -142,8 +142,8 @@ export class NetworkChannel implements ChannelHandler, ReceiveTarget {
   flush(): boolean {
     if (this.batch.count === 0) return true;
     const { receive } = this.#owner.session;
-    if (receive === undefined) {
-      this.batch.drop(undefined);
+    if (receive?.buffer.isLent !== true) {
+      this.batch.drop(receive);
       return true;
     }
     return this.batch.send(receive, this.channel);

@@ -17,8 +17,8 @@ import { readBe16, writeU32 } from "./wire.js";
 const MAX_INFO_BYTES = 4 * ENTRY_BYTES;
 /** The frame in the scratch buffer; headers are written right before it. */
 const FRAME_AT = 128;
-/** A long segment: an IP packet of 64 KiB behind an Ethernet header. */
-const MAX_LONG_BYTES = 0xffff + ETHERNET_BYTES + TAG_BYTES;
+/** A long segment: 64 KiB behind headers of Ethernet and IPv6. */
+const MAX_LONG_BYTES = 0xffff + 40 + ETHERNET_BYTES + TAG_BYTES;
 /** Where pieces of a long segment are made, behind the segment. */
 const PIECE_AT = FRAME_AT + MAX_LONG_BYTES + FRAME_AT;
 /** Free sections at which a refused sender is told: as many as it needed, and so many. */
