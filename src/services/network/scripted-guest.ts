@@ -185,9 +185,13 @@ export interface StartOptions {
 export const RECEIVE_GPADL = 0xe1e10;
 export const SEND_GPADL = 0xe1e11;
 export const RECEIVE_ID = 0xcafe;
-const SEND_BYTES = 60 * 4096;
+const SEND_BYTES = 120 * 4096;
+const SECTIONS = 80;
 /** Where messages in pages are put. */
 const MESSAGE_GPA = 0x10000;
+/** Where packets in pages are put, one behind the other: what is in the ring must not be overwritten. */
+const PAGES_GPA = 0x600000;
+const PAGES_BYTES = 0x180000;
 const SEND_PAGE = 0x100;
 const RECEIVE_PAGE = 0x200;
 /** All offloads on: checksums both ways, long segments, coalescing. */
@@ -244,7 +248,7 @@ export function rndisPacket(frame: Uint8Array, infos: readonly Info[] = [], pad 
 
 export class ScriptedGuest {
   readonly memory: GuestMemory;
-  readonly adapter: NetworkAdapter;
+  adapter: NetworkAdapter;
   readonly channels: ScriptedChannel[] = [];
   readonly gpadls = new Map<number, GpaRanges>();
   readonly received: ReceivedFrame[] = [];
@@ -264,6 +268,7 @@ export class ScriptedGuest {
   #nextId = 1;
   #nextRequest = 1;
   #nextSection = 0;
+  #pagesAt = 0;
 
   constructor(adapter: NetworkAdapter, memory: GuestMemory) {
     this.adapter = adapter;
@@ -276,6 +281,22 @@ export class ScriptedGuest {
     invariant(channel.handler !== undefined, "the adapter refuses the channel");
     this.channels[subIndex] = channel;
     return channel;
+  }
+  /** The machine is restored: another adapter has the state of ours, and goes on with what is in the rings. */
+  moveTo(adapter: NetworkAdapter): void {
+    const state: unknown = structuredClone(this.adapter.save());
+    const open = this.channels.filter((c) => c !== undefined && !c.isClosed);
+    const channels = open.map((old) => {
+      const channel = new ScriptedChannel(old.subIndex, this.gpadls);
+      old.moveTo(channel);
+      this.channels[old.subIndex] = channel;
+      return channel;
+    });
+    this.adapter = adapter;
+    adapter.restore(state, channels).forEach((handler, i) => {
+      channels[i]!.handler = handler;
+    });
+    for (const channel of channels) channel.run();
   }
   get primary(): ScriptedChannel {
     return this.channels[0]!;
@@ -418,17 +439,19 @@ export class ScriptedGuest {
   ): number {
     const id = this.#nextId++;
     const inSection = way === "section" ? bytes.length : way === "pages" ? 0 : Math.min(way, bytes.length);
-    const section = this.#nextSection++ % 20;
+    const section = this.#nextSection++ % SECTIONS;
     if (inSection > 0) this.writeSend(section * 6144, bytes.subarray(0, inSection));
     const rest = bytes.subarray(inSection);
     // Ranges as Linux has them: one for each piece of a page, at odd offsets.
     const ranges: Piece[] = [];
-    for (let at = 0, gpa = MESSAGE_GPA + 0x801; at < rest.length; ) {
+    if (this.#pagesAt + 0x40000 > PAGES_BYTES) this.#pagesAt = 0;
+    for (let at = 0, gpa = PAGES_GPA + this.#pagesAt + 0x801; at < rest.length; ) {
       const length = Math.min(rest.length - at, 4096 - (gpa % 4096), 3000);
       this.memory.write(gpa, rest, at, length);
       ranges.push({ gpa, length });
       at += length;
       gpa += length + 32;
+      this.#pagesAt = gpa - PAGES_GPA;
     }
     channel.put({
       low: id,

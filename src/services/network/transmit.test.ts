@@ -248,7 +248,7 @@ describe("network adapter: transmit", () => {
     };
     const message = (...fields: number[]): Uint8Array => join(u32s(107, ...fields), new Uint8Array(24));
     const invalid = hex("6c 00 00 00 05 00 00 00");
-    assert.deepEqual(put(message(0, 40, 100)), invalid, "40 sections");
+    assert.deepEqual(put(message(0, 80, 100)), invalid, "80 sections");
     assert.deepEqual(put(message(0, 0xfffffffe, 100)), invalid);
     assert.deepEqual(put(message(0, 0, 6145)), invalid);
     assert.deepEqual(put(message(0, 0, 0xffffffff)), invalid);
