@@ -105,12 +105,6 @@ export class ReceiveBuffer {
   releaseAll(channel: number): void {
     for (let first = 0; first < this.sections; first++) if (this.#owners[first] === channel) this.drop(first);
   }
-  /** Packets that the guest has. */
-  get outstanding(): number {
-    let count = 0;
-    for (const owner of this.#owners) if (owner >= 0) count++;
-    return count;
-  }
   save(): SavedReceiveBuffer {
     return {
       handle: this.buffer.handle,
