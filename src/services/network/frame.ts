@@ -1,5 +1,5 @@
 /** Where the headers of an Ethernet frame are, and what their checksums should be. One object is used for many frames. */
-import { finish, fold, sum } from "./checksum.js";
+import { finish, fold, LongSum, sum } from "./checksum.js";
 import { readBe16, writeBe16 } from "./wire.js";
 
 export const ETHERNET_BYTES = 14;
@@ -22,6 +22,7 @@ export class FrameHeaders {
   payload = 0;
   /** Behind the IP packet: a short frame is padded. */
   end = 0;
+  readonly #sums = new LongSum();
 
   /**
    * Finds the headers of the frame in `bytes` from `from` to `to`.
@@ -97,7 +98,8 @@ export class FrameHeaders {
   finishTransport(bytes: Uint8Array): void {
     const at = this.checksumAt;
     writeBe16(bytes, at, 0);
-    const value = finish(sum(bytes, this.transport, this.end, this.pseudoSum(bytes) + this.end - this.transport));
+    const start = this.pseudoSum(bytes) + this.end - this.transport;
+    const value = finish(this.#sums.add(bytes, this.transport, this.end, start));
     // Of UDP, 0 says that there is none.
     writeBe16(bytes, at, value === 0 && this.protocol === IpProtocol.udp ? 0xffff : value);
   }
