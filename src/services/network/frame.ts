@@ -7,8 +7,9 @@ export const TAG_BYTES = 4;
 export const EtherType = { ipv4: 0x0800, ipv6: 0x86dd, vlan: 0x8100 } as const;
 export const IpProtocol = { tcp: 6, udp: 17 } as const;
 const IPV6_BYTES = 40;
-/** Extension headers of IPv6 that are gone over: hop-by-hop, routing, destination options. More of them than that are not. */
+/** Extension headers of IPv6 that are gone over. More of them than that are not. */
 const MAX_EXTENSIONS = 8;
+const Extension = { hopByHop: 0, routing: 43, destination: 60 } as const;
 
 export class FrameHeaders {
   /** 4, 6, or 0 when it is not IP, or not in order. */
@@ -64,8 +65,12 @@ export class FrameHeaders {
     this.end = ip + IPV6_BYTES + length;
     let next = bytes[ip + 6]!;
     let at = ip + IPV6_BYTES;
-    for (let i = 0; i < MAX_EXTENSIONS && (next === 0 || next === 43 || next === 60); i++) {
+    for (let i = 0; i < MAX_EXTENSIONS; i++) {
+      const isKnown = next === Extension.hopByHop || next === Extension.routing || next === Extension.destination;
+      if (!isKnown) break;
       if (this.end - at < 8) return;
+      // On its way the packet has another destination than its checksum says.
+      if (next === Extension.routing && bytes[at + 3] !== 0) return;
       next = bytes[at]!;
       at += (bytes[at + 1]! + 1) * 8;
     }
