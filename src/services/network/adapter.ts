@@ -11,6 +11,7 @@
  *
  * The other end of `port` is a switch or a router (`net`).
  */
+import type { Clock, Deadlines } from "../../machine/device.js";
 import type { GuestMemory } from "../../machine/guest-memory.js";
 import { invariant } from "../../machine/guest-violation.js";
 import type { EthernetPort } from "../../net/port.js";
@@ -53,6 +54,8 @@ const MAX_ANSWERS = 16;
 const DEFAULT_SPEED = 100_000_000;
 /** What jumbo frames mean. */
 const DEFAULT_MAX_MTU = 9000;
+/** So long a frame of the guest waits for the other end: a driver that lets go of its adapter waits for all of its frames. */
+const PATIENCE_NS = 1e9;
 /** What Linux takes for no name at all. */
 const DEFAULT_NAME = "Network Adapter";
 
@@ -75,6 +78,11 @@ export interface NetworkAdapterOptions {
   readonly maxVersion?: number;
   /** Whether the guest may take another address; it may unless this is false. */
   readonly mayChangeMac?: boolean;
+  /**
+   * Time, for a frame that the other end has no room for: after a second it is lost, and so are those behind it until there is room.
+   * Without it they wait for ever. The deadline is registered by the instance id.
+   */
+  readonly patience?: { readonly clock: Clock; readonly deadlines: Deadlines };
   /** Something waits for `flush`: a turn of the device side is due. Called once until it has been flushed. */
   readonly onWork?: () => void;
 }
@@ -106,6 +114,7 @@ interface NetworkState {
   readonly answers: readonly Uint8Array[];
   readonly isTableDue: boolean;
   readonly isOfferDue: boolean;
+  readonly isImpatient: boolean;
   readonly speed: number;
   readonly statistics: NetworkStatistics;
 }
@@ -130,7 +139,11 @@ export class NetworkAdapter implements VmbusDevice {
   readonly #answers: Uint8Array[] = [];
   readonly #answerBatch = new ReceiveBatch(ChannelType.control);
   readonly #tablePacket: OutboundPacket;
+  readonly #patience: { readonly clock: Clock; readonly deadlines: Deadlines } | undefined;
+  readonly #deadline: string;
   #attached: Offer | undefined;
+  /** The other end has had no room for so long that nothing waits for it now. */
+  #isImpatient = false;
   #speed = DEFAULT_SPEED;
   /** SEND_INDIRECTION_TABLE waits for room. */
   #isTableDue = false;
@@ -153,6 +166,9 @@ export class NetworkAdapter implements VmbusDevice {
     this.#permanentMac = options.mac.slice();
     this.#maxSubChannels = options.maxSubChannels ?? 0;
     this.#onWork = options.onWork;
+    this.#patience = options.patience;
+    this.#deadline = `network-${options.instanceId}`;
+    options.patience?.deadlines.register(this.#deadline, () => this.#loseWhatWaits());
     this.#channels = new Array(this.#maxSubChannels + 1).fill(undefined);
     this.#session.reset(options.mac);
     this.offer = {
@@ -188,13 +204,18 @@ export class NetworkAdapter implements VmbusDevice {
       transmit: {
         memory: options.memory,
         session,
-        port: options.port,
         get statistics() {
           return adapter.#statistics;
         },
         get mustNotWait() {
-          return adapter.#receivePath.isRefusing;
+          return adapter.#isImpatient || adapter.#receivePath.isRefusing;
         },
+        transmit: (frame, flags, segmentSize) => {
+          const isTaken = options.port.transmit(frame, flags, segmentSize);
+          if (isTaken) this.#isImpatient = false;
+          return isTaken;
+        },
+        held: () => this.#patience?.deadlines.set(this.#deadline, this.#patience.clock.now() + PATIENCE_NS),
       },
       control: (message) => this.#control(message),
       negotiate: (channel, type, packet, reply) => this.#negotiate(channel, type, packet, reply),
@@ -231,7 +252,10 @@ export class NetworkAdapter implements VmbusDevice {
       payloadLength: SEND_TABLE_OFFSET + SEND_TABLE_ENTRIES * 4,
     };
     options.port.receive = (frame, flags, segmentSize) => this.#receivePath.receive(frame, flags, segmentSize);
-    options.port.onRoom = () => this.#forEachChannel((c) => c.resume());
+    options.port.onRoom = () => {
+      this.#isImpatient = false;
+      this.#forEachChannel((c) => c.resume());
+    };
     options.port.onLink = () => this.#linkMoved();
   }
 
@@ -318,6 +342,7 @@ export class NetworkAdapter implements VmbusDevice {
       answers: this.#answers.map((a) => a.slice()),
       isTableDue: this.#isTableDue,
       isOfferDue: this.#isOfferDue,
+      isImpatient: this.#isImpatient,
       speed: this.#speed,
       statistics: { ...this.#statistics, drops: { ...this.#statistics.drops } },
     };
@@ -349,6 +374,7 @@ export class NetworkAdapter implements VmbusDevice {
     this.#answers.push(...state.answers.map((a) => a.slice()));
     this.#isTableDue = state.isTableDue;
     this.#isOfferDue = state.isOfferDue;
+    this.#isImpatient = state.isImpatient;
     this.#speed = state.speed;
     this.#statistics = { ...state.statistics, drops: { ...state.statistics.drops } };
     this.#isRetryDue = true;
@@ -378,6 +404,11 @@ export class NetworkAdapter implements VmbusDevice {
   }
   #forEachChannel(act: (channel: NetworkChannel) => void): void {
     for (const channel of this.#channels) if (channel !== undefined) act(channel);
+  }
+  #loseWhatWaits(): void {
+    if (!this.#channels.some((c) => c?.status.isHeld === true)) return;
+    this.#isImpatient = true;
+    this.#forEachChannel((c) => c.giveUp());
   }
   #workIsDue(): void {
     if (this.#isWorkDue) return;

@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { DeadlineQueue } from "../../machine/deadlines.js";
 import { EthernetPort, FrameFlags } from "../../net/port.js";
 import { TraceKind, TraceRing } from "../../trace/trace.js";
-import { NetworkAdapter } from "./adapter.js";
+import { NetworkAdapter, type NetworkAdapterOptions } from "./adapter.js";
 import { type FrameSpec, frame, GUEST_MAC, OTHER_MAC, pattern } from "./scripted-frames.js";
 import { hex, join, rndisPacket, ScriptedGuest, type StartOptions, testMemory, u32s } from "./scripted-guest.js";
 
@@ -12,7 +13,7 @@ interface Seen {
   readonly segmentSize: number;
 }
 
-function machine(start: StartOptions = {}) {
+function machine(start: StartOptions = {}, options: Partial<NetworkAdapterOptions> = {}) {
   const memory = testMemory();
   const [port, other] = EthernetPort.cable();
   const trace = new TraceRing(() => 0, 1000);
@@ -23,6 +24,7 @@ function machine(start: StartOptions = {}) {
     memory,
     trace,
     maxSubChannels: 1,
+    ...options,
   });
   adapter.attach({ device: adapter, offerSubChannels: () => {}, rescind: () => {} });
   const seen: Seen[] = [];
@@ -337,6 +339,74 @@ describe("network adapter: the other end is full", () => {
     far.room = 1;
     other.room();
     assert.equal(seen.length, 1);
+  });
+  it("sends a frame once, though the other end says from within that there is room, or sends to a guest that takes nothing", () => {
+    const { guest, other, adapter } = machine({ receiveBytes: 12 * 1792 });
+    const taken: Uint8Array[] = [];
+    let isFull = true;
+    other.receive = (f) => {
+      if (isFull) return false;
+      taken.push(f.slice());
+      other.room();
+      // The guest's receive buffer is full at the fifth.
+      other.transmit(frame());
+      return true;
+    };
+    const frames = Array.from({ length: 8 }, (_, i) => mine({ payload: pattern(40, i) }));
+    guest.keep = true;
+    const id = guest.sendRndis(join(...frames.map((f) => rndisPacket(f, [], true))));
+    assert.ok(guest.primary.paused);
+    isFull = false;
+    other.room();
+    guest.poll();
+    assert.deepEqual(taken, frames);
+    assert.equal(guest.statusOf(id), 1);
+    assert.equal(adapter.statistics.drops.refused, 0);
+    assert.equal(adapter.statistics.waited, 4);
+  });
+  it("loses frames after a second, so that the guest can let go of the adapter, and waits again when there was room", () => {
+    const deadlines = new DeadlineQueue();
+    let now = 5e9;
+    const { guest, far, other, seen, adapter } = machine({}, { patience: { clock: { now: () => now }, deadlines } });
+    const send = (): number => guest.sendRndis(rndisPacket(mine()));
+    const wait = (ns: number): void => {
+      now += ns;
+      deadlines.runDue(now);
+      guest.primary.run();
+      guest.poll();
+    };
+    far.room = 0;
+    const first = send();
+    const second = send();
+    wait(0.9e9);
+    assert.ok(guest.primary.paused);
+    far.room = 1;
+    other.room();
+    guest.poll();
+    assert.equal(guest.statusOf(first), 1);
+    wait(0.9e9);
+    assert.equal(guest.statusOf(second), -1, "it waits since 0.9 s");
+    wait(0.1e9);
+    assert.equal(guest.statusOf(second), 1);
+    assert.equal(adapter.statistics.drops.refused, 1);
+    assert.equal(guest.transmit(mine()), 1);
+    assert.equal(adapter.statistics.drops.refused, 2, "the next is lost at once");
+    assert.equal(deadlines.earliest(), Number.POSITIVE_INFINITY);
+    far.room = 1;
+    assert.equal(guest.transmit(mine()), 1);
+    assert.equal(seen.length, 2);
+    const third = send();
+    assert.ok(guest.primary.paused, "there was room, so it waits");
+    wait(1e9);
+    assert.equal(guest.statusOf(third), 1);
+    other.room();
+    send();
+    assert.ok(guest.primary.paused, "it was told of room, so it waits");
+    far.room = 9;
+    other.room();
+    wait(1e9);
+    assert.equal(adapter.statistics.drops.refused, 3);
+    assert.equal(seen.length, 3);
   });
   it("forgets the frame when the channel is closed", () => {
     const { guest, far, other, seen } = machine();

@@ -4,7 +4,7 @@
  */
 
 import type { GuestMemory } from "../../machine/guest-memory.js";
-import { type EthernetPort, FrameFlags } from "../../net/port.js";
+import { FrameFlags, type FrameTaker } from "../../net/port.js";
 import type { GpaRanges } from "../../vmbus/gpa-ranges.js";
 import { ETHERNET_BYTES, EtherType, FrameHeaders, IpProtocol, lengthFits, TAG_BYTES } from "./frame.js";
 import type { GuestBuffer } from "./guest-buffer.js";
@@ -26,9 +26,12 @@ export interface TransmitOwner {
   readonly memory: GuestMemory;
   readonly session: Session;
   readonly statistics: NetworkStatistics;
-  readonly port: EthernetPort;
+  /** To the other end. */
+  readonly transmit: FrameTaker;
   /** Nothing may wait for the other end: frames that it refuses are lost. */
   readonly mustNotWait: boolean;
+  /** A frame waits from now on. */
+  held(): void;
 }
 /** What has not been sent of a ring packet. Plain data. */
 export interface SavedTransmission {
@@ -122,23 +125,28 @@ export class Transmission {
   }
 
   #transmit(): boolean {
-    const { port, statistics } = this.#owner;
+    const owner = this.#owner;
+    const { statistics } = owner;
     const length = this.#frameEnd - this.#frameAt;
-    if (port.transmit(this.#bytes.subarray(this.#frameAt, this.#frameEnd), this.#flags, this.#segmentSize)) {
-      this.#isHeld = false;
+    const wasHeld = this.#isHeld;
+    // While the other end has it, nobody may send it once more: that end may answer, or say that it has room, from within.
+    this.#isHeld = false;
+    if (owner.transmit(this.#bytes.subarray(this.#frameAt, this.#frameEnd), this.#flags, this.#segmentSize)) {
       statistics.transmittedFrames++;
       statistics.transmittedBytes += length;
       this.transmittedFrames++;
       this.transmittedBytes += length;
       return true;
     }
-    if (this.#owner.mustNotWait) {
-      this.#isHeld = false;
+    if (owner.mustNotWait) {
       statistics.drops.refused++;
       return true;
     }
-    if (!this.#isHeld) statistics.held++;
     this.#isHeld = true;
+    if (!wasHeld) {
+      statistics.held++;
+      owner.held();
+    }
     return false;
   }
   /** Finds the next frame. @returns false when there is none in the message, which is passed over */
