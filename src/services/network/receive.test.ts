@@ -246,6 +246,18 @@ describe("network adapter: no room", () => {
     give(b!.low, b!.high);
     assert.equal(free(), 39);
   });
+  it("takes no completion of a packet that was not sent yet", () => {
+    const { other, guest, adapter } = machine({ receiveBytes: 40 * 1792 });
+    guest.primary.room = 0;
+    assert.ok(other.transmit(frame()));
+    adapter.flush();
+    for (let low = 1; low <= 40; low++)
+      for (let high = 0; high < 20; high++) guest.primary.put({ type: 11, flags: 0, low, high, payload: u32s(108, 1) });
+    assert.equal(adapter.status().freeReceiveSections, 39);
+    guest.poll();
+    assert.deepEqual(guest.received[0]?.frame, frame());
+    assert.equal(adapter.status().freeReceiveSections, 40);
+  });
   it("tells who waits when the guest stops taking frames for good", () => {
     for (const end of ["close", "halt", "filter", "revoke"]) {
       const { other, guest, room } = machine({ receiveBytes: 12 * 1792 });
