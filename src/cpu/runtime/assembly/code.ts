@@ -143,7 +143,10 @@ function closeGates(region: i32): void {
 }
 /** For the region compiler: a region is not wanted any more. */
 export function dropRegion(header: i32): void {
-  if (load<u32>(header, L.Head_start) != u32.MAX_VALUE) closeGates(header);
+  if (load<u32>(header, L.Head_start) == u32.MAX_VALUE) return;
+  closeGates(header);
+  // ways out of others remember its gates
+  flushJumps();
 }
 /** For the region compiler: a header that it has written is to die with the bytes it names. */
 export function watchCode(header: i32): void { insertPage(header); }
