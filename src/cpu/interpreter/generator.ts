@@ -67,7 +67,10 @@ const OWN_TABLE = 1;
 export const PAIR_FORMS = 1024;
 export const PAIR_COUNTS = Vp.arena + ARENA_BYTES - PAIR_FORMS * PAIR_FORMS * 4;
 
-/** entry = the jump-cache slot of the address in `target`; leaves "hit" on the stack. */
+/**
+ * entry = the jump-cache slot of the address in `target`; leaves "hit" on the stack. What was there before it is in the slot beside it
+ * (code.ts, remember): only `chain` looks there, and the runtime.
+ */
 function probeJumpCache(f: FunctionBuilder, base: number, target: number, entry: number): void {
   f.get(target);
   f.op("i32_wrap_i64");
@@ -86,7 +89,12 @@ function probeJumpCache(f: FunctionBuilder, base: number, target: number, entry:
   f.op("i32_and");
   f.i32(4);
   f.op("i32_shl");
-  f.tee(entry);
+  f.set(entry);
+  compareJump(f, base, target, entry);
+}
+/** Whether the slot is that of the address. */
+function compareJump(f: FunctionBuilder, base: number, target: number, entry: number): void {
+  f.get(entry);
   f.mem("i64_load", base + Vp.jumpCache, 3);
   f.get(target);
   f.op("i64_eq");
@@ -147,7 +155,15 @@ function chain(base: number, regionType: number): FunctionBuilder {
   probeJumpCache(f, base, target, entry);
   f.op("i32_eqz");
   f.unlikely();
+  f.if();
+  f.get(entry);
+  f.i32(16);
+  f.op("i32_xor");
+  f.set(entry);
+  compareJump(f, base, target, entry);
+  f.op("i32_eqz");
   f.brIf(back);
+  f.end();
   // which region, once it is known: as in the slot
   f.get(entry);
   f.i32(2);

@@ -60,18 +60,37 @@ function blockAt(rip: u64, mode: u32): i32 {
 }
 /** The record to run at `rip`; 0 = its fetch faults (recorded, RIP set). Fills the jump cache and sets ripPage. */
 export function lookup(address: u64): i32 {
-  count(L.Stat_jumpMisses);
   const rip = linear(address);
+  const other = VP + L.Vp_jumpCache + ((placeOf(rip) ^ 1) << 4);
+  if (load<u64>(other) == rip && load<u32>(other, 12) == get32(L.Vp_jumpTag)) {
+    const record = load<i32>(other, 8);
+    remember(rip, record);
+    set64(L.Vp_ripPage, rip & ~u64(0xfff));
+    return record;
+  }
+  count(L.Stat_jumpMisses);
   const header = blockAt(rip, get32(L.Vp_mode));
   if (header == 0) return 0;
-  const record = header + L.REC_BYTES;
-  const n = i32((u32(rip) ^ (u32(rip >> 12) * 5) ^ get32(L.Vp_jumpTag)) & (L.JUMP_CACHE_ENTRIES - 1));
+  remember(rip, header + L.REC_BYTES);
+  return header + L.REC_BYTES;
+}
+/** Of an address in the jump cache, by its present tag. */
+@inline function placeOf(rip: u64): i32 {
+  return i32((u32(rip) ^ (u32(rip >> 12) * 5) ^ get32(L.Vp_jumpTag)) & (L.JUMP_CACHE_ENTRIES - 1));
+}
+/** Into the jump cache; what was there goes into the slot beside it: two that are hot may have the same place. */
+function remember(rip: u64, record: i32): void {
+  const n = placeOf(rip);
   const slot = VP + L.Vp_jumpCache + (n << 4);
-  store<u32>(VP + L.Vp_jumpGates + (n << 2), 0);
+  const gate = VP + L.Vp_jumpGates + (n << 2);
+  if (load<u32>(slot, 12) == get32(L.Vp_jumpTag)) {
+    memory.copy(VP + L.Vp_jumpCache + ((n ^ 1) << 4), slot, 16);
+    store<u32>(VP + L.Vp_jumpGates + ((n ^ 1) << 2), load<u32>(gate));
+  }
+  store<u32>(gate, 0);
   store<u64>(slot, rip);
   store<i32>(slot, record, 8);
   store<u32>(slot, get32(L.Vp_jumpTag), 12);
-  return record;
 }
 /** The same for the one instruction at `rip`, which a region has left to the interpreter: no gate stands there. */
 export function lookupSingle(rip: u64): i32 {
