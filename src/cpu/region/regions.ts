@@ -23,9 +23,10 @@ import type { RegionWay } from "./region-function.js";
 export const MAX_REGIONS = 8192;
 /**
  * Sampled this often, an address is asked for: fewer, and a boot compiles what soon is not run any more; more, and a program that does
- * many things is interpreted for too long.
+ * many things is interpreted for too long. Where many are waited for, the next has to be hotter.
  */
-const HOT = 18;
+const HOT = 9;
+const hotWith = (waiting: number): number => HOT + (waiting >> 1);
 /** Of an address where there is nothing to compile, until all are counted anew. */
 const REFUSED = Number.NEGATIVE_INFINITY;
 /** After so many deaths the host is asked to give back modules that nobody refers to: V8 does not see what they take. */
@@ -71,7 +72,7 @@ export interface RegionsOptions {
   /** The interpreter's exports. */
   readonly interpreter: Record<string, unknown>;
   readonly table: WebAssembly.Table;
-  /** Sampled this often, an address is compiled. Default: HOT. */
+  /** Sampled this often, an address is compiled. Default: hotWith. */
   readonly hot?: number;
   /** Default: on this thread. */
   readonly compiler?: RegionCompiler;
@@ -195,7 +196,7 @@ export class Regions {
     const count = (this.#counts.get(key) ?? 0) + 1;
     if (count === 1 && this.#counts.size >= MAX_COUNTED) this.#counts.clear();
     this.#counts.set(key, count);
-    if (count < (this.#o.hot ?? HOT) || this.#askedKeys.has(key)) return;
+    if (count < (this.#o.hot ?? hotWith(this.#asked.length)) || this.#askedKeys.has(key)) return;
     // a gate needs a block to stand at; where one stands the region itself was sampled
     const block = this.#o.runtime.findBlock(physical, mode);
     if (block === 0 || this.#view.getUint32(block + Head.region, true) !== 0) return;
