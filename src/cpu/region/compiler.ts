@@ -531,20 +531,19 @@ function writeBeginning(p: FunctionBuilder, region: Region, c: RegionFunction, e
   const { base } = c;
   p.i32(0);
   p.mem("i64_load", base + Vp.ripPage, 3);
-  p.set(c.ripPage);
-  region.entries.forEach((block, n) => {
-    const page = pageOf(region.blocks[block]!.offset);
-    if (page === 0) return;
+  const distances = Int32Array.from(region.entries, (block) => pageOf(region.blocks[block]!.offset));
+  if (distances.some((distance) => distance !== 0)) {
+    const { global, offset: table } = c.keep(new Uint8Array(distances.buffer));
+    p.globalGet(global);
     p.get(entry);
-    p.i32(n);
-    p.op("i32_eq");
-    p.if();
-    p.get(c.ripPage);
-    p.i64(page);
+    p.i32(2);
+    p.op("i32_shl");
+    p.op("i32_add");
+    p.mem("i32_load", table, 2);
+    p.op("i64_extend_i32_s");
     p.op("i64_sub");
-    p.set(c.ripPage);
-    p.end();
-  });
+  }
+  p.set(c.ripPage);
   if (region.pages.size > 1) {
     const { global, offset: pages } = c.keep(pagesOf(region));
     p.i32(0);
