@@ -86,18 +86,24 @@ class Versions {
   }
 }
 
+/** Slots that an address may be made of, by eighth of their offset. */
+const SLOTS = 32;
+
 /** What is known while a block is gone through. */
 class Knowledge {
   readonly #ids: Versions;
-  /** Of slots that have been set since the beginning. */
-  readonly #versions: Map<number, number>;
-  /** Those that are sums of what was there before. */
-  readonly #values: Map<number, Sum>;
+  /** Of each slot the number of the time that it was set last. */
+  readonly #versions: Int32Array;
+  /** Of those that are sums of what was there before. */
+  readonly #values: (Sum | undefined)[];
+  /** Both as they were at the beginning of the block. */
+  readonly #firstVersions: Int32Array;
+  readonly #firstValues: readonly (Sum | undefined)[];
   /** The last group by its roots. */
   readonly #open: Map<string, AccessGroup>;
-  readonly #beginning: { readonly termOf: (root: Root) => Term | undefined; readonly epoch: number };
-  /** Version of what has not been set since: a procedure may have changed anything. */
+  /** Number of the last procedure. */
   #epoch: number;
+  readonly #firstEpoch: number;
   /** Of this block. */
   readonly groups: AccessGroup[] = [];
   readonly #careful: boolean;
@@ -106,33 +112,32 @@ class Knowledge {
   constructor(ids: Versions, before: Knowledge | undefined, careful: boolean) {
     this.#ids = ids;
     this.#careful = careful;
-    this.#versions = new Map(before === undefined ? [] : before.#versions);
-    this.#values = new Map(before === undefined ? [] : before.#values);
+    this.#versions = before === undefined ? new Int32Array(SLOTS) : before.#versions.slice();
+    this.#values = before === undefined ? new Array<undefined>(SLOTS).fill(undefined) : [...before.#values];
     this.#open = new Map(before === undefined ? [] : before.#open);
-    this.#epoch = before === undefined ? 0 : before.#epoch;
-    // a copy of it, as things stand now
-    const versions = new Map(this.#versions);
-    const values = new Map(this.#values);
-    const epoch = this.#epoch;
-    this.#beginning = { termOf: (root) => termOf(root, versions, values, epoch), epoch };
+    this.#epoch = this.#firstEpoch = before === undefined ? 0 : before.#epoch;
+    this.#firstVersions = before === undefined ? NO_VERSIONS : before.#versions;
+    this.#firstValues = before === undefined ? NO_VALUES : before.#values;
   }
   /** A procedure may have changed anything, the TLB too. */
   barrier(): void {
     this.#epoch = this.#ids.next();
-    this.#versions.clear();
-    this.#values.clear();
+    this.#versions.fill(this.#epoch);
+    this.#values.fill(undefined);
     this.#open.clear();
   }
   #valueOf(slot: number): Sum {
-    const value = this.#values.get(slot);
+    const value = this.#values[slot >> 3];
     if (value !== undefined) return value;
-    return { roots: [{ slot, version: this.#versions.get(slot) ?? this.#epoch, shift: 0 }], add: 0 };
+    return { roots: [{ slot, version: this.#versions[slot >> 3]!, shift: 0 }], add: 0 };
   }
   #sumOf(record: DecodedRecord, origin: Origin, page: number): Sum | undefined {
     const roots: Root[] = [];
     let { add } = origin;
+    let followed = true;
     const take = (slot: number, shift: number): void => {
       if (slot === Vp.zero) return;
+      followed &&= slot >> 3 < SLOTS;
       const sum = this.#valueOf(slot);
       for (const root of sum.roots) roots.push(shift === 0 ? root : { ...root, shift: root.shift + shift });
       add += sum.add * 2 ** shift;
@@ -151,7 +156,7 @@ class Knowledge {
       if (record.immHigh !== record.immLow >> 31) return undefined;
       add += origin.immediates * record.immLow;
     }
-    return roots.length <= MAX_ROOTS && Math.abs(add) < MAX_CONSTANT ? { roots, add } : undefined;
+    return followed && roots.length <= MAX_ROOTS && Math.abs(add) < MAX_CONSTANT ? { roots, add } : undefined;
   }
   record(record: DecodedRecord, page: number): readonly (PlannedAccess | undefined)[] {
     const { accesses, effects } = accessFacts(record.form);
@@ -159,19 +164,29 @@ class Knowledge {
       const sum = origin === undefined ? undefined : this.#sumOf(record, origin, page);
       return sum === undefined ? undefined : this.#plan(sum, bytes, write);
     });
-    const values = effects.map(({ of, at, origin }) => ({
-      slot: (of === "slot" ? at : registerOffset(record, at)) & ~7,
-      value: origin === undefined ? undefined : this.#sumOf(record, origin, page),
-    }));
-    for (const { slot, value } of values) {
-      this.#versions.set(slot, this.#ids.next());
-      if (value === undefined) this.#values.delete(slot);
-      else this.#values.set(slot, value);
-    }
+    if (effects.length === 0) return planned;
+    // all of them from what there was before
+    const values = effects.map(({ origin }) => (origin === undefined ? undefined : this.#sumOf(record, origin, page)));
+    effects.forEach(({ of, at }, i) => {
+      const slot = (of === "slot" ? at : registerOffset(record, at)) >> 3;
+      // vector registers and the like are no part of an address
+      if (slot >= SLOTS) return;
+      this.#versions[slot] = this.#ids.next();
+      this.#values[slot] = values[i];
+    });
     return planned;
   }
+  /** Where a root can be had from at the beginning of the block. */
+  #termOf({ slot, version, shift }: Root): Term | undefined {
+    const value = this.#firstValues[slot >> 3];
+    if (value === undefined) return this.#firstVersions[slot >> 3] === version ? { slot, shift, add: 0 } : undefined;
+    const [root] = value.roots;
+    if (value.roots.length !== 1 || root!.slot !== slot || root!.version !== version || root!.shift !== 0)
+      return undefined;
+    return { slot, shift, add: -value.add };
+  }
   #plan({ roots, add }: Sum, bytes: number, write: boolean): PlannedAccess {
-    const key = roots.map(keyOf).sort().join();
+    const key = roots.length === 1 ? keyOf(roots[0]!) : roots.map(keyOf).sort().join();
     const known = this.#open.get(key);
     if (known !== undefined && (known.write || !write)) {
       const start = Math.min(known.start, add);
@@ -182,9 +197,9 @@ class Knowledge {
         return { group: known, at: add, looks: false };
       }
     }
-    const terms = roots.map((root) => this.#beginning.termOf(root));
+    const terms = roots.map((root) => this.#termOf(root));
     // where a look may change a page table's bits, it has to come in its turn
-    const late = this.#careful || this.#epoch !== this.#beginning.epoch || terms.includes(undefined);
+    const late = this.#careful || this.#epoch !== this.#firstEpoch || terms.includes(undefined);
     const group: AccessGroup = {
       atBeginning: late ? undefined : (terms as Term[]),
       write,
@@ -197,22 +212,9 @@ class Knowledge {
     return { group, at: add, looks: group.atBeginning === undefined };
   }
 }
+const NO_VERSIONS = new Int32Array(SLOTS);
+const NO_VALUES: readonly undefined[] = new Array<undefined>(SLOTS).fill(undefined);
 const keyOf = ({ slot, version, shift }: Root): string => `${slot}.${version}.${shift}`;
-/** Where a root can be had from. */
-function termOf(
-  { slot, version, shift }: Root,
-  versions: ReadonlyMap<number, number>,
-  values: ReadonlyMap<number, Sum>,
-  epoch: number,
-): Term | undefined {
-  const value = values.get(slot);
-  if (value === undefined) return (versions.get(slot) ?? epoch) === version ? { slot, shift, add: 0 } : undefined;
-  const [root] = value.roots;
-  if (value.roots.length !== 1 || root!.slot !== slot || root!.version !== version || root!.shift !== 0)
-    return undefined;
-  return { slot, shift, add: -value.add };
-}
-
 export interface PlanMode {
   /** Arithmetic in another mode than usual is done in place. */
   readonly oddFloat: boolean;
@@ -267,10 +269,14 @@ function planBlock({ instructions }: BasicBlock, known: Knowledge, { oddFloat, c
   const { groups } = known;
   const first = groups.filter(({ atBeginning }) => atBeginning !== undefined);
   if (first.length > 0) segments[0]!.leaves = true;
-  const settled = leaves.map((_, i) => {
-    const end = segments.find((segment) => segment.first > i)?.first ?? leaves.length;
-    return !leaves.slice(i + 1, end).includes(true);
-  });
+  const settled: boolean[] = [];
+  for (let n = segments.length - 1, i = leaves.length - 1, later = false; i >= 0; i--) {
+    settled[i] = !later;
+    later ||= leaves[i]!;
+    if (segments[n]!.first !== i) continue;
+    n--;
+    later = false;
+  }
   return { segments, accesses, groups, first, settled };
 }
 
