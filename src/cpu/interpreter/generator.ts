@@ -52,7 +52,7 @@ export function generateInterpreter(base: number, shared: boolean, countForms = 
   const regionType = module.typeIndex(["i32", "i32"], ["i32"]);
   const coldFunctions = cold.map((form) => module.add(coldFunction(form, base, helpers)));
   module.add(loop(hot, base, helpers, coldType, regionType, countForms), `run-${formsFingerprint()}`);
-  module.add(chain(base, regionType), CHAIN_EXPORT);
+  module.add(chain(base, regionType, helpers.get("lookup")!), CHAIN_EXPORT);
   module.table(coldFunctions);
   return { bytes: module.finish(), hot: hot.length, cold: cold.length };
 }
@@ -123,9 +123,10 @@ function addTo(f: FunctionBuilder, base: number, stat: number, by: () => void): 
 }
 /**
  * (RIP, budget, ExitSlot) -> RegionStatus. What a region ends with that leaves for another place: on to the region whose gate stands
- * there, else back to the loop. All state is in the block.
+ * there, else back to the loop. All state is in the block. (A return to the loop takes some 200 ns, so what is not in the jump cache is
+ * looked up here.)
  */
-function chain(base: number, regionType: number): FunctionBuilder {
+function chain(base: number, regionType: number, lookup: number): FunctionBuilder {
   const f = new FunctionBuilder(["i64", "i32", "i32"], ["i32"]);
   const target = 0;
   const budget = 1;
@@ -134,6 +135,7 @@ function chain(base: number, regionType: number): FunctionBuilder {
   const record = f.local("i32");
   const known = f.local("i32");
   const gate = f.local("i32");
+  const looked = f.local("i32");
   const back = f.block();
   const found = f.block();
   // this way was taken before: nothing else is looked at
@@ -162,7 +164,18 @@ function chain(base: number, regionType: number): FunctionBuilder {
   f.set(entry);
   compareJump(f, base, target, entry);
   f.op("i32_eqz");
+  f.unlikely();
+  f.if();
+  // a fetch that faults does so again in the loop; else the slot has it now
+  f.get(target);
+  f.call(lookup);
+  f.tee(looked);
+  f.op("i32_eqz");
   f.brIf(back);
+  probeJumpCache(f, base, target, entry);
+  f.op("i32_eqz");
+  f.brIf(back);
+  f.end();
   f.end();
   // which region, once it is known: as in the slot
   f.get(entry);
@@ -189,6 +202,10 @@ function chain(base: number, regionType: number): FunctionBuilder {
   f.tee(gate);
   f.mem("i32_store", base + Vp.jumpGates, 2);
   f.end();
+  // if all records went for the one that was looked up, so has the slot
+  f.get(looked);
+  f.op("i32_eqz");
+  f.if();
   f.get(slot);
   f.get(target);
   f.mem("i64_store", ExitSlot.rip, 3);
@@ -199,6 +216,7 @@ function chain(base: number, regionType: number): FunctionBuilder {
   f.get(slot);
   f.get(gate);
   f.mem("i32_store", ExitSlot.gate, 2);
+  f.end();
   f.end(); // found
   addTo(f, base, Stat.regionEntries, () => f.i64(1));
   setRipPage(f, base, target);
