@@ -80,7 +80,10 @@ done`,
     server.listen(0, "127.0.0.1");
     await once(server, "listening");
     const url = `http://10.0.2.2:${(server.address() as AddressInfo).port}/`;
-    await sh(vm, `(while [ ! -e /tmp/enough ]; do wget -T 1 -qO /dev/null ${url}; done) </dev/null >/dev/null 2>&1 &`);
+    await sh(
+      vm,
+      `(while [ ! -e /tmp/enough ]; do timeout 1 wget -qO /dev/null ${url}; done) </dev/null >/dev/null 2>&1 &`,
+    );
     await sh(
       vm,
       `i=0; while [ $i -lt ${TIMES} ]; do
@@ -88,7 +91,7 @@ done`,
   [ -e /sys/class/net/eth0 ] && exit 2
   modprobe hv_netvsc || exit 3
   udhcpc -i eth0 -n -q -t 5 -T 1 >/dev/null 2>&1 || exit 4
-  wget -T 30 -qO- ${url} | sha256sum | grep -q ${sha256(piece)} || exit 5
+  timeout 30 wget -qO- ${url} | sha256sum | grep -q ${sha256(piece)} || exit 5
   i=$((i+1))
 done`,
       600_000,
@@ -98,7 +101,7 @@ done`,
       vm,
       `for mtu in 1400 9000 1500 576 4000 1400 9000 1500 1280 1500; do
   ifconfig eth0 mtu $mtu || exit 1
-  wget -T 30 -qO- ${url} | sha256sum | grep -q ${sha256(piece)} || exit 2
+  timeout 30 wget -qO- ${url} | sha256sum | grep -q ${sha256(piece)} || exit 2
 done
 touch /tmp/enough`,
       600_000,
