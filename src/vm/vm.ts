@@ -165,7 +165,8 @@ export class Vm implements AsyncDisposable {
     });
     this.#serial = new SerialCommands(this.#waits, this, this.#serves ? "serving" : "ready");
     this.#agent = new GuestAgent(this.#waits, this.integration);
-    this.#main = new MainCommand(this.#agent, options.stdin === true);
+    const hasNetwork = this.#networkSpec?.isPluggedIn === true;
+    this.#main = new MainCommand(this.#agent, { hasInput: options.stdin === true, hasNetwork });
     this.#agent.onReady(() => this.#runMain());
     const before = options.saved?.guest;
     if (before !== undefined) {
