@@ -3,6 +3,8 @@
 import { Command, InvalidArgumentError, Option } from "commander";
 import { parseCpuModel } from "../cpu/vp/cpuid.js";
 import { optimizeLess } from "../host/node/engine-flags.js";
+import { EgressPolicy } from "../net/policy.js";
+import { PublishError, type PublishSpec, parsePublish } from "../net/publish.js";
 import { SERVICE_NAMES, type ServiceName } from "../vm/device-messages.js";
 import type { DiskArgument, RunOptions } from "./run.js";
 
@@ -65,6 +67,33 @@ function services(text: string): RunOptions["services"] {
       throw new InvalidArgumentError(`there is no service "${name}"; there are ${SERVICE_NAMES.join(", ")}, or none.`);
   return names as ServiceName[];
 }
+/** nat, nat,allow=RULE[,RULE…], none. */
+function net(text: string): RunOptions["net"] {
+  const [mode = "", ...settings] = text.split(",");
+  if (mode !== "nat" && mode !== "none")
+    throw new InvalidArgumentError(`there is no network "${mode}"; there are nat, nat,allow=…, and none.`);
+  if (settings.length === 0) return { mode };
+  if (mode === "none" || !settings[0]!.startsWith("allow="))
+    throw new InvalidArgumentError(
+      `"${settings[0]}" is no setting of ${mode}: write nat,allow=example.com:443,10.0.0.0/8.`,
+    );
+  const allow = settings.map((rule) => rule.replace(/^allow=/, ""));
+  try {
+    new EgressPolicy(allow);
+  } catch (error) {
+    const { message, hint } = error as Error & { hint: string };
+    throw new InvalidArgumentError(`${message}: ${hint}.`);
+  }
+  return { mode, allow };
+}
+function publish(text: string, all: PublishSpec[]): PublishSpec[] {
+  try {
+    return [...all, parsePublish(text)];
+  } catch (error) {
+    if (!(error instanceof PublishError)) throw error;
+    throw new InvalidArgumentError(`${error.message}: ${error.hint}.`);
+  }
+}
 
 const program = new Command("enlighten")
   .description("A Hyper-V-compatible hypervisor in TypeScript: boots real x86-64 Linux in plain Node.")
@@ -94,6 +123,18 @@ program
   .option("--size <size>", "make disks of this size where there are none (debian:12-full: its own disk too)", bytes)
   .option("--packages <names>", "debian:12-full: install these Debian packages too (jq,strace)", packages)
   .option("--root <file>", "debian:12-full: keep its disk in this file, made where there is none")
+  .option(
+    "--net <nat|none>",
+    "network: nat (default; nat,allow=example.com:443,10.0.0.0/8 lets nothing else out, nat,allow=none nothing), or none",
+    net,
+  )
+  .option(
+    "--publish <[address:]port:guest-port[/udp]>",
+    "a port of this host that leads to the guest, on 127.0.0.1 unless said otherwise; port 0: a free one (repeat for more)",
+    publish,
+    [],
+  )
+  .option("--pcap <file>", "write all frames of the network adapter to a file (pcapng)")
   .option(
     "--services <names>",
     `synthetic devices to offer (${SERVICE_NAMES.join(",")}), or none: a PC without a hypervisor`,

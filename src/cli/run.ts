@@ -4,9 +4,10 @@ import { createVm } from "../host/node/index.js";
 import { stressFromEnvironment } from "../host/node/stress.js";
 import type { TraceRecord } from "../trace/trace.js";
 import type { ServiceName } from "../vm/device-messages.js";
-import { type Vm, type VmEnd, VmError } from "../vm/index.js";
+import { type NetworkOptions, type PublishSpec, type Vm, type VmEnd, VmError } from "../vm/index.js";
 import { TraceDecoder } from "../vm/trace-decoder.js";
 import { describeFailure, ExitCode } from "./exit-codes.js";
+import { networkLines } from "./network-status.js";
 import { ProgressLine } from "./progress.js";
 import { attachTerminal } from "./terminal.js";
 
@@ -38,6 +39,9 @@ export interface RunOptions {
   readonly packages?: readonly string[];
   readonly root?: string;
   readonly services?: "none" | readonly ServiceName[];
+  readonly net?: { readonly mode: "nat" | "none"; readonly allow?: readonly string[] };
+  readonly publish: readonly PublishSpec[];
+  readonly pcap?: string;
 }
 
 export interface DiskArgument {
@@ -109,6 +113,7 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
         ...(o.size === undefined || d.readOnly ? {} : { createBytes: o.size }),
       })),
       ...(o.services === undefined ? {} : { services: o.services }),
+      ...networkOptions(o),
       ...(o.packages === undefined ? {} : { packages: o.packages }),
       ...(o.root === undefined ? {} : { rootFile: o.root }),
       // with disks of its own the command line means those
@@ -185,6 +190,7 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
     controller.signal.throwIfAborted();
     await machine.start();
     emit({ event: "started", memoryMiB: o.memory });
+    if (o.publish.length > 0) await tellPorts(machine, o, json ? emit : undefined);
     if (o.exec !== undefined && !process.stdin.isTTY) forwardInput(machine);
     if (o.exec === undefined && !json) {
       if (process.stdin.isTTY) {
@@ -235,6 +241,20 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
     await vm?.kill();
     if (log !== undefined) logs.push(log);
     for (const stream of logs) if (stream.writable) await new Promise<void>((resolve) => stream.end(() => resolve()));
+  }
+}
+
+/** Only what the user said: a machine without options has its own defaults. */
+function networkOptions(o: RunOptions): { readonly network?: NetworkOptions } {
+  if (o.net === undefined && o.publish.length === 0 && o.pcap === undefined) return {};
+  return { network: { ...o.net, publish: o.publish, ...(o.pcap === undefined ? {} : { pcap: o.pcap }) } };
+}
+/** Published ports, as events; people are told of those that they did not choose themselves. */
+async function tellPorts(machine: Vm, o: RunOptions, emit: Emit | undefined): Promise<void> {
+  for (const { protocol, host, hostPort, guest } of await machine.network.published()) {
+    emit?.({ event: "published", protocol, host, hostPort, guest });
+    if (emit === undefined && o.publish.some((p) => p.hostPort === 0))
+      process.stderr.write(`enlighten: ${host} leads to ${guest}${protocol === "udp" ? " (udp)" : ""}\n`);
   }
 }
 
@@ -365,8 +385,16 @@ function explain(vm: Vm, end: VmEnd, timedOut: boolean, o: RunOptions): void {
 }
 
 async function status(vm: Vm): Promise<string> {
-  const s = await vm.stats({ timeoutMs: 2000 });
-  return `up ${seconds(vm.uptimeNs)} s · ${(s.instructions / 1e6).toFixed(0)} M instructions · ${(s.instructions / (vm.uptimeNs / 1e3)).toFixed(0)} MIPS over all`;
+  const [s, network] = await Promise.all([
+    vm.stats({ timeoutMs: 2000 }),
+    // a guest without a hypervisor has no devices to ask
+    vm.network.status({ timeoutMs: 2000 }).catch(() => undefined),
+  ]);
+  const lines = [
+    `up ${seconds(vm.uptimeNs)} s · ${(s.instructions / 1e6).toFixed(0)} M instructions · ${(s.instructions / (vm.uptimeNs / 1e3)).toFixed(0)} MIPS over all`,
+    ...(network === undefined ? [] : networkLines(network)),
+  ];
+  return lines.join("\n");
 }
 
 async function printStats(vm: Vm, emit: Emit | undefined): Promise<void> {

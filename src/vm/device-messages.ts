@@ -1,11 +1,13 @@
 /** The message catalogue between the API's thread and the device side (foundations: "message catalogue"), the same in Node and in a page. */
 
+import type { PublishedPort, PublishSpec } from "../net/publish.js";
+import type { FlowInfo } from "../net/statistics.js";
 import type { ShutdownOutcome, ShutdownRequest } from "../services/integration/shutdown.js";
 import type { TraceRecord } from "../trace/trace.js";
 import type { TimeBase } from "./messages.js";
 
 /** What is offered to the guest. Names are those of `--services`. */
-export const SERVICE_NAMES = ["storage", "heartbeat", "shutdown", "timesync", "sockets"] as const;
+export const SERVICE_NAMES = ["storage", "network", "heartbeat", "shutdown", "timesync", "sockets"] as const;
 export type ServiceName = (typeof SERVICE_NAMES)[number];
 
 /** A disk on the synthetic SCSI controller. */
@@ -18,9 +20,25 @@ export interface DiskSpec {
   readonly kind: "disk" | "dvd";
 }
 
+/** The cable of the network adapter, and the router at its other end. */
+export interface NetworkSpec {
+  /** The adapter's address, as "00:15:5d:01:02:03". */
+  readonly mac: string;
+  /** Whether there is a router; without one the adapter is not plugged in. */
+  readonly isPluggedIn: boolean;
+  /** What guests may reach (net/policy.ts); undefined: everything. */
+  readonly allow?: readonly string[];
+  /** Ports that listen from the start. */
+  readonly publish: readonly PublishSpec[];
+  /** Host path of a capture file. */
+  readonly pcap?: string;
+}
+
 export interface DeviceSpec {
   readonly services: readonly ServiceName[];
   readonly disks: readonly DiskSpec[];
+  /** Of the service "network". */
+  readonly network?: NetworkSpec;
   /** Highest VMBus version: major << 16 | minor. */
   readonly maxVersion?: number;
   /** All records are sent, not only kept. */
@@ -32,6 +50,8 @@ export interface DeviceSideState {
   readonly version: 1;
   readonly services: readonly ServiceName[];
   readonly vmbus: unknown;
+  /** The network adapter's address. */
+  readonly mac?: string;
   /** By name of the offer. */
   readonly devices: Readonly<Record<string, unknown>>;
   readonly deadlines: unknown;
@@ -60,6 +80,9 @@ export type ToDevices =
   | { readonly type: "status"; readonly id: number }
   | { readonly type: "add-disk"; readonly id: number; readonly disk: DiskSpec }
   | { readonly type: "remove-disk"; readonly id: number; readonly lun: number }
+  | { readonly type: "publish"; readonly id: number; readonly spec: PublishSpec }
+  | { readonly type: "unpublish"; readonly id: number; readonly port: number }
+  | { readonly type: "allow"; readonly id: number; readonly list: readonly string[] | undefined }
   /** Finish what is in flight, then stand still and say `frozen`. */
   | { readonly type: "freeze" }
   /** Go on; with a time, virtual time goes on from there. */
@@ -82,6 +105,14 @@ export type FromDevices =
   | { readonly type: "lights"; readonly vmbusVersion: string | undefined; readonly open: readonly string[] }
   | { readonly type: "status"; readonly id: number; readonly status: DeviceStatus }
   | { readonly type: "disk-answer"; readonly id: number; readonly lun?: number; readonly error?: PlainError }
+  /** Of publish, unpublish (`done`: there was such a port) and allow. */
+  | {
+      readonly type: "network-answer";
+      readonly id: number;
+      readonly port?: PublishedPort;
+      readonly done?: boolean;
+      readonly error?: PlainError;
+    }
   | { readonly type: "problem"; readonly text: string }
   | { readonly type: "frozen"; readonly state: DeviceSideState }
   | { readonly type: "trace"; readonly records: readonly TraceRecord[] }
@@ -95,6 +126,41 @@ export interface PlainError {
   readonly code: string;
   readonly message: string;
   readonly hint: string;
+  /** Default: a disk. */
+  readonly about?: "network";
+}
+
+/** The network adapter, and the router behind it. */
+export interface NetworkDeviceStatus {
+  readonly mac: string;
+  /** NVSP version that the guest's driver agreed on; "none" while there is no driver. */
+  readonly protocol: string;
+  /** The driver takes frames. */
+  readonly isReady: boolean;
+  /** The cable is plugged in. */
+  readonly link: boolean;
+  readonly mtu: number;
+  readonly channels: number;
+  readonly receiveSections: number;
+  readonly freeReceiveSections: number;
+  /** Frames and bytes as the adapter counts them, seen from the guest. */
+  readonly sentFrames: number;
+  readonly sentBytes: number;
+  readonly receivedFrames: number;
+  readonly receivedBytes: number;
+  /** Frames that were lost, by reason. */
+  readonly drops: Readonly<Record<string, number>>;
+  /** Undefined where the adapter is not plugged in. */
+  readonly nat:
+    | {
+        readonly counters: Readonly<Record<string, number>>;
+        /** Packets given up, by reason. */
+        readonly dropped: Readonly<Record<string, number>>;
+        readonly flows: readonly FlowInfo[];
+        readonly leases: readonly { readonly address: string; readonly mac: string; readonly hostName: string }[];
+        readonly published: readonly PublishedPort[];
+      }
+    | undefined;
 }
 
 export interface ChannelStatus {
@@ -113,6 +179,8 @@ export interface DeviceStatus {
     readonly file: string;
     readonly counters: Readonly<Record<string, number>>;
   }[];
+  /** Undefined where there is no network service. */
+  readonly network: NetworkDeviceStatus | undefined;
   readonly sockets: number;
   /** ms that the device side's thread has worked since it started; undefined where it has none of its own. */
   readonly busyMs: number | undefined;

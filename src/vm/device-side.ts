@@ -8,9 +8,12 @@ import { hvAreas } from "../hypervisor/shared-areas.js";
 import { DeadlineQueue, type DeadlineQueueState } from "../machine/deadlines.js";
 import type { Clock } from "../machine/device.js";
 import { GuestMemory, type WriteWatcher } from "../machine/guest-memory.js";
+import { parseMac } from "../net/address.js";
+import { EthernetPort } from "../net/port.js";
 import { HeartbeatService } from "../services/integration/heartbeat.js";
 import { ShutdownService } from "../services/integration/shutdown.js";
 import { TimeSyncService } from "../services/integration/time-sync.js";
+import { NetworkAdapter } from "../services/network/adapter.js";
 import { SocketService } from "../services/sockets/socket-service.js";
 import { TraceRing } from "../trace/trace.js";
 import type { VmbusDevice } from "../vmbus/device.js";
@@ -24,10 +27,13 @@ import {
   type ToDevices,
 } from "./device-messages.js";
 import type { MachineDisks } from "./machine-disks.js";
+import { type MachineNetwork, type MachineNetworkState, networkStatus } from "./machine-network.js";
 import { SocketBridge } from "./socket-bridge.js";
 
 /** Packets that a channel may hand over before another one gets its turn. */
 const PACKETS_PER_TURN = 256;
+/** The adapter's name: the same in every machine, so that guests keep their device names. */
+const ADAPTER = "9c0d7a3e-2b61-4f58-b1c7-3e5a8d90f412";
 
 export interface DeviceSideOptions {
   readonly spec: DeviceSpec;
@@ -40,6 +46,10 @@ export interface DeviceSideOptions {
   readonly watcher?: WriteWatcher;
   /** The machine's disks; undefined when storage is not offered. */
   readonly disks?: MachineDisks;
+  /** What the network adapter is plugged in to; undefined: nothing. */
+  readonly network?: MachineNetwork;
+  /** A turn is due, for something that happened outside of one. */
+  readonly wake?: () => void;
   readonly saved?: DeviceSideState;
   /** ms that this thread has worked. */
   readonly busyMs?: () => number;
@@ -56,6 +66,7 @@ export class DeviceSide {
   readonly #timeSync: TimeSyncService | undefined;
   readonly #sockets: SocketService | undefined;
   readonly #bridge: SocketBridge | undefined;
+  readonly #adapter: NetworkAdapter | undefined;
   readonly #devices: VmbusDevice[] = [];
   #lightsChanged = false;
   #socketsLit = false;
@@ -104,9 +115,23 @@ export class DeviceSide {
     if (has("timesync"))
       this.#devices.push((this.#timeSync = new TimeSyncService({ ...common, wallClockMs: o.wallClockMs })));
     if (has("storage") && o.disks !== undefined) this.#devices.push(o.disks.controller(memory, this.trace));
+    if (has("network") && o.spec.network !== undefined) {
+      this.#adapter = new NetworkAdapter({
+        instanceId: ADAPTER,
+        mac: macOf(o.spec.network.mac),
+        port: o.network?.port ?? new EthernetPort(),
+        memory,
+        trace: this.trace,
+        patience: { clock: o.clock, deadlines: this.deadlines },
+        onWork: () => o.wake?.(),
+      });
+      o.network?.attach(o.clock);
+      this.#devices.push(this.#adapter);
+    }
     for (const device of this.#devices) {
       const offer = this.#server.offer(device);
       if (o.disks?.device === device) o.disks.offered(offer);
+      if (device === this.#adapter) this.#adapter.attach(offer);
     }
     if (has("sockets")) {
       const server = this.#server;
@@ -119,6 +144,10 @@ export class DeviceSide {
   #restore(s: DeviceSideState): void {
     this.deadlines.restore(s.deadlines as DeadlineQueueState);
     this.#server.restore(s.vmbus as never);
+    const network = s.devices.network as MachineNetworkState | undefined;
+    if (network !== undefined) this.#o.network?.restore(network, this.#o.spec.network?.allow);
+    // other wires, even where addresses are the same
+    this.#adapter?.networkChange();
     // the guest's clock stood still
     this.#timeSync?.synchronize();
     this.#lightsChanged = true;
@@ -131,6 +160,8 @@ export class DeviceSide {
     const server = this.#server;
     const now = this.#o.clock.now();
     if (this.deadlines.earliest() <= now) this.deadlines.runDue(now);
+    const { network } = this.#o;
+    if (network !== undefined && network.nextDeadline() <= now) network.runDue(now);
     server.onQueueSpace();
     this.door.takeMessages(
       () => server.acceptsMessages,
@@ -139,6 +170,7 @@ export class DeviceSide {
     this.door.takeSignals((relid) => server.onSignal(relid));
     const more = server.run(PACKETS_PER_TURN);
     this.#sockets?.check();
+    this.#adapter?.flush();
     server.flush();
     if (this.#lightsChanged) this.#sendLights();
     if (this.#freezing) this.#freeze();
@@ -146,24 +178,36 @@ export class DeviceSide {
   }
   /** Virtual time in ns at which a turn is due by itself. */
   nextDeadline(): number {
-    return this.#frozen ? Number.POSITIVE_INFINITY : this.deadlines.earliest();
+    if (this.#frozen) return Number.POSITIVE_INFINITY;
+    return Math.min(this.deadlines.earliest(), this.#o.network?.nextDeadline() ?? Number.POSITIVE_INFINITY);
   }
   #freeze(): void {
     const disks = this.#o.disks;
     this.#freezing = false;
     const stand = (): void => {
-      this.#frozen = true;
+      this.#stand(true);
       this.#o.post({ type: "frozen", state: this.save() });
     };
     if (disks === undefined) stand();
     else disks.quiesce(stand);
   }
+  #stand(still: boolean): void {
+    if (still) {
+      // what sockets brought since the last turn
+      this.#adapter?.flush();
+      this.#server.flush();
+    }
+    this.#frozen = still;
+    if (this.#o.network !== undefined) this.#o.network.isHeld = still;
+  }
   save(): DeviceSideState {
+    const { network } = this.#o;
     return {
       version: 1,
       services: this.#o.spec.services,
       vmbus: this.#server.save(),
-      devices: {},
+      devices: network === undefined ? {} : { network: network.save() },
+      ...(this.#o.spec.network === undefined ? {} : { mac: this.#o.spec.network.mac }),
       deadlines: {
         ...this.deadlines.save(),
         armed: this.deadlines.save().armed.filter(({ id }) => !id.startsWith("socket")),
@@ -218,10 +262,13 @@ export class DeviceSide {
         else this.#freezing = true;
         break;
       case "thaw":
-        this.#frozen = false;
+        this.#stand(false);
         break;
       case "add-disk":
       case "remove-disk":
+      case "publish":
+      case "unpublish":
+      case "allow":
       case "machine":
         break; // the worker's
       default:
@@ -235,8 +282,15 @@ export class DeviceSide {
       heartbeat: this.#heartbeat?.status,
       timeSync: this.#timeSync === undefined ? undefined : { messages: this.#timeSync.messages },
       disks: this.#o.disks?.status() ?? [],
+      network: this.#adapter === undefined ? undefined : networkStatus(this.#adapter, this.#o.network),
       sockets: this.#sockets?.count ?? 0,
       busyMs: this.#o.busyMs?.(),
     };
   }
+}
+
+function macOf(text: string): Uint8Array {
+  const mac = parseMac(text);
+  if (mac === undefined) throw new RangeError(`not a link address: ${text}`);
+  return mac;
 }

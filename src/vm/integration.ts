@@ -4,6 +4,7 @@ import type { ShutdownOutcome } from "../services/integration/shutdown.js";
 import type { TraceRecord } from "../trace/trace.js";
 import type { DeviceStatus, DiskSpec, FromDevices, PlainError, ServiceName, ToDevices } from "./device-messages.js";
 import { GuestSocket } from "./guest-socket.js";
+import { networkFailure } from "./network-failure.js";
 import { VmError } from "./vm-error.js";
 import { type WaitContext, type WaitOptions, waitUntil } from "./wait.js";
 
@@ -48,7 +49,8 @@ export class Integration {
       throw new VmError("no-services", "this machine offers no synthetic devices", 'start it without services: "none"');
     return port;
   }
-  #ask<T extends FromDevices>(
+  /** For what has an API of its own: one question to the device side, one answer. */
+  ask<T extends FromDevices>(
     what: string,
     o: WaitOptions,
     message: (id: number) => ToDevices,
@@ -89,7 +91,7 @@ export class Integration {
     return () => void this.#problemListeners.delete(listener);
   }
   async status(o: WaitOptions = {}): Promise<DeviceStatus> {
-    const answer = await this.#ask<Extract<FromDevices, { type: "status" }>>(
+    const answer = await this.ask<Extract<FromDevices, { type: "status" }>>(
       "the devices' status",
       o,
       (id) => ({ type: "status", id }),
@@ -115,7 +117,7 @@ export class Integration {
       message: o.message ?? "",
       timeoutSeconds: 0,
     };
-    const { outcome } = await this.#ask<Extract<FromDevices, { type: "shutdown-answer" }>>(
+    const { outcome } = await this.ask<Extract<FromDevices, { type: "shutdown-answer" }>>(
       "the guest's answer to the shutdown request",
       o,
       (id) => ({ type: "shutdown", id, request }),
@@ -141,7 +143,7 @@ export class Integration {
     disk: Omit<DiskSpec, "kind"> & { readonly kind?: DiskSpec["kind"] },
     o: WaitOptions = {},
   ): Promise<number> {
-    const answer = await this.#ask<Extract<FromDevices, { type: "disk-answer" }>>(
+    const answer = await this.ask<Extract<FromDevices, { type: "disk-answer" }>>(
       "the disk",
       o,
       (id) => ({ type: "add-disk", id, disk: { kind: "disk", ...disk } }),
@@ -151,7 +153,7 @@ export class Integration {
     return answer.lun!;
   }
   async removeDisk(lun: number, o: WaitOptions = {}): Promise<void> {
-    const answer = await this.#ask<Extract<FromDevices, { type: "disk-answer" }>>(
+    const answer = await this.ask<Extract<FromDevices, { type: "disk-answer" }>>(
       "the disk to go",
       o,
       (id) => ({ type: "remove-disk", id, lun }),
@@ -195,7 +197,7 @@ export class Integration {
 
   /** The last trace records of the device side. */
   async traceRecords(o: WaitOptions = {}): Promise<readonly TraceRecord[]> {
-    const answer = await this.#ask<Extract<FromDevices, { type: "trace-answer" }>>(
+    const answer = await this.ask<Extract<FromDevices, { type: "trace-answer" }>>(
       "the trace",
       o,
       (id) => ({ type: "trace", id }),
@@ -230,6 +232,7 @@ export class Integration {
       case "shutdown-answer":
       case "status":
       case "disk-answer":
+      case "network-answer":
       case "trace-answer":
         this.#answers.get(m.id)?.(m);
         break;
@@ -265,7 +268,9 @@ export class Integration {
   }
 }
 
-/** What the device side could not do: about a disk, unless it is our own mistake. */
-export function fromPlain({ code, message, hint }: PlainError): VmError {
+/** What the device side could not do: about a disk or the network, unless it is our own mistake. */
+export function fromPlain(error: PlainError): VmError {
+  const { code, message, hint } = error;
+  if (error.about === "network") return networkFailure(error);
   return new VmError(code === "invariant" ? "failed" : code === "missing" ? "not-found" : "disk", message, hint);
 }

@@ -2,6 +2,8 @@
 import { hypercallName } from "../hypervisor/hypercall.js";
 import { hvMsrName } from "../hypervisor/msr-names.js";
 import { describeIc } from "../services/integration/ic-protocol.js";
+import { describeNetwork } from "../services/network/describe.js";
+import { NETWORK_CLASS } from "../services/network/nvsp.js";
 import { describeStorage } from "../services/storage/describe.js";
 import { TraceKind as K, type TraceRecord } from "../trace/trace.js";
 import { describeMessage, describePacket } from "../vmbus/protocol.js";
@@ -19,7 +21,7 @@ const word = (low: number, high: number): string =>
 const text = (r: TraceRecord): string => new TextDecoder().decode(r.bytes);
 
 /** What a channel's packets mean, by the class of its offer. */
-type PacketReader = (payload: Uint8Array, direction: "in" | "out") => object;
+type PacketReader = (payload: Uint8Array, direction: "in" | "out", packetType: number) => object;
 const SCSI = "ba6163d9-04a1-4d29-b605-72e2ffb1dc7f";
 const COMPONENTS: Readonly<Record<string, string>> = {
   "57164f39-9115-4e78-ab55-382f3bd5422d": "heartbeat",
@@ -80,6 +82,7 @@ export class TraceDecoder {
     const relid = Number(message.relid);
     const classId = String(message.classId);
     if (classId === SCSI) this.#readers.set(relid, { service: "storage", read: describeStorage });
+    else if (classId === NETWORK_CLASS) this.#readers.set(relid, { service: "network", read: describeNetwork });
     else if (classId in COMPONENTS) this.#readers.set(relid, { service: COMPONENTS[classId]!, read: describeIc });
     else this.#readers.set(relid, { service: "socket", read: undefined });
   }
@@ -87,6 +90,6 @@ export class TraceDecoder {
     const reader = this.#readers.get(r.a);
     const { packet, relid, payloadLength, payload } = describePacket(r.a, r.b, r.c, r.bytes);
     if (reader?.read === undefined) return { service: reader?.service, packet, relid, payloadLength, payload };
-    return { service: reader.service, packet, relid, payloadLength, ...reader.read(r.bytes, direction) };
+    return { service: reader.service, packet, relid, payloadLength, ...reader.read(r.bytes, direction, r.b) };
   }
 }

@@ -20,6 +20,9 @@ export type VmErrorCode =
   | "closed"
   /** Of disks, with the reason in the message. */
   | "disk"
+  /** Of the network, the same way; a port of the host that another program has. */
+  | "network"
+  | "port-in-use"
   | "not-found";
 
 export class VmError extends Error {

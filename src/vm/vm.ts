@@ -10,6 +10,7 @@ import {
   type DeviceSpec,
   type DiskSpec,
   type FromDevices,
+  type NetworkSpec,
   type PlainError,
   SERVICE_NAMES,
   type ServiceName,
@@ -32,6 +33,7 @@ import type { PartitionState } from "./partition.js";
 import type { DeviceHandle, GuestFiles, Platform, ProcessorHandle } from "./platform.js";
 import { SerialCommands } from "./serial-commands.js";
 import { VmError } from "./vm-error.js";
+import { type NetworkOptions, networkSpec, VmNetwork } from "./vm-network.js";
 import { type WaitContext, type WaitOptions, waitUntil } from "./wait.js";
 
 export interface VmOptions {
@@ -65,6 +67,8 @@ export interface VmOptions {
   readonly traceCpu?: (lines: string) => void | Promise<void>;
   /** Synthetic devices that are offered (default: all), or "none": a PC without a hypervisor. */
   readonly services?: "none" | readonly ServiceName[];
+  /** Default: an adapter behind a router to the host's sockets; with `deterministic` there is none. */
+  readonly network?: NetworkOptions;
   /** On the synthetic SCSI controller, LUN 0 and up. */
   readonly disks?: readonly (Omit<DiskSpec, "kind"> & { readonly kind?: DiskSpec["kind"] })[];
   /** Gets every VMBus and service message, hypercall and interrupt. */
@@ -121,6 +125,9 @@ export class Vm implements AsyncDisposable {
   readonly #waits: WaitContext;
   /** The services that the guest's own drivers answer. */
   readonly integration: Integration;
+  /** Published ports, what the guest may reach, counters. */
+  readonly network: VmNetwork;
+  readonly #networkSpec: NetworkSpec | undefined;
   /** Commands by serial ports, and by the agent. */
   readonly #serial: SerialCommands;
   readonly #agent: GuestAgent;
@@ -148,9 +155,18 @@ export class Vm implements AsyncDisposable {
       const devices = this.#devices;
       return devices === undefined ? undefined : (m, transfer) => devices.post(m, transfer);
     });
+    this.network = new VmNetwork(this.integration);
+    this.#networkSpec = networkSpec(options.network, {
+      hasService: this.#services.includes("network"),
+      deterministic: options.deterministic !== undefined,
+      savedMac: options.saved?.devices?.mac,
+      firstDisk: [...(options.guest.disks ?? []), ...(options.disks ?? [])].find((d) => !d.readOnly)?.file,
+      random: () => platform.random(),
+    });
     this.#serial = new SerialCommands(this.#waits, this, this.#serves ? "serving" : "ready");
     this.#agent = new GuestAgent(this.#waits, this.integration);
-    this.#main = new MainCommand(this.#agent, options.stdin === true);
+    const hasNetwork = this.#networkSpec?.isPluggedIn === true;
+    this.#main = new MainCommand(this.#agent, { hasInput: options.stdin === true, hasNetwork });
     this.#agent.onReady(() => this.#runMain());
     const before = options.saved?.guest;
     if (before !== undefined) {
@@ -267,8 +283,11 @@ export class Vm implements AsyncDisposable {
   #machine: { ramBytes: number; time: TimeBase; saved: DeviceSideState | undefined } | undefined;
   get #services(): readonly ServiceName[] {
     const before = this.#options.saved?.devices;
-    const { services = before?.services ?? SERVICE_NAMES } = this.#options;
-    return services === "none" ? [] : services;
+    const { services = before?.services ?? SERVICE_NAMES, network, deterministic } = this.#options;
+    if (services === "none") return [];
+    // one that was saved with an adapter keeps it, unplugged
+    const isOut = network?.mode === "none" || (deterministic !== undefined && this.#options.services === undefined);
+    return before === undefined && isOut ? services.filter((name) => name !== "network") : services;
   }
   #deviceSpec(): DeviceSpec {
     return {
@@ -277,6 +296,7 @@ export class Vm implements AsyncDisposable {
         kind: "disk",
         ...d,
       })),
+      ...(this.#networkSpec === undefined ? {} : { network: this.#networkSpec }),
       trace: this.#options.trace !== undefined,
     };
   }

@@ -4,7 +4,9 @@
  *   ENLIGHTEN_LONG=1 node --test dist/tests/full/debian-full.test.js
  */
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { existsSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
@@ -103,9 +105,27 @@ describe("debian:12-full", { skip, timeout: 3_600_000 }, () => {
     assert.equal(await output("systemd-detect-virt"), "microsoft");
     assert.equal(await output("cat /proc/sys/kernel/tainted"), "0");
     const modules = await output("lsmod");
-    for (const name of ["hv_vmbus", "hv_storvsc", "hv_utils", "hv_sock"])
+    for (const name of ["hv_vmbus", "hv_storvsc", "hv_netvsc", "hv_utils", "hv_sock"])
       assert.match(modules, new RegExp(`^${name} `, "m"));
     assert.equal(await output("modprobe overlay && findmnt -no FSTYPE /"), "ext4");
+  });
+
+  it("has its network by its own DHCP client, and an SSH server that the host reaches", async () => {
+    assert.match(await output("ip -4 -o addr show eth0"), /inet 10\.0\.2\.15\/24 .* dynamic/);
+    assert.match(await output("cat /etc/resolv.conf"), /nameserver 10\.0\.2\.3/);
+    const { hostPort } = await vm.network.publish("0:22");
+    const socket = connect(hostPort, "127.0.0.1");
+    const [banner] = (await once(socket, "data", { signal: AbortSignal.timeout(COMMAND_MS) })) as [Buffer];
+    socket.destroy();
+    assert.match(banner.toString(), /^SSH-2\.0-OpenSSH/);
+  });
+
+  it("fetches apt's lists, and a package from the archive", async () => {
+    const updated = await vm.exec("apt-get update 2>&1 && cd /tmp && apt-get download hello && ls", {
+      timeoutMs: 900_000,
+    });
+    assert.equal(updated.exitCode, 0, updated.stdout + updated.stderr);
+    assert.match(updated.stdout, /hello_\S+\.deb/);
   });
 
   it("powers off when the host asks, and its disk goes with it", async () => {

@@ -12,7 +12,9 @@ describe("a guest with every service", () => {
   const folder = testFolder("detection");
   before(async () => {
     vm = await startDebian({ disks: [{ file: join(folder, "disk"), readOnly: false, createBytes: 16 << 20 }] });
-    await vm.integration.waitForLights(["storage", "heartbeat", "shutdown", "timesync"], { timeoutMs: BOOT_MS });
+    await vm.integration.waitForLights(["storage", "network", "heartbeat", "shutdown", "timesync"], {
+      timeoutMs: BOOT_MS,
+    });
     dmesg = await sh(vm, "dmesg", BOOT_MS);
   });
   after(() => vm?.kill());
@@ -110,17 +112,18 @@ const OLDER = [
   ["2.4", 0x20004, false],
 ] as const;
 for (const [name, number, hasSockets] of OLDER) {
-  it(`a guest that knows VMBus ${name} at most has storage and services all the same`, async () => {
+  it(`a guest that knows VMBus ${name} at most has storage, network and services all the same`, async () => {
     const folder = testFolder("older-bus");
     await using vm = await startDebian({
       append: `hv_vmbus.max_version=${number}`,
       disks: [{ file: join(folder, "disk"), readOnly: false, createBytes: 16 << 20 }],
-      ...(hasSockets ? {} : { services: ["storage", "heartbeat", "shutdown", "timesync"] as const }),
+      ...(hasSockets ? {} : { services: ["storage", "network", "heartbeat", "shutdown", "timesync"] as const }),
     });
     assert.match(await sh(vm, "dmesg", BOOT_MS), new RegExp(`hv_vmbus: Vmbus version:${name.replace(".", "\\.")}\n`));
     assert.equal(vm.integration.lights.vmbusVersion, name);
     await sh(vm, "head -c 4194304 /dev/urandom >/tmp/a && dd if=/tmp/a of=/dev/sda bs=64k oflag=direct 2>/dev/null");
     await sh(vm, "dd if=/dev/sda of=/tmp/b bs=64k count=64 iflag=direct 2>/dev/null; cmp /tmp/a /tmp/b");
+    assert.match(await sh(vm, "ping -c1 10.0.2.2"), /1 packets received/);
     await vm.integration.waitForLights(["heartbeat", "shutdown", "timesync"], { timeoutMs: BOOT_MS });
     await assertQuiet(vm);
   });

@@ -100,6 +100,7 @@ export const OFFERED = `for d in /sys/bus/vmbus/devices/*; do
 done`;
 export const CLASSES: Readonly<Record<string, { readonly classId: string; readonly driver: string }>> = {
   storage: { classId: "{ba6163d9-04a1-4d29-b605-72e2ffb1dc7f}", driver: "hv_storvsc" },
+  network: { classId: "{f8615163-df3e-46c5-913f-f2d2f965ed0e}", driver: "hv_netvsc" },
   heartbeat: { classId: "{57164f39-9115-4e78-ab55-382f3bd5422d}", driver: "hv_utils" },
   shutdown: { classId: "{0e0b6031-5213-4934-818b-38d90ced39db}", driver: "hv_utils" },
   timesync: { classId: "{9527e630-d0ae-497b-adce-e80ab0175caf}", driver: "hv_utils" },

@@ -1,13 +1,17 @@
 /** Drivers that are unloaded and loaded again, many times: channels close and open, and nothing is left over on either side. */
 import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import { once } from "node:events";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import type { Vm } from "../../src/vm/index.js";
 import { startDebian } from "./guests.js";
-import { assertQuiet, BOOT_MS, eventually, sh, testFolder } from "./hyperv-guest.js";
+import { assertQuiet, BOOT_MS, eventually, sh, sha256, testFolder } from "./hyperv-guest.js";
 
 const TIMES = process.env.ENLIGHTEN_LONG ? 200 : 20;
-const SERVICES = ["storage", "heartbeat", "shutdown", "timesync"] as const;
+const SERVICES = ["storage", "network", "heartbeat", "shutdown", "timesync"] as const;
 
 describe(`drivers that are loaded ${TIMES} times`, () => {
   let vm: Vm;
@@ -65,6 +69,46 @@ done`,
       const now = await vm.integration.heartbeat();
       return now.health === "ok" && now.replies > replies ? true : undefined;
     });
+    await assertQuiet(vm);
+  });
+
+  it("hv_netvsc has its network every time, though it is taken away in the middle of connections", async () => {
+    const before = await atRest();
+    const piece = randomBytes(3 << 20);
+    const server = createServer((_request, response) => response.end(piece));
+    after(() => server.close());
+    server.listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const url = `http://10.0.2.2:${(server.address() as AddressInfo).port}/`;
+    await sh(
+      vm,
+      `(while [ ! -e /tmp/enough ]; do timeout 1 wget -qO /dev/null ${url}; done) </dev/null >/dev/null 2>&1 &`,
+    );
+    await sh(
+      vm,
+      `i=0; while [ $i -lt ${TIMES} ]; do
+  rmmod hv_netvsc || exit 1
+  [ -e /sys/class/net/eth0 ] && exit 2
+  modprobe hv_netvsc || exit 3
+  udhcpc -i eth0 -n -q -t 5 -T 1 >/dev/null 2>&1 || exit 4
+  timeout 30 wget -qO- ${url} | sha256sum | grep -q ${sha256(piece)} || exit 5
+  i=$((i+1))
+done`,
+      600_000,
+    );
+    // another MTU is another buffer, and another start of the protocol
+    await sh(
+      vm,
+      `for mtu in 1400 9000 1500 576 4000 1400 9000 1500 1280 1500; do
+  ifconfig eth0 mtu $mtu || exit 1
+  timeout 30 wget -qO- ${url} | sha256sum | grep -q ${sha256(piece)} || exit 2
+done
+touch /tmp/enough`,
+      600_000,
+    );
+    assert.equal(await atRest(), before);
+    const { drops } = (await vm.network.status())!;
+    assert.deepEqual([drops.malformed, drops.tooLong, drops.unfit], [0, 0, 0]);
     await assertQuiet(vm);
   });
 

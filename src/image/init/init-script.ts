@@ -49,6 +49,17 @@ offers() {
   for file; do read -r alias <"$file" && aliases="$aliases $alias"; done
 }
 
+# A lease takes some ms: commands find the network up. Where nobody answers in a second it is asked for beside them, and where no
+# cable is plugged in not at all. IPv6 is the kernel's.
+network() {
+  [ -e /sys/class/net/eth0 ] || return
+  ifconfig eth0 up
+  read -r carrier </sys/class/net/eth0/carrier
+  [ "$carrier" = 1 ] || return
+  read -r name </etc/hostname
+  udhcpc -i eth0 -b -t 2 -T 1 -x "hostname:$name" >/dev/null 2>&1
+}
+
 vmbus() {
   modprobe hv_vmbus 2>/dev/null || return
   echo online >/sys/devices/system/memory/auto_online_blocks
@@ -61,6 +72,7 @@ vmbus() {
   # Disks get their names in the order of their LUNs if each is added before the next is looked for, with its driver there.
   [ -n "$more" ] && modprobe scsi_mod scan=sync 2>/dev/null
   modprobe -a $more $aliases hv_sock 2>/dev/null
+  network
   if [ -e /etc/enlighten/by-agent ] && [ -x ${PERL} ]; then
     read -r by_agent </etc/enlighten/by-agent
     HOME=/root ${PERL} /etc/enlighten/agent </dev/null >/dev/null 2>&1 &
@@ -70,16 +82,9 @@ vmbus() {
   done
 }
 
+ifconfig lo 127.0.0.1 up
 set -- /sys/bus/acpi/devices/VMB[Uu][Ss]:*
 [ -e "$1" ] && vmbus
-
-if [ -e /sys/class/net/eth0 ]; then
-  ifconfig lo 127.0.0.1 up
-  ifconfig eth0 up
-  if [ -e /etc/enlighten/exec ]; then udhcpc -i eth0 -n -q -t 4 -T 1 >/dev/null 2>&1
-  else udhcpc -i eth0 -b -t 4 -T 1 >/dev/null 2>&1 &
-  fi
-fi
 
 cd /root
 # The agent runs the command, and the host ends the machine through the shutdown service.
@@ -133,11 +138,14 @@ tmpfs /tmp tmpfs nosuid,nodev,mode=1777 0 0
 /** What udhcpc runs when the network answers. */
 export const DHCP_SCRIPT = `#!/bin/sh
 case $1 in
-deconfig) ifconfig "$interface" 0.0.0.0 ;;
+deconfig) ifconfig "$interface" up 0.0.0.0 ;;
 bound | renew)
   ifconfig "$interface" "$ip" netmask "\${subnet:-255.255.255.0}"
   for gateway in $router; do route add default gw "$gateway" dev "$interface" 2>/dev/null; done
-  for server in $dns; do echo "nameserver $server"; done >/etc/resolv.conf
+  {
+    [ -n "$domain" ] && echo "search $domain"
+    for server in $dns; do echo "nameserver $server"; done
+  } >/etc/resolv.conf
   ;;
 esac
 `;

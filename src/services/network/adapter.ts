@@ -269,9 +269,10 @@ export class NetworkAdapter implements VmbusDevice {
    */
   flush(): void {
     if (!this.#isWorkDue) return;
-    this.#isWorkDue = false;
     if (this.#isRetryDue) this.#forEachChannel((c) => c.resume());
     this.#isRetryDue = false;
+    // what the other end answered to that goes too
+    this.#isWorkDue = false;
     this.#forEachChannel((c) => void c.flush());
     this.#send();
   }

@@ -1,0 +1,171 @@
+/**
+ * A machine's network, for all of its boots: the cable that its adapter has one end of, a switch, and the router to the platform's
+ * sockets. It lives on the device side's thread; its time is the machine's, and stands still between two machines.
+ *
+ *     adapter ── cable ── [capture] ── Switch ── cable ── Nat ── Backend
+ */
+import type { Clock } from "../machine/device.js";
+import { formatMac } from "../net/address.js";
+import type { Backend } from "../net/backend.js";
+import { Nat, type NatState } from "../net/nat.js";
+import { PcapngWriter, tap } from "../net/pcapng.js";
+import { EthernetPort } from "../net/port.js";
+import { PublishError, type PublishedPort, type PublishSpec } from "../net/publish.js";
+import { Switch } from "../net/switch.js";
+import type { NetworkAdapter } from "../services/network/adapter.js";
+import type { NetworkDeviceStatus, NetworkSpec } from "./device-messages.js";
+
+/** Where the bytes of a capture file go, and what is added to the machine's time for that since 1970. */
+export interface Capture {
+  readonly sink: (bytes: Uint8Array) => void;
+  readonly epochNs: number;
+}
+
+export interface MachineNetworkOptions {
+  readonly spec: NetworkSpec;
+  readonly backend: Backend;
+  /** 32 bits by chance. */
+  readonly random32: () => number;
+  readonly capture?: Capture;
+  /** A turn of the device side is due. */
+  readonly onWork: () => void;
+}
+
+/** What is left of the network in a saved machine: who has which address, not connections. */
+export interface MachineNetworkState {
+  readonly nat: NatState;
+}
+
+export class MachineNetwork {
+  /** The adapter's end of the cable. */
+  readonly port: EthernetPort;
+  readonly #nat: Nat;
+  readonly #switch: Switch;
+  #clock: Clock | undefined;
+  /** Router's time less the machine's. */
+  #offsetNs = 0;
+  /** Without a machine the router's time stands still here. */
+  #stoodAtNs = 0;
+  /** Nothing goes to the adapter: the machine stands still. */
+  #isHeld = false;
+  /** Something was refused meanwhile. */
+  #isRefused = false;
+
+  /** @throws PolicyError */
+  constructor(o: MachineNetworkOptions) {
+    const clock = { now: () => this.#now() };
+    const [adapterEnd, cable] = EthernetPort.cable();
+    const [switchEnd, natEnd] = EthernetPort.cable();
+    this.port = adapterEnd;
+    const { capture, onWork, random32 } = o;
+    this.#switch = new Switch({ clock, onDeadline: onWork });
+    this.#switch.attach(
+      capture === undefined ? cable : tap(cable, new PcapngWriter(capture.sink, "eth0", capture.epochNs), clock),
+    );
+    this.#switch.attach(switchEnd);
+    const config = o.spec.allow === undefined ? {} : { allow: o.spec.allow };
+    this.#nat = new Nat({ port: natEnd, clock, backend: o.backend, random32, config, onDeadline: onWork });
+  }
+
+  #now(): number {
+    return this.#clock === undefined ? this.#stoodAtNs : this.#clock.now() + this.#offsetNs;
+  }
+  /** A new machine has the adapter: connections of the one before are gone. */
+  attach(clock: Clock): void {
+    const now = this.#now();
+    this.#clock = clock;
+    this.#offsetNs = now - clock.now();
+    this.#stoodAtNs = now;
+    this.#isHeld = this.#isRefused = false;
+    this.#nat.disconnect();
+    const take = this.port.receive;
+    this.port.receive = (frame, flags, segmentSize) => {
+      if (!this.#isHeld) return take(frame, flags, segmentSize);
+      this.#isRefused = true;
+      return false;
+    };
+  }
+  /** The machine stands still, or goes on. What comes for it waits. */
+  set isHeld(held: boolean) {
+    this.#isHeld = held;
+    if (held || !this.#isRefused) return;
+    this.#isRefused = false;
+    this.port.room();
+  }
+
+  /** In the machine's time; Infinity: never. */
+  nextDeadline(): number {
+    return Math.min(this.#nat.nextDeadline(), this.#switch.nextDeadline()) - this.#offsetNs;
+  }
+  /** @param now the machine's time */
+  runDue(now: number): void {
+    this.#switch.runDue(now + this.#offsetNs);
+    this.#nat.runDue(now + this.#offsetNs);
+  }
+  /** Changes whenever a frame passes: sockets may have something soon. */
+  get activity(): number {
+    const { framesIn, framesOut } = this.#nat.statistics;
+    return framesIn + framesOut;
+  }
+
+  /** @throws PublishError, at last */
+  publish(spec: PublishSpec): Promise<PublishedPort> {
+    return new Promise((resolve, reject) => {
+      this.#nat.publish(spec, (result) => {
+        if (result instanceof PublishError) reject(result);
+        else resolve(result);
+      });
+    });
+  }
+  /** @returns false if there is no such port */
+  unpublish(id: number): boolean {
+    return this.#nat.unpublish(id);
+  }
+  /** Replaces the allow list; connections that are open stay. @throws PolicyError */
+  setAllowed(list: readonly string[] | undefined): void {
+    this.#nat.setAllowed(list);
+  }
+
+  save(): MachineNetworkState {
+    return { nat: this.#nat.save() };
+  }
+  /** Leases of before; what is allowed is what this machine was told. */
+  restore(state: MachineNetworkState, allow: readonly string[] | undefined): void {
+    this.#nat.restore({ ...state.nat, allow });
+  }
+  status(): NonNullable<NetworkDeviceStatus["nat"]> {
+    const { dropped, ...counters } = this.#nat.statistics;
+    return {
+      counters: { ...counters },
+      dropped: Object.fromEntries(dropped),
+      flows: this.#nat.flows(),
+      leases: this.#nat.leases().map(({ address, mac, hostName }) => ({ address: address.join("."), mac, hostName })),
+      published: this.#nat.published,
+    };
+  }
+  close(): void {
+    this.#nat.close();
+  }
+}
+
+/** The adapter and what is behind it, for people. */
+export function networkStatus(adapter: NetworkAdapter, network: MachineNetwork | undefined): NetworkDeviceStatus {
+  const s = adapter.status();
+  const { drops, transmittedFrames, transmittedBytes, receivedFrames, receivedBytes } = s.statistics;
+  return {
+    mac: formatMac(s.mac),
+    protocol: s.protocol,
+    isReady: s.isReady,
+    link: s.link,
+    mtu: s.mtu,
+    channels: s.channels.length,
+    receiveSections: s.receiveSections,
+    freeReceiveSections: s.freeReceiveSections,
+    sentFrames: transmittedFrames,
+    sentBytes: transmittedBytes,
+    receivedFrames,
+    receivedBytes,
+    drops: { ...drops },
+    nat: network?.status(),
+  };
+}

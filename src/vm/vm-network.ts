@@ -1,0 +1,143 @@
+/** The network of a machine as an API: ports of the host that lead to the guest, what the guest may reach, counters. */
+import { formatMac, parseMac } from "../net/address.js";
+import { EgressPolicy } from "../net/policy.js";
+import { PublishError, type PublishedPort, type PublishSpec, parsePublish } from "../net/publish.js";
+import type { FromDevices, NetworkDeviceStatus, NetworkSpec, PlainError, ToDevices } from "./device-messages.js";
+import { fromPlain, type Integration } from "./integration.js";
+import { networkFailure } from "./network-failure.js";
+import { VmError } from "./vm-error.js";
+import type { WaitOptions } from "./wait.js";
+
+/** The network adapter, and what it is plugged in to. */
+export interface NetworkOptions {
+  /**
+   * "nat" (default): a switch and a router in this process, which needs no privileges. The guest gets an address by DHCP, reaches
+   * what this host reaches, and the host itself as host.enlighten.internal. "none": there is no adapter.
+   */
+  readonly mode?: "nat" | "none";
+  /**
+   * What the guest may reach, and no more: HOST[:PORT], NETWORK/BITS[:PORT], DOMAIN[:PORT], *.DOMAIN[:PORT], or "none".
+   * Default: everything that is not link-local, multicast or loopback.
+   */
+  readonly allow?: readonly string[];
+  /** Ports of the host that lead to the guest: "8080:80", "0.0.0.0:5353:53/udp"; by default they listen on 127.0.0.1. */
+  readonly publish?: readonly (string | PublishSpec)[];
+  /** The adapter's address; by default one of 00:15:5d, by chance or by the name of the first disk. */
+  readonly mac?: string;
+  /** Host path: all frames, as pcapng. */
+  readonly pcap?: string;
+}
+
+type Answer = Extract<FromDevices, { type: "network-answer" }>;
+
+export class VmNetwork {
+  readonly #integration: Integration;
+
+  constructor(integration: Integration) {
+    this.#integration = integration;
+  }
+  /**
+   * Makes a port of the host lead to one of the guest.
+   * @returns what listens; its `hostPort` is the one that was free, where 0 was asked for
+   * @throws VmError "port-in-use", "bad-option", "network"
+   */
+  async publish(spec: string | PublishSpec, o: WaitOptions = {}): Promise<PublishedPort> {
+    const parsed = specOf(spec);
+    const { port } = await this.#ask("the port to listen", o, (id) => ({ type: "publish", id, spec: parsed }));
+    return port!;
+  }
+  /** Listens no more; connections that are open stay. @returns false if there was no such port */
+  async unpublish(port: PublishedPort | number, o: WaitOptions = {}): Promise<boolean> {
+    const which = typeof port === "number" ? port : port.id;
+    const { done } = await this.#ask("the port to close", o, (id) => ({ type: "unpublish", id, port: which }));
+    return done!;
+  }
+  /** Ports that listen. */
+  async published(o: WaitOptions = {}): Promise<readonly PublishedPort[]> {
+    return (await this.status(o))?.nat?.published ?? [];
+  }
+  /** Replaces the allow list (undefined: everything); connections that are open stay. @throws VmError "bad-option" */
+  async setAllowed(list: readonly string[] | undefined, o: WaitOptions = {}): Promise<void> {
+    checkAllowed(list);
+    await this.#ask("the allow list", o, (id) => ({ type: "allow", id, list }));
+  }
+  /** The adapter and the router; undefined where there is no adapter. */
+  async status(o: WaitOptions = {}): Promise<NetworkDeviceStatus | undefined> {
+    return (await this.#integration.status(o)).network;
+  }
+  async #ask(what: string, o: WaitOptions, message: (id: number) => ToDevices): Promise<Answer> {
+    const answer = await this.#integration.ask<Answer>(what, o, message, "network-answer");
+    if (answer.error !== undefined) throw fromPlain(answer.error);
+    return answer;
+  }
+}
+
+function specOf(spec: string | PublishSpec): PublishSpec {
+  try {
+    return typeof spec === "string" ? parsePublish(spec) : spec;
+  } catch (error) {
+    throw error instanceof PublishError ? networkFailure(error) : error;
+  }
+}
+function checkAllowed(list: readonly string[] | undefined): void {
+  try {
+    new EgressPolicy(list);
+  } catch (error) {
+    throw networkFailure(error as PlainError);
+  }
+}
+
+/** What a machine is, as far as the network has to know. */
+export interface NetworkSituation {
+  readonly hasService: boolean;
+  readonly deterministic: boolean;
+  /** Of a saved machine: its adapter's address. */
+  readonly savedMac: string | undefined;
+  readonly firstDisk: string | undefined;
+  /** 32 bits by chance. */
+  readonly random: () => number;
+}
+
+/**
+ * The network for the device side; undefined: no adapter.
+ * @throws VmError "bad-option"
+ */
+export function networkSpec(o: NetworkOptions | undefined, s: NetworkSituation): NetworkSpec | undefined {
+  const mode = o?.mode ?? "nat";
+  const asked = o !== undefined && mode !== "none";
+  if (mode === "none" && (o?.publish?.length ?? 0) > 0)
+    throw new VmError("bad-option", "there are ports to publish, but no network", "leave --net none out");
+  if (asked && s.deterministic)
+    throw new VmError(
+      "bad-option",
+      "a deterministic machine has no network: what comes from outside could not be repeated",
+      "leave --deterministic or the network's options out",
+    );
+  if (asked && !s.hasService)
+    throw new VmError(
+      "bad-option",
+      "there are options of the network, but no network service",
+      "add network to --services",
+    );
+  if (!s.hasService) return undefined;
+  const { mac = s.savedMac ?? chooseMac(s) } = o ?? {};
+  const bytes = parseMac(mac);
+  if (bytes === undefined || (bytes[0]! & 1) !== 0)
+    throw new VmError("bad-option", `not an address of a network adapter: ${mac}`, "write it as 00:15:5d:01:02:03");
+  checkAllowed(o?.allow);
+  return {
+    mac: formatMac(bytes),
+    isPluggedIn: mode === "nat" && !s.deterministic,
+    ...(o?.allow === undefined ? {} : { allow: o.allow }),
+    publish: (o?.publish ?? []).map(specOf),
+    ...(o?.pcap === undefined ? {} : { pcap: o.pcap }),
+  };
+}
+
+/** Of Hyper-V's range. A machine that has a disk keeps its address as long as the disk has its name. */
+function chooseMac({ firstDisk, random }: NetworkSituation): string {
+  let n = firstDisk === undefined ? random() : 0x811c9dc5;
+  // FNV-1a
+  for (const c of new TextEncoder().encode(firstDisk ?? "")) n = Math.imul(n ^ c, 0x01000193);
+  return formatMac(Uint8Array.of(0x00, 0x15, 0x5d, n >>> 16, n >>> 8, n));
+}
