@@ -10,6 +10,7 @@ const SCRIPTS: Readonly<Record<string, string>> = {
   peers: "peers/run.js",
   idle: "idle.js",
   storage: "storage.js",
+  network: "network.js",
 };
 const HELP = `npm run bench                   the kernels, then peers
 npm run bench -- [options]      the same; options and workloads are those of peers
@@ -17,7 +18,8 @@ npm run bench -- kernels        seven integer kernels, no operating system
 npm run bench -- peers          guestbench in a guest here, in QEMU and v86 where they are installed, and native (--help)
 npm run bench -- guest          guestbench in a guest here and native, with the machine's counters (--counters)
 npm run bench -- idle           CPU time of an idle guest, and resident memory
-npm run bench -- storage        disk requests for a CPU second, here and in QEMU`;
+npm run bench -- storage        disk requests for a CPU second, here and in QEMU
+npm run bench -- network        throughput for a CPU second, and the round trip of a published port`;
 
 const [first, ...rest] = process.argv.slice(2);
 if (first === "--help" || first === "-h") {

@@ -46,12 +46,14 @@ it("the status tells of adapter, leases, ports and connections", () => {
       published: [
         { id: 1, protocol: "tcp", host: "127.0.0.1:8080", hostPort: 8080, guest: "10.0.2.15:80", connections: 9 },
       ],
+      refused: [{ protocol: "dns", guest: "10.0.2.15", to: "example.org" }],
     },
   });
-  assert.deepEqual(lines.slice(1, 5), [
+  assert.deepEqual(lines.slice(1, 6), [
     "  10.0.2.15 leased to 00:15:5d:01:02:03 (guest)",
     "  127.0.0.1:8080 leads to 10.0.2.15:80 (tcp, 9 so far)",
     "  router: 3 TCP connections, 1 failed · 2 UDP flows · 4 names asked for · 5 refused by the allow list · packets given up: 7 checksum",
+    "  refused: dns example.org",
     "  tcp 10.0.2.15:1 → 192.0.2.1:80 open, out 5 B, in 6 B",
   ]);
   assert.equal(lines.at(-1), "  … 2 more");

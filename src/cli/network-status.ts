@@ -3,6 +3,7 @@ import type { NetworkDeviceStatus } from "../vm/index.js";
 
 /** Connections that are listed. */
 const SHOWN_FLOWS = 12;
+const SHOWN_REFUSALS = 6;
 
 function bytes(n: number): string {
   if (n < 10_000) return `${n} B`;
@@ -45,6 +46,13 @@ export function networkLines(s: NetworkDeviceStatus): string[] {
       ...(given === "" ? [] : [`packets given up: ${given}`]),
     ].join(" · "),
   );
+  if (nat.refused.length > 0)
+    lines.push(
+      `  refused: ${nat.refused
+        .slice(-SHOWN_REFUSALS)
+        .map((r) => `${r.protocol} ${r.to}`)
+        .join(", ")}`,
+    );
   for (const f of nat.flows.slice(0, SHOWN_FLOWS))
     lines.push(
       `  ${f.protocol} ${f.guest} ${f.direction === "out" ? "→" : "←"} ${f.remote} ${f.state}, out ${bytes(f.bytesToHost)}, in ${bytes(f.bytesToGuest)}`,

@@ -1,7 +1,7 @@
 /** The message catalogue between the API's thread and the device side (foundations: "message catalogue"), the same in Node and in a page. */
 
 import type { PublishedPort, PublishSpec } from "../net/publish.js";
-import type { FlowInfo } from "../net/statistics.js";
+import type { FlowInfo, Refusal } from "../net/statistics.js";
 import type { ShutdownOutcome, ShutdownRequest } from "../services/integration/shutdown.js";
 import type { TraceRecord } from "../trace/trace.js";
 import type { TimeBase } from "./messages.js";
@@ -159,6 +159,8 @@ export interface NetworkDeviceStatus {
         readonly flows: readonly FlowInfo[];
         readonly leases: readonly { readonly address: string; readonly mac: string; readonly hostName: string }[];
         readonly published: readonly PublishedPort[];
+        /** The last that the allow list refused, each once. */
+        readonly refused: readonly Refusal[];
       }
     | undefined;
 }

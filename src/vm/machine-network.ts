@@ -11,6 +11,7 @@ import { Nat, type NatState } from "../net/nat.js";
 import { PcapngWriter, tap } from "../net/pcapng.js";
 import { EthernetPort } from "../net/port.js";
 import { PublishError, type PublishedPort, type PublishSpec } from "../net/publish.js";
+import type { Refusal } from "../net/statistics.js";
 import { Switch } from "../net/switch.js";
 import type { NetworkAdapter } from "../services/network/adapter.js";
 import type { NetworkDeviceStatus, NetworkSpec } from "./device-messages.js";
@@ -20,6 +21,9 @@ export interface Capture {
   readonly sink: (bytes: Uint8Array) => void;
   readonly epochNs: number;
 }
+
+/** Refusals that are kept. */
+const MAX_REFUSALS = 32;
 
 export interface MachineNetworkOptions {
   readonly spec: NetworkSpec;
@@ -41,6 +45,8 @@ export class MachineNetwork {
   readonly port: EthernetPort;
   readonly #nat: Nat;
   readonly #switch: Switch;
+  /** By what was refused. */
+  readonly #refused = new Map<string, Refusal>();
   #clock: Clock | undefined;
   /** Router's time less the machine's. */
   #offsetNs = 0;
@@ -64,7 +70,15 @@ export class MachineNetwork {
     );
     this.#switch.attach(switchEnd);
     const config = o.spec.allow === undefined ? {} : { allow: o.spec.allow };
-    this.#nat = new Nat({ port: natEnd, clock, backend: o.backend, random32, config, onDeadline: onWork });
+    const { backend } = o;
+    const onRefused = (refusal: Refusal): void => this.#keep(refusal);
+    this.#nat = new Nat({ port: natEnd, clock, backend, random32, config, onDeadline: onWork, onRefused });
+  }
+  #keep(refusal: Refusal): void {
+    const key = `${refusal.protocol} ${refusal.to}`;
+    this.#refused.delete(key);
+    if (this.#refused.size >= MAX_REFUSALS) this.#refused.delete(this.#refused.keys().next().value!);
+    this.#refused.set(key, refusal);
   }
 
   #now(): number {
@@ -141,6 +155,7 @@ export class MachineNetwork {
       flows: this.#nat.flows(),
       leases: this.#nat.leases().map(({ address, mac, hostName }) => ({ address: address.join("."), mac, hostName })),
       published: this.#nat.published,
+      refused: [...this.#refused.values()],
     };
   }
   close(): void {

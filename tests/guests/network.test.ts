@@ -1,6 +1,7 @@
 /** The network of a real guest: hv_netvsc, its address, connections both ways, what it may reach. */
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
+import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { createServer as createHttpServer } from "node:http";
@@ -10,7 +11,7 @@ import { after, before, describe, it } from "node:test";
 import { createVm } from "../../src/host/node/index.js";
 import type { Vm } from "../../src/vm/index.js";
 import { enlighten, startDebian } from "./guests.js";
-import { assertQuiet, BOOT_MS, COMMAND_MS, eventually, sh, sha256, testFolder } from "./hyperv-guest.js";
+import { assertQuiet, BOOT_MS, COMMAND_MS, PERL, sh, sha256, testFolder } from "./hyperv-guest.js";
 
 const MIB = 1 << 20;
 const GATEWAY = "10.0.2.2";
@@ -133,6 +134,45 @@ ip -4 -o addr show eth0; ip -4 route; cat /etc/resolv.conf; ip -o addr show lo`,
     );
   });
 
+  it("exchanges datagrams with a program of the host, and by a published port", async () => {
+    const echo = createSocket("udp4");
+    echo.on("message", (bytes, from) =>
+      echo.send(Buffer.concat([Buffer.from("host: "), bytes]), from.port, from.address),
+    );
+    echo.bind(0, "127.0.0.1");
+    await once(echo, "listening");
+    after(() => echo.close());
+    const to = `pack("SnC4x8", 2, ${echo.address().port}, 10, 0, 2, 2)`;
+    const ask = `socket(S, 2, 2, 0); send(S, "hello", 0, ${to}); recv(S, $answer, 100, 0); print $answer`;
+    assert.equal(await sh(vm, `${PERL} -e '${ask}'`), "host: hello");
+
+    const port = await vm.network.publish("0:7000/udp");
+    assert.equal(port.protocol, "udp");
+    const serve = `socket(S, 2, 2, 0); bind(S, pack("Snx12", 2, 7000)); while ($from = recv(S, $b, 2000, 0)) { send(S, "guest: $b", 0, $from) }`;
+    await sh(
+      vm,
+      `${PERL} -e '${serve}' </dev/null >/dev/null 2>&1 & until netstat -lun | grep -q :7000; do sleep 0.05; done`,
+    );
+    const client = createSocket("udp4");
+    after(() => client.close());
+    client.send("x".repeat(1000), port.hostPort, "127.0.0.1");
+    const [bytes] = (await once(client, "message", { signal: AbortSignal.timeout(COMMAND_MS) })) as [Buffer];
+    assert.equal(bytes.toString(), `guest: ${"x".repeat(1000)}`);
+    await vm.network.unpublish(port);
+  });
+
+  it("reaches the host over IPv6 too", async (t) => {
+    const server = createHttpServer((_request, response) => response.end("six"));
+    const isListening = new Promise<boolean>((resolve) => {
+      server.once("listening", () => resolve(true)).once("error", () => resolve(false));
+    });
+    server.listen(0, "::1");
+    after(() => server.close());
+    if (!(await isListening)) return t.skip("this host has no IPv6");
+    const { port } = server.address() as AddressInfo;
+    assert.equal(await sh(vm, `wget -qO- http://[fd65:6e6c:6967:2::2]:${port}/`), "six");
+  });
+
   it("says which port is in use, and what a port is", async () => {
     const taken = await webServer(Buffer.from("mine"));
     await assert.rejects(vm.network.publish(`${taken}:80`), (e: Error & { code: string; hint: string }) => {
@@ -165,7 +205,12 @@ ip -4 -o addr show eth0; ip -4 route; cat /etc/resolv.conf; ip -o addr show lo`,
     });
     assert.notEqual(refused.exitCode, 0);
     assert.match(refused.stdout + refused.stderr, /REFUSED/i);
-    assert.ok((await vm.network.status())!.nat!.counters.refused! >= 2);
+    const { nat } = (await vm.network.status())!;
+    assert.ok(nat!.counters.refused! >= 2);
+    assert.deepEqual(nat!.refused.map(({ protocol, to }) => `${protocol} ${to}`).slice(0, 2), [
+      `tcp ${GATEWAY}:${other}`,
+      "dns example.org",
+    ]);
     await assert.rejects(vm.network.setAllowed(["not a host"]), { code: "bad-option" });
     await vm.network.setAllowed(undefined);
     assert.equal(await sh(vm, `wget -qO- http://${HOST}:${other}/`), "closed");
@@ -174,7 +219,7 @@ ip -4 -o addr show eth0; ip -4 route; cat /etc/resolv.conf; ip -o addr show lo`,
   it("comes back with its address after a reboot, and its ports still listen", async () => {
     const [port] = await vm.network.published();
     const rebooted = new Promise<void>((resolve) => {
-      const off = vm.onReboot(() => (off(), resolve()));
+      vm.onReboot(resolve);
     });
     vm.exec("reboot -f", { timeoutMs: COMMAND_MS }).catch(() => {});
     await rebooted;

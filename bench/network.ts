@@ -1,0 +1,103 @@
+/**
+ * The network for each CPU second of the host: 50 MB to the guest and from it over one connection, in large pieces (perl) and by busybox's
+ * nc, which sends 1 KiB at a time; and the round trip of a published port.
+ *
+ *   npm run bench -- network [--json FILE]
+ */
+import { once } from "node:events";
+import { writeFile } from "node:fs/promises";
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
+import { performance } from "node:perf_hooks";
+import { parseArgs } from "node:util";
+import { createVm } from "../src/host/node/index.js";
+
+const { values } = parseArgs({ options: { json: { type: "string" } } });
+const BYTES = 50 << 20;
+const ROUNDS = 3;
+const ROUND_TRIPS = 500;
+const PERL = "/usr/lib/enlighten/perl";
+
+async function listening(serve: (socket: Socket) => void): Promise<number> {
+  const server = createServer({ allowHalfOpen: true }, (socket) => {
+    socket.on("error", () => {});
+    serve(socket);
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  return (server.address() as AddressInfo).port;
+}
+const piece = Buffer.alloc(1 << 20, 7);
+const source = await listening((socket) => {
+  socket.resume();
+  let sent = 0;
+  const go = (): void => {
+    while (sent < BYTES) {
+      sent += piece.length;
+      if (!socket.write(piece)) {
+        socket.once("drain", go);
+        return;
+      }
+    }
+    socket.end();
+  };
+  go();
+});
+const sink = await listening((socket) => {
+  socket.resume();
+  socket.on("end", () => socket.end("."));
+});
+
+const inPerl = (port: number, body: string): string =>
+  `${PERL} -e 'socket(S, 2, 1, 0); connect(S, pack("SnC4x8", 2, ${port}, 10, 0, 2, 2)) or die "$!"; ${body}'`;
+const take = `$n += $r while ($r = sysread(S, $b, 262144)) > 0; die "$n bytes" unless $n == ${BYTES}`;
+const give = `$b = "x" x 262144; for (1 .. ${BYTES / 262144}) { $o = 0; $o += syswrite(S, $b, 262144 - $o, $o) while $o < 262144 } shutdown(S, 1); sysread(S, $b, 1) == 1 or die`;
+const TESTS = [
+  ["host to guest, perl", inPerl(source, take)],
+  ["guest to host, perl", inPerl(sink, give)],
+  ["host to guest, nc", `nc 10.0.2.2 ${source} </dev/null >/dev/null`],
+  ["guest to host, nc", `dd if=/dev/zero bs=64k count=${BYTES >> 16} 2>/dev/null | nc 10.0.2.2 ${sink} >/dev/null`],
+] as const;
+
+const cpu = (): number => {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1e6;
+};
+const median = (list: readonly number[]): number => [...list].sort((a, b) => a - b)[list.length >> 1]!;
+const rows: Record<string, { readonly mbPerCpuSecond: number; readonly mbPerSecond: number }> = {};
+
+const vm = await createVm({ image: "debian:12", network: { publish: ["0:7"] } });
+await vm.start();
+await vm.exec("true");
+for (const [name, script] of TESTS) {
+  const used: number[] = [];
+  const took: number[] = [];
+  for (let round = 0; round < ROUNDS; round++) {
+    const from = performance.now();
+    const before = cpu();
+    const { exitCode, stderr } = await vm.exec(script);
+    if (exitCode !== 0) throw new Error(`${name}: ${stderr}`);
+    used.push(cpu() - before);
+    took.push((performance.now() - from) / 1e3);
+  }
+  const row = { mbPerCpuSecond: BYTES / 1e6 / median(used), mbPerSecond: BYTES / 1e6 / median(took) };
+  rows[name] = row;
+  console.log(`${name.padEnd(22)} ${row.mbPerCpuSecond.toFixed(1)} MB/CPU s, ${row.mbPerSecond.toFixed(1)} MB/s`);
+}
+
+const [port] = await vm.network.published();
+await vm.exec("(nc -ll -p 7 -e cat) </dev/null >/dev/null 2>&1 & until netstat -ltn | grep -q :7; do sleep 0.1; done");
+const client = connect(port!.hostPort, "127.0.0.1").setNoDelay(true);
+const times: number[] = [];
+for (let i = 0; i < ROUND_TRIPS; i++) {
+  const from = performance.now();
+  client.write("x");
+  await once(client, "data");
+  times.push(performance.now() - from);
+}
+client.destroy();
+const roundTripUs = median(times) * 1e3;
+console.log(`${"round trip".padEnd(22)} ${roundTripUs.toFixed(0)} us (median of ${ROUND_TRIPS})`);
+await vm.kill();
+if (values.json !== undefined)
+  await writeFile(values.json, `${JSON.stringify({ throughput: rows, roundTripUs }, undefined, 2)}\n`);
+process.exit(0);
