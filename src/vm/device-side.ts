@@ -174,7 +174,7 @@ export class DeviceSide {
     server.flush();
     if (this.#lightsChanged) this.#sendLights();
     if (this.#freezing) this.#freeze();
-    return more;
+    return more || this.#adapter?.isFlushDue === true;
   }
   /** Virtual time in ns at which a turn is due by itself. */
   nextDeadline(): number {

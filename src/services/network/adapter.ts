@@ -276,6 +276,10 @@ export class NetworkAdapter implements VmbusDevice {
     this.#forEachChannel((c) => void c.flush());
     this.#send();
   }
+  /** Whether there is something for `flush`: what came while the bus delivered its signals has to have another turn. */
+  get isFlushDue(): boolean {
+    return this.#isWorkDue;
+  }
   /** Takes our end of the cable out, or puts it in. */
   setLink(up: boolean): void {
     this.#port.up = up;
