@@ -245,7 +245,9 @@ ip -4 -o addr show eth0; ip -4 route; cat /etc/resolv.conf; ip -o addr show lo`,
     assert.equal(at, bytes.length);
     assert.equal(bytes.readUInt32LE(0), 0x0a0d0d0a);
     assert.deepEqual([types.get(0x0a0d0d0a), types.get(1)], [1, 1]);
-    assert.ok(types.get(6)! > 1000);
+    // frames are as long as a segment with offloads may be
+    assert.ok(types.get(6)! > 100, String(types.get(6)));
+    assert.ok(bytes.length > 2 * MIB, String(bytes.length));
   });
 });
 

@@ -24,8 +24,10 @@ export const MAX_PACKET_DATA = 16384;
 const PACKET_OVERHEAD = 32;
 /** Bytes that wait for room in the ring; beyond it the writer is told to wait. */
 const HIGH_WATER = 256 << 10;
-/** How long a guest may take to open the channel that it was offered. */
+/** How long a guest may take to open the channel that it was offered, from when it last opened one: it takes them one after the other. */
 const OPEN_PATIENCE_NS = 5e9;
+/** However many it opens. */
+const LONGEST_PATIENCE_NS = 30e9;
 /** How long after both ends have closed, the guest may go on reading what is in its ring. */
 const LINGER_NS = 5e9;
 /** Guests do not signal that they have read: first look after so long, then after twice that, and so on. */
@@ -59,6 +61,8 @@ export interface SocketOptions {
   readonly deadlines: Deadlines;
   /** Unique among the sockets' deadlines. */
   readonly deadline: string;
+  /** When the guest opened the channel of a socket last, of any; they share the object. */
+  readonly opened: { at: number };
 }
 /** The bus's channels show this beside their contract; where they do not, only an empty ring counts as read. */
 type RingChannel = Channel & { readonly outBytes?: number };
@@ -85,6 +89,7 @@ export class HvSocket implements VmbusDevice, ChannelHandler {
   /** In state "closing": until when the guest may read, and the wait between two looks. */
   #lingerUntil = 0;
   #lookAfter = FIRST_LOOK_NS;
+  #offeredAt = 0;
   readonly #packet: OutboundPacket = {
     type: PacketType.inBand,
     flags: 0,
@@ -122,7 +127,12 @@ export class HvSocket implements VmbusDevice, ChannelHandler {
   /** The bus has taken the offer. */
   offered(offer: Offer): void {
     this.#offer = offer;
-    this.#o.deadlines.set(this.#o.deadline, this.#o.now() + OPEN_PATIENCE_NS);
+    this.#offeredAt = this.#o.now();
+    this.#o.deadlines.set(this.#o.deadline, this.#openUntil);
+  }
+  get #openUntil(): number {
+    const from = this.#offeredAt;
+    return Math.min(Math.max(from, this.#o.opened.at) + OPEN_PATIENCE_NS, from + LONGEST_PATIENCE_NS);
   }
 
   // ---- for the host's end -----------------------------------------------------------------------------------------------
@@ -163,6 +173,7 @@ export class HvSocket implements VmbusDevice, ChannelHandler {
     if (this.#channel !== undefined || this.#state !== "opening") return undefined;
     this.#channel = channel;
     this.#state = "open";
+    this.#o.opened.at = this.#o.now();
     this.#o.deadlines.set(this.#o.deadline, undefined);
     if (this.#paused) channel.pause();
     this.#o.events.onOpen();
@@ -253,6 +264,10 @@ export class HvSocket implements VmbusDevice, ChannelHandler {
   /** Its deadline is due. */
   onDeadline(): void {
     const now = this.#o.now();
+    if (this.#state === "opening" && now < this.#openUntil) {
+      this.#o.deadlines.set(this.#o.deadline, this.#openUntil);
+      return;
+    }
     if (this.#state === "opening" || (this.#state === "closing" && (this.#isRead || now >= this.#lingerUntil))) {
       this.giveUp();
       return;

@@ -33,6 +33,8 @@ export class SocketService {
   readonly #deadlines: Deadlines;
   /** All that the guest has not let go of. */
   readonly #sockets = new Set<HvSocket>();
+  /** When the guest last opened one of their channels. */
+  readonly #opened = { at: 0 };
   /** The newest of each pair of service and endpoint. */
   readonly #byPair = new Map<string, HvSocket>();
   readonly #byDeadline = new Map<string, HvSocket>();
@@ -101,6 +103,7 @@ export class SocketService {
       now: () => this.#clock.now(),
       deadlines: this.#deadlines,
       deadline,
+      opened: this.#opened,
     });
     this.#sockets.add(socket);
     this.#byPair.set(classId + instanceId, socket);
