@@ -25,7 +25,7 @@ export const MAX_REGIONS = 8192;
  * Sampled this often, an address is asked for: fewer, and a boot compiles what soon is not run any more; more, and a program that does
  * many things is interpreted for too long. Where many are waited for, the next has to be hotter.
  */
-const HOT = 9;
+const HOT = 12;
 const hotWith = (waiting: number): number => HOT + (waiting >> 1);
 /** Of an address where there is nothing to compile, until all are counted anew. */
 const REFUSED = Number.NEGATIVE_INFINITY;
