@@ -36,7 +36,7 @@ const MAX_COMPARED = 4;
 /** Bytes of such a table at most; where targets are further apart so many are compared with, the others leave. */
 const MAX_TABLE = 1 << 16;
 const MAX_COMPARED_FAR = 8;
-/** Instructions of a loop that refills the TLB itself (RegionFunction.refills). */
+/** Instructions of a loop that refills the TLB itself (RegionFunction.tight). */
 const TIGHT_LOOP = 100;
 
 /**
@@ -161,8 +161,7 @@ function writeFunction(region: Region, o: FunctionOptions): CompiledRegion & { r
     leftAfter: f.local("i32"),
     leave: -1,
     leaveRegion: -1,
-    inSegment: false,
-    storesThrough: !tight,
+    tight,
     flagsAtOnce: false,
     hosts: [],
     usedHosts: 0,
@@ -175,7 +174,6 @@ function writeFunction(region: Region, o: FunctionOptions): CompiledRegion & { r
     float: f.local("i32"),
     usesFloat: false,
     oddFloat,
-    refills: tight,
     careful,
     budget: BUDGET,
     deaths: f.local("i32"),
@@ -227,7 +225,7 @@ function writeFunction(region: Region, o: FunctionOptions): CompiledRegion & { r
     const [from, ...more] = predecessors[node]!;
     return isEntry.has(node) || more.length > 0 || from === node ? undefined : from;
   };
-  const plans = c.refills ? undefined : planBlocks(blocks, onlyBefore, { oddFloat, careful });
+  const plans = tight ? undefined : planBlocks(blocks, onlyBefore, { oddFloat, careful });
   /** Locals for addresses that are in use behind each block. */
   const hostsAfter: number[] = [];
 
@@ -401,7 +399,7 @@ function writeFunction(region: Region, o: FunctionOptions): CompiledRegion & { r
   f.set(status);
   takeSlot(newSlot());
   f.end(); // out
-  if (!c.storesThrough) {
+  if (c.tight) {
     storeRegisters(f, c, c.writtenRegisters);
     storeVectors(f, c, c.writtenVectors);
     storeFlags(f, c);
@@ -468,7 +466,6 @@ function writeFunction(region: Region, o: FunctionOptions): CompiledRegion & { r
 /** Instructions of a block that leave each for itself: in a tight loop nothing but its own registers are to be kept. */
 function writeAlone(c: RegionFunction, count: number, instruction: (i: number) => void): void {
   const { f } = c;
-  c.inSegment = false;
   c.locals.direct = true;
   // what leaves in the middle is first brought together for the block: the compiler merges all locals where jumps meet
   const done = f.block();
@@ -487,7 +484,6 @@ function writeSegments(
   instruction: (i: number, first?: readonly AccessGroup[]) => void,
 ): void {
   const { f, locals } = c;
-  c.inSegment = true;
   // a block that a jump leads to in both its ways is written twice
   for (const group of groups) group.host = -1;
   segments.forEach(({ first, leaves, direct }, n) => {
@@ -512,12 +508,11 @@ function writeSegments(
       f.br(c.leaveRegion);
       f.end();
     }
-    locals.settle(c.flags.narrow, false);
+    locals.settle(c.flags.narrow);
     locals.direct = true;
   });
   storeChanges(f, c);
   c.flagsAtOnce = false;
-  c.inSegment = false;
 }
 const hasProcedures = ({ blocks }: Region): boolean =>
   blocks.some(({ instructions }) => instructions.some(({ decoded }) => decoded.records.at(-1)!.raw !== undefined));

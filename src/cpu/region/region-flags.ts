@@ -26,7 +26,7 @@ export abstract class RegionFlags extends RegionOperands {
       f.set(wide);
     }
     c.flags = { kind: FlagKind[kind], narrow: all32, held: true };
-    if (!c.storesThrough) {
+    if (c.tight) {
       f.i32(FlagKind[kind]);
       f.set(to.kind);
     } else if (c.flagsAtOnce) {
@@ -56,7 +56,7 @@ export abstract class RegionFlags extends RegionOperands {
   }
   /** Puts flags of a kind that is not known here into the block, for a function of the runtime. */
   protected bringFlags(): void {
-    if (this.region.storesThrough) return;
+    if (!this.region.tight) return;
     this.lookAtFlags();
     storeFlags(this.f, this.region);
   }
@@ -121,8 +121,8 @@ export abstract class RegionFlags extends RegionOperands {
     }
   }
   protected zero(): Value {
-    const { flags, storesThrough } = this.region;
-    return this.eqz(flags.kind === undefined && storesThrough ? this.slot(Vp.flagR, 64) : this.flagValues().r);
+    const { flags, tight } = this.region;
+    return this.eqz(flags.kind === undefined && !tight ? this.slot(Vp.flagR, 64) : this.flagValues().r);
   }
   protected negative(): Value {
     const { b, r } = this.flagValues();

@@ -29,6 +29,7 @@ export interface FlagLocals {
   readonly a: number;
   readonly b: number;
   readonly r: number;
+  /** In tight loops; elsewhere it is known where the flags are stored. */
   readonly kind: number;
   readonly narrowA: number;
   readonly narrowB: number;
@@ -111,9 +112,9 @@ export class RegionLocals {
   }
   /**
    * Everything to the region's own.
-   * @param narrow whether the narrow flags hold something; @param kind whether the flags' kind is in its local
+   * @param narrow whether the narrow flags hold something
    */
-  settle(narrow: boolean, kind: boolean): void {
+  settle(narrow: boolean): void {
     const f = this.#f;
     const move = (from: number, to: number): void => {
       f.get(from);
@@ -132,7 +133,6 @@ export class RegionLocals {
     move(flags.a, own.a);
     move(flags.b, own.b);
     move(flags.r, own.r);
-    if (kind) move(flags.kind, own.kind);
     if (narrow) {
       move(flags.narrowA, own.narrowA);
       move(flags.narrowB, own.narrowB);
@@ -173,13 +173,13 @@ export interface RegionFunction {
   leave: number;
   /** Label of the code that leaves by `refusal`, from everywhere. */
   leaveRegion: number;
-  /** A segment is being written (block-plan.ts). */
-  inSegment: boolean;
   /**
-   * The block is kept up to date: registers and flags are stored behind each basic block and before a segment that may be left. Ways
-   * out have nothing to store then, and less is alive in the region. Else, in tight loops, ways out store what has changed.
+   * The region is a tight loop. Each access leaves it for itself; one that is not in the TLB asks the runtime and goes on; ways out store
+   * what has changed. Else accesses are planned (block-plan.ts), a miss is the interpreter's, and the block is kept up to date: registers
+   * and flags are stored behind each basic block and before a segment that may be left, so that ways out have nothing to store and less
+   * is alive. (A call at every access, and registers that live across it or to a way out, are what most of the time of compiling goes to.)
    */
-  readonly storesThrough: boolean;
+  readonly tight: boolean;
   /** An instruction is being written that may change flags in one arm: they are stored at once. */
   flagsAtOnce: boolean;
   /** Locals for addresses in the memory that hold for a block; how many of them are in use. */
@@ -197,11 +197,6 @@ export interface RegionFunction {
   usesFloat: boolean;
   /** MXCSR was not as arithmetic goes the host's way with when the region was asked for: what does not is called for in place. */
   readonly oddFloat: boolean;
-  /**
-   * Whether an access that is not in the TLB asks the runtime and goes on. Else the interpreter does the instruction: such a miss costs
-   * more, but a call at every access is what most of the time of compiling goes to (registers live across it).
-   */
-  readonly refills: boolean;
   /** RegionWay: what was made before for this code was left too often. */
   readonly careful: boolean;
   readonly budget: number;
@@ -311,7 +306,7 @@ export function loadFlags(f: FunctionBuilder, c: RegionFunction): void {
 }
 /** At the region's beginning. */
 export function findFlags(f: FunctionBuilder, c: RegionFunction): void {
-  if (c.storesThrough) return;
+  if (!c.tight) return;
   if (c.findsFlags) loadFlags(f, c);
   else {
     f.i32(UNCHANGED);

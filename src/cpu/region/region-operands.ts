@@ -160,7 +160,7 @@ export abstract class RegionOperands extends EmittingSem {
     const before = this.region.locals.gpr(n);
     const local = this.region.locals.toGpr(n);
     // what is only written need not be loaded
-    if (!this.region.storesThrough || width < 32 || this.arms > 0) this.region.usedRegisters.add(n);
+    if (this.region.tight || width < 32 || this.arms > 0) this.region.usedRegisters.add(n);
     this.region.writtenRegisters.add(n);
     this.effects = true;
     if (width === 64) {
@@ -221,7 +221,7 @@ export abstract class RegionOperands extends EmittingSem {
   // ---- memory ---------------------------------------------------------------------------------------------------------
   protected leaveHere(refusal: number): void {
     const { f, region: c } = this;
-    if (c.inSegment) {
+    if (!c.tight) {
       if (c.leave < 0) throw new Error(`${this.form.name}: leaves a segment that is not left`);
       f.br(c.leave);
       return;
@@ -246,7 +246,6 @@ export abstract class RegionOperands extends EmittingSem {
     this.checkFault();
     const c = this.region;
     const planned = this.planned?.[this.#accesses++];
-    if (!c.inSegment) return { host: this.#translateAlone(va(), bytes, write), offset: 0 };
     if (planned === undefined) {
       this.push(va());
       return { host: this.lookUp(bytes, write, this.scratch.take("i32")), offset: 0 };
@@ -289,7 +288,7 @@ export abstract class RegionOperands extends EmittingSem {
       this.lookUpGroup(group);
     }
   }
-  /** The address on the stack to one in the memory; what the TLB does not know leaves the segment. @returns `host` */
+  /** The address on the stack to one in the memory. @returns `host` */
   protected lookUp(bytes: number, write: boolean, host: number): number {
     const { f, region: c } = this;
     const va = this.scratch.take("i64");
@@ -309,17 +308,27 @@ export abstract class RegionOperands extends EmittingSem {
     f.op("i64_gt_u");
     if (c.leave < 0) throw new Error(`${this.form.name}: an access that is not planned`);
     f.unlikely();
-    const addHost = (): void => {
-      f.get(va);
-      f.op("i32_wrap_i64");
-      f.get(entry);
-      f.mem("i32_load", tlb + 8, 2);
-      f.op("i32_add");
-    };
-    if (c.careful) {
+    const asks = c.tight || c.careful;
+    if (asks) {
       f.if("i32");
-      f.get(va);
-      f.i32(bytes);
+      this.#askForAddress(va, bytes, write, host);
+      f.else();
+    } else f.brIf(c.leave);
+    f.get(va);
+    f.op("i32_wrap_i64");
+    f.get(entry);
+    f.mem("i32_load", tlb + 8, 2);
+    f.op("i32_add");
+    if (asks) f.end();
+    f.set(host);
+    return host;
+  }
+  /** What the TLB does not know is asked of the runtime, which may leave the region; `host` is used on the way. */
+  #askForAddress(va: number, bytes: number, write: boolean, host: number): void {
+    const { f, region: c } = this;
+    f.get(va);
+    f.i32(bytes);
+    if (c.careful) {
       f.i32(write ? 1 : 0);
       f.call(c.helper("regionRefill"));
       f.tee(host);
@@ -327,58 +336,18 @@ export abstract class RegionOperands extends EmittingSem {
       f.op("i32_eq");
       f.unlikely();
       f.brIf(c.leave);
-      f.get(host);
-      f.else();
-      addHost();
-      f.end();
     } else {
-      f.brIf(c.leave);
-      addHost();
+      f.call(c.helper(write ? "regionWrite" : "regionRead"));
+      f.tee(host);
+      f.i32(2);
+      f.op("i32_lt_u");
+      f.if();
+      f.get(host);
+      f.set(c.refusal);
+      this.leaveAt(this.page + this.bound.pageOffset, this.before, c.leave);
+      f.end();
     }
-    f.set(host);
-    return host;
-  }
-  /** In a tight loop: what the TLB does not know is asked of the runtime. @returns the local that holds the address in the memory */
-  #translateAlone(va: Value, bytes: number, write: boolean): number {
-    const { f } = this;
-    const entry = this.scratch.take("i32");
-    const host = this.scratch.take("i32");
-    const tlb = this.region.tlb + (write ? TLB_WRITE : 0);
-    this.push(va);
-    f.i64(8);
-    f.op("i64_shr_u");
-    f.op("i32_wrap_i64");
-    f.i32((TLB_ENTRIES - 1) * 16);
-    f.op("i32_and");
-    f.tee(entry);
-    f.mem("i64_load", tlb, 3);
-    this.push(va);
-    f.op("i64_xor");
-    f.i64(4096 - bytes);
-    f.op("i64_le_u");
-    f.likely();
-    f.if("i32");
-    this.push(va);
-    f.op("i32_wrap_i64");
-    f.get(entry);
-    f.mem("i32_load", tlb + 8, 2);
-    f.op("i32_add");
-    f.else();
-    this.push(va);
-    f.i32(bytes);
-    f.call(this.region.helper(write ? "regionWrite" : "regionRead"));
-    f.tee(host);
-    f.i32(2);
-    f.op("i32_lt_u");
-    f.if();
     f.get(host);
-    f.set(this.region.refusal);
-    this.leaveAt(this.page + this.bound.pageOffset, this.before, this.region.leave);
-    f.end();
-    f.get(host);
-    f.end();
-    f.set(host);
-    return host;
   }
   protected loadFrom({ host, offset }: Place, width: Width, signed: boolean): Value {
     this.f.get(host);
@@ -413,7 +382,7 @@ export abstract class RegionOperands extends EmittingSem {
   }
   protected setVector(n: number): void {
     this.checkArm();
-    if (!this.region.storesThrough || this.arms > 0) this.region.usedVectors.add(n);
+    if (this.region.tight || this.arms > 0) this.region.usedVectors.add(n);
     this.region.writtenVectors.add(n);
     this.f.set(this.region.locals.toXmm(n));
     this.effects = true;

@@ -55,7 +55,7 @@ export class RegionSem extends RegionFlags implements Sem {
   /** Puts what is in locals into the block. */
   protected spill(vectors: boolean): void {
     const { f, region: c } = this;
-    if (c.storesThrough) return;
+    if (!c.tight) return;
     f.later(c.storeAll);
     if (vectors) f.later(c.storeAllVectors);
     storeFlags(f, c);
@@ -81,7 +81,7 @@ export class RegionSem extends RegionFlags implements Sem {
     const c = this.region;
     f.later(c.loadAll);
     if (vectors) f.later(c.loadAllVectors);
-    if (flags && c.storesThrough) c.flags = UNKNOWN_FLAGS;
+    if (flags && !c.tight) c.flags = UNKNOWN_FLAGS;
     else if (flags) {
       loadFlags(f, c);
       c.flags = { ...UNKNOWN_FLAGS, held: true };
@@ -140,7 +140,7 @@ export class RegionSem extends RegionFlags implements Sem {
     f.unlikely();
     f.if();
     if (this.#isPlain) this.spill(false);
-    if (!this.#vectors && !c.storesThrough) f.later(c.storeAllVectors);
+    if (!this.#vectors && c.tight) f.later(c.storeAllVectors);
     // a fault is counted by the loop
     f.get(c.budget);
     f.i32(this.before);
@@ -186,7 +186,7 @@ export class RegionSem extends RegionFlags implements Sem {
   raise(vector: number, error = -1): void {
     this.checkFault();
     const { f } = this;
-    if (!this.region.inSegment) {
+    if (this.region.tight) {
       f.i32(vector);
       f.i32(error);
       f.i32(0);

@@ -125,10 +125,8 @@ export class Regions {
   #heldFor = 0;
   #uncollected = 0;
   readonly #slots: number;
-  /** Headers of live regions by table slot. */
-  readonly #headers = new Map<number, number>();
-  /** Their ways out in the middle, by table slot. */
-  readonly #leaves = new Map<number, Leaves>();
+  /** By table slot. */
+  readonly #live = new Map<number, LiveRegion>();
   #leavesIn = LEAVES_EVERY;
   /** Keys of those that were left too often. */
   readonly #careful = new Set<number>();
@@ -201,7 +199,7 @@ export class Regions {
     const block = this.#o.runtime.findBlock(physical, mode);
     if (block === 0 || this.#view.getUint32(block + Head.region, true) !== 0) return;
     // the table is full: all records go, and with them all regions; what is hot comes back
-    if (this.#headers.size + this.#asked.length + 1 >= this.#slots) {
+    if (this.#live.size + this.#asked.length + 1 >= this.#slots) {
       this.#o.runtime.flushArena();
       this.#bury();
     } else if (this.#asked.length >= MAX_IN_FLIGHT) this.#counters.postponed++;
@@ -210,20 +208,20 @@ export class Regions {
   /** What is left too often in the middle (accesses that lie in two pages, or miss the TLB) is made anew, so that it asks the runtime. */
   #lookAtLeaves(): void {
     this.#leavesIn = LEAVES_EVERY;
-    for (const [slot, region] of this.#leaves) {
-      const now = this.#view.getUint32(region.at, true);
-      const since = (now - region.last) >>> 0;
-      region.last = now;
+    for (const region of this.#live.values()) {
+      const now = this.#view.getUint32(region.leavesAt, true);
+      const since = (now - region.leaves) >>> 0;
+      region.leaves = now;
       if (since < MAX_LEAVES || this.#careful.has(region.key) || this.#careful.size >= MAX_CAREFUL) continue;
       this.#careful.add(region.key);
-      this.#o.runtime.dropRegion(this.#headers.get(slot)!);
+      this.#o.runtime.dropRegion(region.header);
       this.#counters.remade++;
     }
   }
   /** RAM offsets of the first bytes of the live regions, oldest first. */
   liveCode(): readonly number[] {
     this.#bury();
-    return [...this.#headers.values()].map((header) => this.#view.getUint32(header + Head.start, true));
+    return [...this.#live.values()].map(({ header }) => this.#view.getUint32(header + Head.start, true));
   }
   #ask(physical: number, mode: number): void {
     const request = this.#pages.request(physical, mode, this.#wayOf(physical, mode));
@@ -251,7 +249,8 @@ export class Regions {
     const physical = found >>> 0;
     if (record === 0 || found === -1) return false;
     const before = this.#counters.installed;
-    const requests = [this.#pages.request(physical, this.#slot(Vp.mode), this.#o.way ?? "usual")];
+    const mode = this.#slot(Vp.mode);
+    const requests = [this.#pages.request(physical, mode, this.#wayOf(physical, mode))];
     this.#forced ??= new BatchCompiler(this.#o);
     this.#install(this.#forced.compile(requests), requests);
     return this.#counters.installed > before;
@@ -261,7 +260,7 @@ export class Regions {
     const generation = this.#slot(Vp.arenaGeneration);
     if (generation !== this.#generation) {
       this.#generation = generation;
-      for (const slot of this.#headers.keys()) this.#release(slot);
+      for (const slot of this.#live.keys()) this.#release(slot);
       this.#counts.clear();
       this.#deaths = this.#slot(Vp.regionDeaths);
       return;
@@ -269,14 +268,13 @@ export class Regions {
     const deaths = this.#slot(Vp.regionDeaths);
     if (deaths === this.#deaths) return;
     this.#deaths = deaths;
-    for (const [slot, header] of this.#headers)
+    for (const [slot, { header }] of this.#live)
       if (this.#view.getUint32(header + Head.start, true) === DEAD) this.#release(slot);
     this.#counts.clear();
   }
   #release(slot: number): void {
     this.#o.table.set(slot, null);
-    this.#headers.delete(slot);
-    this.#leaves.delete(slot);
+    this.#live.delete(slot);
     this.#free.push(slot);
     this.#counters.dead++;
     this.#uncollected++;
@@ -333,8 +331,7 @@ export class Regions {
       this.#o.table.set(slot, instance.exports[exportOf(i)] as () => void);
       if (this.#free.length > 0) this.#free.pop();
       else this.#next++;
-      this.#headers.set(slot, header);
-      this.#leaves.set(slot, { at: kept + facts.leaves, key, last: 0 });
+      this.#live.set(slot, { header, key, leavesAt: kept + facts.leaves, leaves: 0 });
       this.#counters.installed++;
       this.#counters.instructions += facts.instructions;
     });
@@ -398,11 +395,12 @@ export class Regions {
   }
 }
 
-interface Leaves {
-  /** Address of the count. */
-  readonly at: number;
-  /** Of the address that the region was asked for. */
+interface LiveRegion {
+  readonly header: number;
+  /** Of the address that it was asked for. */
   readonly key: number;
-  last: number;
+  /** Address of the count of its ways out in the middle (CompiledRegion), and the count when it was last looked at. */
+  readonly leavesAt: number;
+  leaves: number;
 }
 const keyOf = (physical: number, mode: number): number => physical * 4096 + mode;
