@@ -37,41 +37,46 @@ for (let i = 1; Atomics.load(words, mine) < rounds; i++) {
 parentPort.postMessage(Int32Array.from(seen));
 `;
 
-for (const tier of ["interpreted", "compiled"] as const)
-  for (const [name, store] of [
-    ["lock add", `lock add dword [${MINE}], 1`],
-    ["xchg", `mov edx, ecx\nxchg [${MINE}], edx`],
-    ["mfence", `mov [${MINE}], ecx\nmfence`],
-  ] as const)
-    test(`${name}, ${tier}: of two that write and then look at least one sees the other`, async () => {
-      const { vp } = createBareMachine(16 << 20, {}, 1, tier === "compiled");
-      const { bytes, labels } = assemble(
-        `mov ecx, 1\nmov ebx, ${FAR}\nround: ${FAR_WRITES}\n${store}\nmov eax, [${THEIRS}]\nmov [rcx * 4 + ${SEEN}], eax\nadd ebx, 64\nand ebx, ${FAR | 0xffff}\ninc ecx\ncmp ecx, ${ROUNDS}\njle round\nhlt`,
-        64,
-        CODE,
-      );
-      vp.ram.set(bytes, CODE);
-      if (tier === "compiled") assert.ok(vp.regions!.force(BigInt(labels.round!)));
-      vp.setRegister(Vp.rip, CODE);
-      const word = (at: number): number => (vp.ram.byteOffset + at) >> 2;
-      const peer = new Worker(PEER, {
-        eval: true,
-        workerData: { buffer: vp.ram.buffer, mine: word(MINE), theirs: word(THEIRS), rounds: ROUNDS },
-      });
-      await once(peer, "message");
-      let reason: number = Exit.slice;
-      while (reason === Exit.slice) reason = vp.run(100_000);
-      assert.equal(reason, Exit.halt);
-      const [theirs] = (await once(peer, "message")) as [Int32Array];
-      await peer.terminate();
-      const mine = new Int32Array(vp.ram.buffer, vp.ram.byteOffset + SEEN, ROUNDS + 1);
-      let met = 0;
-      for (let round = 1; round <= ROUNDS; round++) {
-        // the first of their writes that this look did not see must have been followed by one that saw this round
-        const missed = theirs[mine[round]! + 1];
-        if (missed === undefined) continue;
-        if (missed < ROUNDS) met++;
-        assert.ok(missed >= round, `round ${round}: neither saw the other`);
-      }
-      assert.ok(met > 0, "the two ran one after the other");
-    });
+/** @returns rounds whose look the other thread's later writes were compared with: 0 if the two ran one after the other */
+async function run(store: string): Promise<number> {
+  const { vp } = createBareMachine(16 << 20, {}, 1, false);
+  const { bytes } = assemble(
+    `mov ecx, 1\nmov ebx, ${FAR}\nround: ${FAR_WRITES}\n${store}\nmov eax, [${THEIRS}]\nmov [rcx * 4 + ${SEEN}], eax\nadd ebx, 64\nand ebx, ${FAR | 0xffff}\ninc ecx\ncmp ecx, ${ROUNDS}\njle round\nhlt`,
+    64,
+    CODE,
+  );
+  vp.ram.set(bytes, CODE);
+  vp.setRegister(Vp.rip, CODE);
+  const word = (at: number): number => (vp.ram.byteOffset + at) >> 2;
+  const peer = new Worker(PEER, {
+    eval: true,
+    workerData: { buffer: vp.ram.buffer, mine: word(MINE), theirs: word(THEIRS), rounds: ROUNDS },
+  });
+  await once(peer, "message");
+  let reason: number = Exit.slice;
+  while (reason === Exit.slice) reason = vp.run(100_000);
+  assert.equal(reason, Exit.halt);
+  const [theirs] = (await once(peer, "message")) as [Int32Array];
+  await peer.terminate();
+  const mine = new Int32Array(vp.ram.buffer, vp.ram.byteOffset + SEEN, ROUNDS + 1);
+  let met = 0;
+  for (let round = 1; round <= ROUNDS; round++) {
+    // the first of their writes that this look did not see must have been followed by one that saw this round
+    const missed = theirs[mine[round]! + 1];
+    if (missed === undefined) continue;
+    if (missed < ROUNDS) met++;
+    assert.ok(missed >= round, `round ${round}: neither saw the other`);
+  }
+  return met;
+}
+
+// interpreted: a loop of the second tier is too quick to be seen out of order (tests/regions/fences.test.ts)
+for (const [name, store] of [
+  ["lock add", `lock add dword [${MINE}], 1`],
+  ["mfence", `mov [${MINE}], ecx\nmfence`],
+] as const)
+  test(`${name}: of two that write and then look at least one sees the other`, async () => {
+    let met = 0;
+    for (let i = 0; i < 10 && met === 0; i++) met = await run(store);
+    assert.ok(met > 0, "the two always ran one after the other");
+  });

@@ -35,6 +35,25 @@ test("a store to the next instruction, to one further on, and to the same line b
   assert.equal(m.number("rbx"), 306);
 });
 
+test("a locked store to the next instruction is done once, also at the end of a page", () => {
+  for (const [name, store, at] of [
+    ["lock add", `lock add dword ${immediate("next")}, 5`, "align 64"],
+    ["xchg", `mov edx, 12\nxchg ${immediate("next")}, edx`, "align 64"],
+    // its last byte is the page's: what is behind it is the next page's
+    [
+      "lock add, page",
+      `lock add dword ${immediate("next")}, 5`,
+      "times 4096 - (locked.end - locked) - ($ - $$) db 0x90",
+    ],
+  ] as const) {
+    const m = new SystemMachine();
+    m.load(`jmp locked\n${at}\nlocked: ${store}\n.end:\nnext: mov eax, 7\nhlt`);
+    m.level(0);
+    assert.equal(m.run().vector, -1, name);
+    assert.equal(m.number("rax"), 12, name);
+  }
+});
+
 test("a store over the instruction that one arm would run behind it", () => {
   // each is one of isa/sequences.ts
   const cases: readonly [string, string, string][] = [
