@@ -48,7 +48,8 @@ export class EthernetPort {
   }
   /** Whether both ends are up. */
   get link(): boolean {
-    return this.#up && this.#peer !== undefined && this.#peer.#up;
+    if (this.#peer === undefined) return false;
+    return this.#up && this.#peer.#up;
   }
   /** Takes this end out of its socket, or puts it in. */
   set up(up: boolean) {

@@ -244,7 +244,6 @@ export abstract class RegionOperands extends EmittingSem {
   /** @param va linear address, asked for only if it is needed */
   protected translate(va: () => Value, bytes: number, write: boolean): Place {
     this.checkFault();
-    const c = this.region;
     const planned = this.planned?.[this.#accesses++];
     if (planned === undefined) {
       this.push(va());

@@ -16,6 +16,7 @@ import type { GuestMemory } from "../../machine/guest-memory.js";
 import { invariant } from "../../machine/guest-violation.js";
 import type { EthernetPort } from "../../net/port.js";
 import { NO_TRACE, type Trace, TraceKind } from "../../trace/trace.js";
+import { writeU32 } from "../../vmbus/byte-order.js";
 import {
   type Channel,
   type ChannelHandler,
@@ -46,7 +47,6 @@ import { ReceiveBatch } from "./receive-batch.js";
 import { ReceiveBuffer, type SavedReceiveBuffer } from "./receive-buffer.js";
 import { Indication } from "./rndis.js";
 import { MAC_BYTES, type NetworkStatistics, noStatistics, type SavedSession, Session } from "./session.js";
-import { writeU32 } from "./wire.js";
 
 /** Answers that wait for room; guests have one request under way. */
 const MAX_ANSWERS = 16;

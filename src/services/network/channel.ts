@@ -2,6 +2,8 @@
  * One channel of a network adapter: the guest's packets are taken one after the other, each is ended exactly once, with a completion
  * if it wants one. While a completion finds no room, or a frame waits for the other end, the guest's packets stay in the ring.
  */
+
+import { readU32, writeU32 } from "../../vmbus/byte-order.js";
 import {
   type Channel,
   type ChannelHandler,
@@ -15,7 +17,6 @@ import type { ReceiveTarget } from "./receive.js";
 import { ReceiveBatch, type SavedBatch } from "./receive-batch.js";
 import type { Session } from "./session.js";
 import { type SavedTransmission, Transmission, type TransmitOwner } from "./transmit.js";
-import { readU32, writeU32 } from "./wire.js";
 
 /** Bytes of RNDIS_PACKET that are needed. */
 const RNDIS_PACKET_BYTES = 16;

@@ -1,4 +1,6 @@
 /** RNDIS control: a request of the guest's, and the answer to it. */
+
+import { readU32, writeU32 } from "../../vmbus/byte-order.js";
 import { type OidContext, query, set } from "./oids.js";
 import {
   COMPLETE,
@@ -19,7 +21,6 @@ import {
   RndisType,
   StatusComplete,
 } from "./rndis.js";
-import { readU32, writeU32 } from "./wire.js";
 
 /** Bytes of an answer at most. */
 export const MAX_ANSWER_BYTES = 1024;

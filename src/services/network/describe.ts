@@ -1,7 +1,8 @@
 /** NVSP packets for people: what a trace shows. Takes any bytes. RNDIS is in the guest's buffers, not in the rings. */
+
+import { readU16, readU32 } from "../../vmbus/byte-order.js";
 import { PacketType } from "../../vmbus/device.js";
 import { At, ChannelType, NO_SECTION, NvspType, versionName } from "./nvsp.js";
-import { readU16, readU32 } from "./wire.js";
 
 export interface NetworkDescription {
   readonly message: string;

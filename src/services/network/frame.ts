@@ -1,29 +1,26 @@
 /** Where the headers of an Ethernet frame are, and what their checksums should be. One object is used for many frames. */
-import { finish, fold, LongSum, sum } from "./checksum.js";
+import { addBytes, checksumOf, fold } from "../../net/checksum.js";
+import { ETHERNET_HEADER, EtherType, IPV4_HEADER, IPV6_HEADER, IpProtocol } from "../../net/packet.js";
 import { readBe16, writeBe16 } from "./wire.js";
 
-export const ETHERNET_BYTES = 14;
 export const TAG_BYTES = 4;
-export const EtherType = { ipv4: 0x0800, ipv6: 0x86dd, vlan: 0x8100 } as const;
-export const IpProtocol = { tcp: 6, udp: 17 } as const;
-const IPV6_BYTES = 40;
 /** Extension headers of IPv6 that are gone over. More of them than that are not. */
 const MAX_EXTENSIONS = 8;
-const Extension = { hopByHop: 0, routing: 43, destination: 60 } as const;
 
 export class FrameHeaders {
   /** 4, 6, or 0 when it is not IP, or not in order. */
   version: 0 | 4 | 6 = 0;
   ip = 0;
   /** TCP or UDP with their whole header, not a fragment; else 0. */
-  protocol: 0 | typeof IpProtocol.tcp | typeof IpProtocol.udp = 0;
+  protocol: 0 | typeof IpProtocol.TCP | typeof IpProtocol.UDP = 0;
   /** Of the TCP or UDP header. */
   transport = 0;
   /** Behind the TCP or UDP header. */
   payload = 0;
   /** Behind the IP packet: a short frame is padded. */
   end = 0;
-  readonly #sums = new LongSum();
+  /** Of the buffer that was used last. */
+  #view: DataView = new DataView(new ArrayBuffer(0));
 
   /**
    * Finds the headers of the frame in `bytes` from `from` to `to`.
@@ -32,23 +29,23 @@ export class FrameHeaders {
   parse(bytes: Uint8Array, from: number, to: number, toEnd = false): void {
     this.version = 0;
     this.protocol = 0;
-    if (to - from < ETHERNET_BYTES) return;
+    if (to - from < ETHERNET_HEADER) return;
     let at = from + 12;
     let type = readBe16(bytes, at);
-    if (type === EtherType.vlan) {
-      if (to - from < ETHERNET_BYTES + TAG_BYTES) return;
+    if (type === EtherType.VLAN) {
+      if (to - from < ETHERNET_HEADER + TAG_BYTES) return;
       at += TAG_BYTES;
       type = readBe16(bytes, at);
     }
     this.ip = at + 2;
-    if (type === EtherType.ipv4) this.#parse4(bytes, to, toEnd);
-    else if (type === EtherType.ipv6) this.#parse6(bytes, to, toEnd);
+    if (type === EtherType.IPV4) this.#parse4(bytes, to, toEnd);
+    else if (type === EtherType.IPV6) this.#parse6(bytes, to, toEnd);
   }
   #parse4(bytes: Uint8Array, to: number, toEnd: boolean): void {
     const { ip } = this;
-    if (to - ip < 20) return;
+    if (to - ip < IPV4_HEADER) return;
     const headerBytes = (bytes[ip]! & 0xf) * 4;
-    if (bytes[ip]! >>> 4 !== 4 || headerBytes < 20 || headerBytes > to - ip) return;
+    if (bytes[ip]! >>> 4 !== 4 || headerBytes < IPV4_HEADER || headerBytes > to - ip) return;
     const length = toEnd ? to - ip : readBe16(bytes, ip + 2);
     if (length < headerBytes || length > to - ip) return;
     this.version = 4;
@@ -58,19 +55,20 @@ export class FrameHeaders {
   }
   #parse6(bytes: Uint8Array, to: number, toEnd: boolean): void {
     const { ip } = this;
-    if (to - ip < IPV6_BYTES || bytes[ip]! >>> 4 !== 6) return;
-    const length = toEnd ? to - ip - IPV6_BYTES : readBe16(bytes, ip + 4);
-    if (length > to - ip - IPV6_BYTES) return;
+    if (to - ip < IPV6_HEADER || bytes[ip]! >>> 4 !== 6) return;
+    const length = toEnd ? to - ip - IPV6_HEADER : readBe16(bytes, ip + 4);
+    if (length > to - ip - IPV6_HEADER) return;
     this.version = 6;
-    this.end = ip + IPV6_BYTES + length;
+    this.end = ip + IPV6_HEADER + length;
     let next = bytes[ip + 6]!;
-    let at = ip + IPV6_BYTES;
+    let at = ip + IPV6_HEADER;
     for (let i = 0; i < MAX_EXTENSIONS; i++) {
-      const isKnown = next === Extension.hopByHop || next === Extension.routing || next === Extension.destination;
+      const isKnown =
+        next === IpProtocol.HOP_BY_HOP || next === IpProtocol.ROUTING || next === IpProtocol.DESTINATION_OPTIONS;
       if (!isKnown) break;
       if (this.end - at < 8) return;
       // On its way the packet has another destination than its checksum says.
-      if (next === Extension.routing && bytes[at + 3] !== 0) return;
+      if (next === IpProtocol.ROUTING && bytes[at + 3] !== 0) return;
       next = bytes[at]!;
       at += (bytes[at + 1]! + 1) * 8;
     }
@@ -78,11 +76,11 @@ export class FrameHeaders {
   }
   #parseTransport(bytes: Uint8Array, protocol: number, at: number): void {
     const left = this.end - at;
-    if (protocol === IpProtocol.tcp && left >= 20) {
+    if (protocol === IpProtocol.TCP && left >= 20) {
       const headerBytes = (bytes[at + 12]! >>> 4) * 4;
       if (headerBytes < 20 || headerBytes > left) return;
       this.payload = at + headerBytes;
-    } else if (protocol === IpProtocol.udp && left >= 8) this.payload = at + 8;
+    } else if (protocol === IpProtocol.UDP && left >= 8) this.payload = at + 8;
     else return;
     this.transport = at;
     this.protocol = protocol;
@@ -90,23 +88,27 @@ export class FrameHeaders {
 
   /** Where the checksum of TCP or UDP is. */
   get checksumAt(): number {
-    return this.transport + (this.protocol === IpProtocol.tcp ? 16 : 6);
+    return this.transport + (this.protocol === IpProtocol.TCP ? 16 : 6);
+  }
+  #sum(bytes: Uint8Array, from: number, to: number, start: number): number {
+    if (this.#view.buffer !== bytes.buffer) this.#view = new DataView(bytes.buffer);
+    return addBytes(this.#view, bytes.byteOffset + from, to - from, start);
   }
   /** Sum of the pseudo-header's addresses and protocol. */
   pseudoSum(bytes: Uint8Array): number {
     const { ip } = this;
     return this.version === 4
-      ? sum(bytes, ip + 12, ip + 20, this.protocol)
-      : sum(bytes, ip + 8, ip + 40, this.protocol);
+      ? this.#sum(bytes, ip + 12, ip + 20, this.protocol)
+      : this.#sum(bytes, ip + 8, ip + 40, this.protocol);
   }
   /** Puts the right TCP or UDP checksum in, whatever was there. */
   finishTransport(bytes: Uint8Array): void {
     const at = this.checksumAt;
     writeBe16(bytes, at, 0);
     const start = this.pseudoSum(bytes) + this.end - this.transport;
-    const value = finish(this.#sums.add(bytes, this.transport, this.end, start));
+    const value = checksumOf(this.#sum(bytes, this.transport, this.end, start));
     // Of UDP, 0 says that there is none.
-    writeBe16(bytes, at, value === 0 && this.protocol === IpProtocol.udp ? 0xffff : value);
+    writeBe16(bytes, at, value === 0 && this.protocol === IpProtocol.UDP ? 0xffff : value);
   }
   /** Puts the length up to `end` into the IP header, and for IPv4 the header's checksum. It must fit in 16 bits. */
   finishIp(bytes: Uint8Array): void {
@@ -114,13 +116,13 @@ export class FrameHeaders {
     if (this.version === 4) {
       writeBe16(bytes, ip + 2, this.end - ip);
       this.finishIpChecksum(bytes);
-    } else writeBe16(bytes, ip + 4, this.end - ip - IPV6_BYTES);
+    } else writeBe16(bytes, ip + 4, this.end - ip - IPV6_HEADER);
   }
   /** Of IPv4. */
   finishIpChecksum(bytes: Uint8Array): void {
     const { ip } = this;
     writeBe16(bytes, ip + 10, 0);
-    writeBe16(bytes, ip + 10, finish(sum(bytes, ip, ip + (bytes[ip]! & 0xf) * 4)));
+    writeBe16(bytes, ip + 10, checksumOf(this.#sum(bytes, ip, ip + (bytes[ip]! & 0xf) * 4, 0)));
   }
   /** The sum of the pseudo-header without the length, as a long segment has it. */
   seedLongSegment(bytes: Uint8Array): void {
@@ -129,5 +131,5 @@ export class FrameHeaders {
 }
 /** The length of IPv4's or IPv6's header field for a packet up to `end` fits. */
 export function lengthFits(headers: FrameHeaders): boolean {
-  return headers.end - headers.ip - (headers.version === 6 ? IPV6_BYTES : 0) <= 0xffff;
+  return headers.end - headers.ip - (headers.version === 6 ? IPV6_HEADER : 0) <= 0xffff;
 }

@@ -1,23 +1,15 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
+import { Chance } from "../../hypervisor/chance.js";
 import { GuestViolation } from "../../machine/guest-violation.js";
 import { EthernetPort, FrameFlags } from "../../net/port.js";
 import { COMPLETION_REQUESTED, PacketType } from "../../vmbus/device.js";
 import { GpaRanges } from "../../vmbus/gpa-ranges.js";
+import { type Piece, ScriptedChannel } from "../../vmbus/scripted-channel.js";
 import { NetworkAdapter } from "./adapter.js";
 import { Oid } from "./oids.js";
 import { type FrameSpec, frame, GUEST_MAC, pattern } from "./scripted-frames.js";
-import {
-  ALL_OFFLOADS,
-  join,
-  type Piece,
-  RECEIVE_GPADL,
-  rndisPacket,
-  ScriptedChannel,
-  SEND_GPADL,
-  testMemory,
-  u32s,
-} from "./scripted-guest.js";
+import { ALL_OFFLOADS, join, RECEIVE_GPADL, rndisPacket, SEND_GPADL, testMemory, u32s } from "./scripted-guest.js";
 
 const CASES = process.env.ENLIGHTEN_LONG === "1" ? 1_000_000 : 10_000;
 const SEED = Number(process.env.FUZZ_SEED ?? 0x5eed);
@@ -36,31 +28,6 @@ const USED = [
   [RECEIVE_PAGE, RECEIVE_PAGES],
 ] as const;
 
-/** xorshift32: the same numbers everywhere. */
-class Chance {
-  #x: number;
-  constructor(seed: number) {
-    this.#x = seed | 1;
-  }
-  below(n: number): number {
-    let x = this.#x;
-    x ^= x << 13;
-    x ^= x >>> 17;
-    x ^= x << 5;
-    this.#x = x;
-    return (x >>> 0) % n;
-  }
-  one(inN: number): boolean {
-    return this.below(inN) === 0;
-  }
-  pick<T>(from: readonly T[]): T {
-    return from[this.below(from.length)]!;
-  }
-  bytes(length: number): Uint8Array {
-    return Uint8Array.from({ length }, () => this.below(256));
-  }
-}
-
 const EDGES = [
   0, 1, 2, 3, 4, 8, 11, 12, 16, 17, 28, 35, 36, 43, 44, 64, 1514, 6144, 6145, 0xffff, 0x10000, 0x20000, 0x7fffffff,
   0x80000001, 0xfffffff0, 0xffffffff,
@@ -77,66 +44,66 @@ function pages(count: number, first: number): GpaRanges {
 function frames(c: Chance): Uint8Array[] {
   return Array.from({ length: 150 }, (_, i) => {
     const spec: FrameSpec = {
-      version: c.pick([4, 6]),
-      protocol: c.pick(["tcp", "udp"]),
+      version: c.oneOf([4, 6]),
+      protocol: c.oneOf(["tcp", "udp"]),
       payload: pattern(i % 8 === 0 ? c.below(60_000) : c.below(1400), i),
-      ipOptions: c.pick([0, 0, 8]),
-      tcpOptions: c.pick([0, 12]),
+      ipOptions: c.oneOf([0, 0, 8]),
+      tcpOptions: c.oneOf([0, 12]),
       sourcePort: i,
-      checksum: c.pick(["good", "partial", "long", "bad"]),
-      noLengths: c.one(3),
-      ...(c.one(4) ? { tag: c.below(65536) } : {}),
+      checksum: c.oneOf(["good", "partial", "long", "bad"]),
+      noLengths: c.rarely(3),
+      ...(c.rarely(4) ? { tag: c.below(65536) } : {}),
     };
     return frame(spec);
   });
 }
 const POOL = frames(new Chance(7));
 function someFrame(c: Chance): Uint8Array {
-  const f = c.pick(POOL).slice();
-  if (c.one(3)) for (let i = c.below(3); i > 0; i--) f[c.below(Math.min(f.length, 80))] = c.below(256);
+  const f = c.oneOf(POOL).slice();
+  if (c.rarely(3)) for (let i = c.below(3); i > 0; i--) f[c.below(Math.min(f.length, 80))] = c.below(256);
   return f;
 }
 /** RNDIS messages that are more or less in order. */
 function packets(c: Chance): Uint8Array {
   const parts = Array.from({ length: 1 + c.below(3) }, () => {
     const infos = Array.from({ length: c.below(4) }, () => ({
-      type: c.pick([0, 2, 6, 8, 0x80000001]),
-      value: c.one(2) ? c.below(0x2000000) : c.pick(EDGES),
+      type: c.oneOf([0, 2, 6, 8, 0x80000001]),
+      value: c.rarely(2) ? c.below(0x2000000) : c.oneOf(EDGES),
     }));
-    return rndisPacket(c.one(10) ? c.bytes(c.below(100)) : someFrame(c), infos, true);
+    return rndisPacket(c.rarely(10) ? c.bytes(c.below(100)) : someFrame(c), infos, true);
   });
   const bytes = join(...parts);
   const view = new DataView(bytes.buffer);
   for (let i = c.below(3); i > 0; i--)
-    if (c.one(2) && bytes.length >= 84) view.setUint32(c.below(20) * 4, c.pick(EDGES), true);
+    if (c.rarely(2) && bytes.length >= 84) view.setUint32(c.below(20) * 4, c.oneOf(EDGES), true);
   return bytes;
 }
 function controlMessage(c: Chance): Uint8Array {
-  const oid = c.pick(OIDS);
-  let information = c.one(3) ? c.bytes(c.below(80)) : c.one(2) ? u32s(c.pick(EDGES)) : new Uint8Array(0);
+  const oid = c.oneOf(OIDS);
+  let information = c.rarely(3) ? c.bytes(c.below(80)) : c.rarely(2) ? u32s(c.oneOf(EDGES)) : new Uint8Array(0);
   if (oid === Oid.offloadParameters)
     information = join(
-      Uint8Array.of(0x80, c.below(4), c.pick([20, 22, 28, 32]), 0),
-      Uint8Array.from(c.one(2) ? ALL_OFFLOADS : c.bytes(24).map((b) => b % 6)),
+      Uint8Array.of(0x80, c.below(4), c.oneOf([20, 22, 28, 32]), 0),
+      Uint8Array.from(c.rarely(2) ? ALL_OFFLOADS : c.bytes(24).map((b) => b % 6)),
     );
   if (oid === Oid.receiveScaleParameters) {
-    const table = Array.from({ length: c.below(8) }, () => c.below(CHANNELS + (c.one(9) ? 1 : 0)));
+    const table = Array.from({ length: c.below(8) }, () => c.below(CHANNELS + (c.rarely(9) ? 1 : 0)));
     information = join(
       Uint8Array.of(0x89, 2, 40, 0),
-      u32s(c.one(5) ? c.below(32) : 0, 0x1701, table.length * 4, 40, 40, 40 + table.length * 4, 0, 0, 0),
+      u32s(c.rarely(5) ? c.below(32) : 0, 0x1701, table.length * 4, 40, 40, 40 + table.length * 4, 0, 0, 0),
       u32s(...table),
       c.bytes(40),
     );
-    if (c.one(4)) information[c.below(40)] = c.below(256);
+    if (c.rarely(4)) information[c.below(40)] = c.below(256);
   }
-  if (oid === Oid.currentPacketFilter) information = u32s(c.one(4) ? c.below(64) : 0xd);
-  const type = c.one(6) ? c.pick([0, 1, 3, 6, 7, 8, 99, 0x80000004]) : c.pick([2, 4, 5, 5]);
+  if (oid === Oid.currentPacketFilter) information = u32s(c.rarely(4) ? c.below(64) : 0xd);
+  const type = c.rarely(6) ? c.oneOf([0, 1, 3, 6, 7, 8, 99, 0x80000004]) : c.oneOf([2, 4, 5, 5]);
   const bytes =
     type === 2
-      ? u32s(2, 24, c.below(99), c.one(9) ? c.below(3) : 1, 0, 0x4000)
+      ? u32s(2, 24, c.below(99), c.rarely(9) ? c.below(3) : 1, 0, 0x4000)
       : join(u32s(type, 28 + information.length, c.below(99), oid, information.length, 20, 0), information);
-  if (c.one(6)) new DataView(bytes.buffer).setUint32(c.below(bytes.length >>> 2) * 4, c.pick(EDGES), true);
-  return c.one(20) ? bytes.slice(0, c.below(bytes.length)) : bytes;
+  if (c.rarely(6)) new DataView(bytes.buffer).setUint32(c.below(bytes.length >>> 2) * 4, c.oneOf(EDGES), true);
+  return c.rarely(20) ? bytes.slice(0, c.below(bytes.length)) : bytes;
 }
 
 describe("network adapter under a hostile guest", () => {
@@ -195,7 +162,7 @@ describe("network adapter under a hostile guest", () => {
       }
     };
     const put = (channel: ScriptedChannel, payload: Uint8Array, ranges?: readonly Piece[], type?: number): void => {
-      const wanted = c.one(4) ? 0 : COMPLETION_REQUESTED;
+      const wanted = c.rarely(4) ? 0 : COMPLETION_REQUESTED;
       id++;
       if (wanted !== 0 && type !== PacketType.completion) owed.set(id, channel.subIndex);
       guarded(channel.subIndex, () =>
@@ -213,10 +180,10 @@ describe("network adapter under a hostile guest", () => {
       lend();
       open(0);
       const primary = channels[0]!;
-      const version = c.pick([0x60001, 0x60001, 0x50000, 2]);
+      const version = c.oneOf([0x60001, 0x60001, 0x50000, 2]);
       for (const m of [
         u32s(1, version, version),
-        u32s(125, c.pick([1514, 9014]), 0, 0xac, 0),
+        u32s(125, c.oneOf([1514, 9014]), 0, 0xac, 0),
         u32s(100, 6, 30),
         u32s(101, RECEIVE_GPADL, 0xcafe),
         u32s(104, SEND_GPADL, 0),
@@ -255,16 +222,16 @@ describe("network adapter under a hostile guest", () => {
       for (let n = 0; n < CASES; n++) {
         const primary = channels[0];
         if (primary === undefined) {
-          if (c.one(3)) start();
+          if (c.rarely(3)) start();
           continue;
         }
-        const channel = c.one(2) ? primary : c.pick(live());
+        const channel = c.rarely(2) ? primary : c.oneOf(live());
         const what = c.below(100);
         if (what < 30) {
           kind = "transmit";
           const bytes = packets(c);
-          const inSection = c.pick([0, bytes.length, c.below(bytes.length)]);
-          const section = c.one(20) ? c.pick(EDGES) : c.below(10);
+          const inSection = c.oneOf([0, bytes.length, c.below(bytes.length)]);
+          const section = c.rarely(20) ? c.oneOf(EDGES) : c.below(10);
           const offset = section * 6144;
           for (let i = 0; i < Math.min(inSection, 6144) && offset + i < SEND_PAGES * 4096; i++)
             ram[(SEND_PAGE + (((offset + i) >>> 12) ^ 1)) * 4096 + ((offset + i) & 4095)] = bytes[i]!;
@@ -274,17 +241,17 @@ describe("network adapter under a hostile guest", () => {
           const ranges: Piece[] =
             rest.length === 0
               ? []
-              : c.one(3)
+              : c.rarely(3)
                 ? [
                     { gpa: 0x10000, length: rest.length >>> 1 },
                     { gpa: 0x10000 + (rest.length >>> 1), length: rest.length - (rest.length >>> 1) },
                   ]
                 : [{ gpa: 0x10000, length: rest.length }];
-          const used = c.one(20) ? c.pick(EDGES) : inSection;
+          const used = c.rarely(20) ? c.oneOf(EDGES) : inSection;
           put(
             channel,
             join(
-              u32s(107, c.one(30) ? c.below(4) : 0, inSection === 0 ? 0xffffffff : section, used),
+              u32s(107, c.rarely(30) ? c.below(4) : 0, inSection === 0 ? 0xffffffff : section, used),
               new Uint8Array(24),
             ),
             ranges.length > 0 ? ranges : undefined,
@@ -295,35 +262,40 @@ describe("network adapter under a hostile guest", () => {
           ram.set(bytes, 0x8000);
           put(
             channel,
-            join(u32s(107, 1, 0xffffffff, 0), new Uint8Array(c.pick([24, 12]))),
+            join(u32s(107, 1, 0xffffffff, 0), new Uint8Array(c.oneOf([24, 12]))),
             bytes.length > 0 ? [{ gpa: 0x8000, length: bytes.length }] : undefined,
           );
           ram.fill(CANARY, 0x8000, 0x8000 + bytes.length);
         } else if (what < 52) {
           kind = "nvsp";
-          const type = c.one(5) ? c.below(140) : c.pick([1, 100, 101, 103, 104, 106, 107, 125, 129, 133]);
+          const type = c.rarely(5) ? c.below(140) : c.oneOf([1, 100, 101, 103, 104, 106, 107, 125, 129, 133]);
           const payload = join(
-            u32s(type, c.one(2) ? c.pick(EDGES) : RECEIVE_GPADL, c.pick([0, 0xcafe, 1, 0xffffffff]), c.pick(EDGES)),
+            u32s(
+              type,
+              c.rarely(2) ? c.oneOf(EDGES) : RECEIVE_GPADL,
+              c.oneOf([0, 0xcafe, 1, 0xffffffff]),
+              c.oneOf(EDGES),
+            ),
             new Uint8Array(24),
           );
           put(
             channel,
-            payload.slice(0, c.one(6) ? c.below(41) : 40),
+            payload.slice(0, c.rarely(6) ? c.below(41) : 40),
             undefined,
-            c.one(20) ? c.pick([6, 7, 9, 11, 0, 0xffff]) : undefined,
+            c.rarely(20) ? c.oneOf([6, 7, 9, 11, 0, 0xffff]) : undefined,
           );
         } else if (what < 72) {
           kind = "receive";
           const f = someFrame(c);
           other.transmit(
             f,
-            c.pick([0, FrameFlags.partialChecksum, FrameFlags.verified, 3]),
-            c.one(3) ? c.pick([1, 40, 536, 1448, 9000]) : 0,
+            c.oneOf([0, FrameFlags.partialChecksum, FrameFlags.verified, 3]),
+            c.rarely(3) ? c.oneOf([1, 40, 536, 1448, 9000]) : 0,
           );
         } else if (what < 82) {
           kind = "complete";
-          const given = c.one(10)
-            ? { channel: c.below(CHANNELS), low: c.pick(EDGES), high: c.below(9) }
+          const given = c.rarely(10)
+            ? { channel: c.below(CHANNELS), low: c.oneOf(EDGES), high: c.below(9) }
             : lent.splice(c.below(lent.length + 1), 1)[0];
           if (given !== undefined)
             guarded(given.channel, () =>
@@ -338,26 +310,26 @@ describe("network adapter under a hostile guest", () => {
         } else if (what < 92) {
           kind = "poll";
           adapter.flush();
-          collect(c.one(4) ? c.below(3) : 1000);
+          collect(c.rarely(4) ? c.below(3) : 1000);
         } else if (what < 95) {
           kind = "room";
           farRoom = c.below(20);
           other.room();
         } else if (what < 96) {
           kind = "link";
-          other.up = c.one(4) ? !other.up : true;
+          other.up = c.rarely(4) ? !other.up : true;
         } else if (what < 97) {
           kind = "gpadl";
-          if (c.one(3)) gpadls.delete(c.pick([RECEIVE_GPADL, SEND_GPADL]));
+          if (c.rarely(3)) gpadls.delete(c.oneOf([RECEIVE_GPADL, SEND_GPADL]));
           else lend();
         } else if (what < 98) {
           kind = "close";
-          const sub = c.one(4) ? 0 : 1 + c.below(CHANNELS - 1);
+          const sub = c.rarely(4) ? 0 : 1 + c.below(CHANNELS - 1);
           if (sub === 0) for (let i = CHANNELS - 1; i >= 0; i--) close(i);
           else close(sub);
           if (sub === 0) lent.length = 0;
-          else if (c.one(2)) open(sub);
-        } else if (c.one(3)) {
+          else if (c.rarely(2)) open(sub);
+        } else if (c.rarely(3)) {
           kind = "restore";
           const state: unknown = structuredClone(adapter.save());
           adapter = make();

@@ -1,6 +1,7 @@
 /** Offloads: what the adapter can do for the guest, and what of it the guest has turned on (NDIS_OFFLOAD, NDIS_OFFLOAD_PARAMETERS). */
+
+import { readU16, writeU16, writeU32 } from "../../vmbus/byte-order.js";
 import { RndisStatus } from "./rndis.js";
-import { readU16, writeU16, writeU32 } from "./wire.js";
 
 const OFFLOAD = 0xa7;
 const OFFLOAD_PARAMETERS = 0x80;

@@ -1,7 +1,8 @@
 /** NVSP's start-up: version, configuration, buffers, sub-channels. What a guest asks, and the answer for its completion. */
 import type { GuestMemory } from "../../machine/guest-memory.js";
+import { ETHERNET_HEADER } from "../../net/packet.js";
+import { readU16, readU32, writeU32 } from "../../vmbus/byte-order.js";
 import type { Channel, InboundPacket } from "../../vmbus/device.js";
-import { ETHERNET_BYTES } from "./frame.js";
 import { GuestBuffer } from "./guest-buffer.js";
 import {
   At,
@@ -20,7 +21,6 @@ import {
 import { sectionBytesFor } from "./receive.js";
 import { ReceiveBuffer } from "./receive-buffer.js";
 import type { Session } from "./session.js";
-import { readU16, readU32, writeU32 } from "./wire.js";
 
 /** What is answered where INIT_COMPLETE names a version; guests do not look. */
 const ANY_VERSION = 0xffff_ffff;
@@ -121,7 +121,7 @@ export class Negotiation {
     const given = readU32(payload, At.mtu);
     const mtu = given < MIN_CONFIG_MTU || given > MAX_CONFIG_MTU ? MIN_CONFIG_MTU : given;
     const capabilities = readU32(payload, At.capabilities);
-    session.mtu = Math.min(mtu - ETHERNET_BYTES, this.#owner.maxMtu);
+    session.mtu = Math.min(mtu - ETHERNET_HEADER, this.#owner.maxMtu);
     session.vlan = (capabilities & ConfigCapability.vlan8021q) !== 0;
     session.rscOffered = (capabilities & ConfigCapability.rsc) !== 0;
     return 0;

@@ -2,14 +2,16 @@
  * Object identifiers: what a guest may ask of an adapter, and set (NDIS, "OIDs"). Linux and FreeBSD use a dozen; the others are what
  * every NDIS adapter answers.
  */
+
+import { ETHERNET_HEADER } from "../../net/packet.js";
+import { readU32, writeU32 } from "../../vmbus/byte-order.js";
 import { u32 } from "../../vmbus/layout.js";
-import { ETHERNET_BYTES } from "./frame.js";
 import { offloadCapabilities, requestedRevision, setOffloads } from "./ndis-offload.js";
 import { NvspVersion } from "./nvsp.js";
 import { RndisStatus } from "./rndis.js";
 import { rssCapabilities } from "./rss.js";
 import { MAC_BYTES, type NetworkStatistics, type Session } from "./session.js";
-import { readU32, structure, writeU32 } from "./wire.js";
+import { structure } from "./wire.js";
 
 export const Oid = {
   supportedList: 0x0001_0101,
@@ -93,7 +95,7 @@ const constant =
   (value: number): Answer =>
   () =>
     number(value);
-const totalBytes: Answer = (c) => number(c.maxMtu + ETHERNET_BYTES);
+const totalBytes: Answer = (c) => number(c.maxMtu + ETHERNET_HEADER);
 
 const QUERIES: ReadonlyMap<number, Answer> = new Map<number, Answer>([
   [Oid.supportedList, () => supportedList()],

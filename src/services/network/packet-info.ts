@@ -2,7 +2,7 @@
  * Per-packet information of RNDIS PACKET messages: entries of size, type, offset of the value, value. A guest's list is read into
  * one reused object. Our own entries are exactly 16 bytes, since Linux 6.1 loops for ever over one that is not as it expects.
  */
-import { readU32, writeU32 } from "./wire.js";
+import { readU32, writeU32 } from "../../vmbus/byte-order.js";
 
 export const InfoType = {
   checksum: 0,

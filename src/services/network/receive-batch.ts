@@ -1,8 +1,9 @@
 /** Frames that go to the guest in one ring packet: a list of sections of the receive buffer (VMBus, "transfer pages"). */
+
+import { writeU16, writeU32 } from "../../vmbus/byte-order.js";
 import { type Channel, COMPLETION_REQUESTED, type OutboundPacket, PacketType } from "../../vmbus/device.js";
 import { At, type ChannelType, MESSAGE_BYTES, NO_SECTION, NvspType } from "./nvsp.js";
 import type { ReceiveBuffer } from "./receive-buffer.js";
-import { writeU16, writeU32 } from "./wire.js";
 
 /** Sections of a ring packet: a coalesced packet must be in one. Linux takes 375 of others, 562 of those. */
 export const MAX_RANGES = 128;

@@ -2,8 +2,11 @@
  * Frames to the guest: filtered, put into sections of its receive buffer with what is known beside the frame, collected in a ring
  * packet for each channel. Who sends is refused while there is no room, and told when there is.
  */
+
+import { ETHERNET_HEADER, EtherType, IpProtocol } from "../../net/packet.js";
 import { FrameFlags } from "../../net/port.js";
-import { ETHERNET_BYTES, EtherType, FrameHeaders, IpProtocol, lengthFits, TAG_BYTES } from "./frame.js";
+import { writeU32 } from "../../vmbus/byte-order.js";
+import { FrameHeaders, lengthFits, TAG_BYTES } from "./frame.js";
 import { RECEIVE } from "./ndis-offload.js";
 import { ENTRY_BYTES, Fragment, fromTag, InfoType, packetId, RxChecksum, writeInfo } from "./packet-info.js";
 import { MAX_RANGES, type ReceiveBatch } from "./receive-batch.js";
@@ -11,7 +14,7 @@ import { RESERVED_SECTIONS, type ReceiveBuffer } from "./receive-buffer.js";
 import { OFFSET_BASE, PACKET_HEADER_BYTES, PacketAt, RndisType } from "./rndis.js";
 import { Segmentation } from "./segmentation.js";
 import { Filter, MAC_BYTES, type NetworkStatistics, type Session } from "./session.js";
-import { readBe16, writeU32 } from "./wire.js";
+import { readBe16 } from "./wire.js";
 
 /** Checksum, tag, hash, packet id. */
 const MAX_INFO_BYTES = 4 * ENTRY_BYTES;
@@ -21,7 +24,7 @@ const MAX_INFO_BYTES = 4 * ENTRY_BYTES;
  */
 const FRAME_AT = 132;
 /** A long segment: 64 KiB behind headers of Ethernet and IPv6. */
-const MAX_LONG_BYTES = 0xffff + 40 + ETHERNET_BYTES + TAG_BYTES;
+const MAX_LONG_BYTES = 0xffff + 40 + ETHERNET_HEADER + TAG_BYTES;
 /** Where pieces of a long segment are made, behind the segment. */
 const PIECE_AT = Math.ceil((FRAME_AT + MAX_LONG_BYTES) / 8) * 8 + FRAME_AT;
 /** Free sections at which a refused sender is told: as many as it needed, and so many. */
@@ -29,7 +32,7 @@ const ROOM_SECTIONS = 64;
 
 /** Bytes of a section for frames with this payload: what the information needs, in steps that real hosts have too. */
 export const sectionBytesFor = (mtu: number): number =>
-  Math.ceil((PACKET_HEADER_BYTES + MAX_INFO_BYTES + ETHERNET_BYTES + TAG_BYTES + mtu) / 256) * 256;
+  Math.ceil((PACKET_HEADER_BYTES + MAX_INFO_BYTES + ETHERNET_HEADER + TAG_BYTES + mtu) / 256) * 256;
 
 /** What the path asks of its adapter. */
 export interface ReceiveOwner {
@@ -97,11 +100,11 @@ export class ReceivePath {
     const { drops } = statistics;
     const { receive } = session;
     if (receive === undefined || !session.initialized || session.filter === 0) return lost(drops, "notReady");
-    if (frame.length < ETHERNET_BYTES) return lost(drops, "unfit");
+    if (frame.length < ETHERNET_HEADER) return lost(drops, "unfit");
     if (!this.#passes(frame)) return lost(drops, "filtered");
-    const hasTag = frame.length >= ETHERNET_BYTES + TAG_BYTES && readBe16(frame, 12) === EtherType.vlan;
-    const isLong = segmentSize > 0 && frame.length - ETHERNET_BYTES - (hasTag ? TAG_BYTES : 0) > session.mtu;
-    if (frame.length > (isLong ? MAX_LONG_BYTES : session.mtu + ETHERNET_BYTES + (hasTag ? TAG_BYTES : 0)))
+    const hasTag = frame.length >= ETHERNET_HEADER + TAG_BYTES && readBe16(frame, 12) === EtherType.VLAN;
+    const isLong = segmentSize > 0 && frame.length - ETHERNET_HEADER - (hasTag ? TAG_BYTES : 0) > session.mtu;
+    if (frame.length > (isLong ? MAX_LONG_BYTES : session.mtu + ETHERNET_HEADER + (hasTag ? TAG_BYTES : 0)))
       return lost(drops, "tooLong");
     if (!receive.buffer.isLent) return lost(drops, "notReady");
     const end = this.#copy(frame, hasTag && session.vlan);
@@ -164,10 +167,10 @@ export class ReceivePath {
     if (missing && headers.protocol !== 0) headers.finishTransport(this.#scratch);
     else if ((flags & FrameFlags.verified) === 0) return 0;
     let known = headers.version === 4 && (offloads.ipv4 & RECEIVE) !== 0 ? RxChecksum.ipOk : 0;
-    if (headers.protocol === IpProtocol.tcp) {
+    if (headers.protocol === IpProtocol.TCP) {
       const offload = headers.version === 4 ? offloads.tcpv4 : offloads.tcpv6;
       if ((offload & RECEIVE) !== 0) known |= RxChecksum.tcpOk;
-    } else if (headers.protocol === IpProtocol.udp) {
+    } else if (headers.protocol === IpProtocol.UDP) {
       const offload = headers.version === 4 ? offloads.udpv4 : offloads.udpv6;
       if ((offload & RECEIVE) !== 0) known |= RxChecksum.udpOk;
     }
@@ -216,7 +219,7 @@ export class ReceivePath {
   #long(receive: ReceiveBuffer, target: ReceiveTarget, segmentSize: number): boolean {
     const { session, statistics } = this.#owner;
     const headers = this.#headers;
-    if (headers.protocol !== IpProtocol.tcp || !lengthFits(headers)) return lost(statistics.drops, "unfit");
+    if (headers.protocol !== IpProtocol.TCP || !lengthFits(headers)) return lost(statistics.drops, "unfit");
     return session.coalesces(headers.version)
       ? this.#coalesced(receive, target)
       : this.#segmented(receive, target, segmentSize);

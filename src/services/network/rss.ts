@@ -1,9 +1,12 @@
 /** Receive-side scaling: which channel a frame goes to (NDIS, "RSS"). The guest gives a key and a table of channels. */
+
+import { IpProtocol } from "../../net/packet.js";
+import { readU32 } from "../../vmbus/byte-order.js";
 import { u8, u16, u32 } from "../../vmbus/layout.js";
-import { type FrameHeaders, IpProtocol } from "./frame.js";
+import type { FrameHeaders } from "./frame.js";
 import { RndisStatus } from "./rndis.js";
 import { KEY_BYTES, Toeplitz } from "./toeplitz.js";
-import { readU32, structure } from "./wire.js";
+import { structure } from "./wire.js";
 
 const RSS_CAPABILITIES = 0x88;
 const RSS_PARAMETERS = 0x89;
@@ -118,7 +121,7 @@ export class ReceiveScaling {
     if (!this.enabled || headers.version === 0) return 0;
     const isV4 = headers.version === 4;
     const flow = isV4 ? HashType.tcpIpv4 : HashType.tcpIpv6;
-    const isFlow = headers.protocol === IpProtocol.tcp && (this.hashInfo & flow) !== 0;
+    const isFlow = headers.protocol === IpProtocol.TCP && (this.hashInfo & flow) !== 0;
     if (!isFlow && (this.hashInfo & (isV4 ? HashType.ipv4 : HashType.ipv6)) === 0) return 0;
     const addresses = isV4 ? 8 : 32;
     let hash = this.toeplitz.add(bytes, headers.ip + (isV4 ? 12 : 8), addresses);

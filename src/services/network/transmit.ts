@@ -4,15 +4,17 @@
  */
 
 import type { GuestMemory } from "../../machine/guest-memory.js";
+import { ETHERNET_HEADER, EtherType, IpProtocol } from "../../net/packet.js";
 import { FrameFlags, type FrameTaker } from "../../net/port.js";
+import { readU32 } from "../../vmbus/byte-order.js";
 import type { GpaRanges } from "../../vmbus/gpa-ranges.js";
-import { ETHERNET_BYTES, EtherType, FrameHeaders, IpProtocol, lengthFits, TAG_BYTES } from "./frame.js";
+import { FrameHeaders, lengthFits, TAG_BYTES } from "./frame.js";
 import type { GuestBuffer } from "./guest-buffer.js";
 import { NO_SECTION, SEND_SECTION_BYTES } from "./nvsp.js";
 import { PacketInfo, TxChecksum } from "./packet-info.js";
 import { MAX_TRANSFER_BYTES, OFFSET_BASE, PACKET_HEADER_BYTES, PacketAt, RndisType } from "./rndis.js";
 import { MAC_BYTES, type NetworkStatistics, type Session } from "./session.js";
-import { readBe16, readU32, writeBe16 } from "./wire.js";
+import { readBe16, writeBe16 } from "./wire.js";
 
 /** Smallest size of segments that is cut to: a long segment of 64 KiB is at most 2,048 frames. Linux sends none below 48. */
 const MIN_SEGMENT_BYTES = 32;
@@ -182,7 +184,7 @@ export class Transmission {
     const infoLength = readU32(bytes, at + PacketAt.infoLength);
     const least = PACKET_HEADER_BYTES - OFFSET_BASE;
     // Sums of two values below 2^32 are exact.
-    if (dataOffset < least || dataOffset + dataLength > length - OFFSET_BASE || dataLength < ETHERNET_BYTES)
+    if (dataOffset < least || dataOffset + dataLength > length - OFFSET_BASE || dataLength < ETHERNET_HEADER)
       return false;
     if (infoLength > 0 && (infoOffset < least || infoOffset + infoLength > length - OFFSET_BASE)) return false;
     this.#frameAt = at + OFFSET_BASE + dataOffset;
@@ -194,8 +196,8 @@ export class Transmission {
     const { session, statistics } = this.#owner;
     const info = this.#info;
     const bytes = this.#bytes;
-    const hasTag = readBe16(bytes, this.#frameAt + 12) === EtherType.vlan;
-    const limit = session.mtu + ETHERNET_BYTES + (hasTag ? TAG_BYTES : 0);
+    const hasTag = readBe16(bytes, this.#frameAt + 12) === EtherType.VLAN;
+    const limit = session.mtu + ETHERNET_HEADER + (hasTag ? TAG_BYTES : 0);
     this.#flags = 0;
     this.#segmentSize = 0;
     if (!info.isLargeSend && this.#frameEnd - this.#frameAt > limit) {
@@ -210,7 +212,7 @@ export class Transmission {
       // The message's header is before the frame, so there is room.
       bytes.copyWithin(this.#frameAt - TAG_BYTES, this.#frameAt, this.#frameAt + 2 * MAC_BYTES);
       this.#frameAt -= TAG_BYTES;
-      writeBe16(bytes, this.#frameAt + 12, EtherType.vlan);
+      writeBe16(bytes, this.#frameAt + 12, EtherType.VLAN);
       writeBe16(bytes, this.#frameAt + 14, info.vlan);
     }
     return true;
@@ -221,7 +223,7 @@ export class Transmission {
     const bytes = this.#bytes;
     const { mss } = this.#info;
     headers.parse(bytes, this.#frameAt, this.#frameEnd, true);
-    if (headers.protocol !== IpProtocol.tcp || !lengthFits(headers) || mss < MIN_SEGMENT_BYTES) return false;
+    if (headers.protocol !== IpProtocol.TCP || !lengthFits(headers) || mss < MIN_SEGMENT_BYTES) return false;
     headers.finishIp(bytes);
     if (headers.end - headers.payload <= mss) {
       headers.finishTransport(bytes);
@@ -242,7 +244,7 @@ export class Transmission {
     if (headers.version === 0) return false;
     if ((checksum & TxChecksum.ipHeader) !== 0 && headers.version === 4) headers.finishIpChecksum(this.#bytes);
     const wanted =
-      (checksum & TxChecksum.tcp) !== 0 ? IpProtocol.tcp : (checksum & TxChecksum.udp) !== 0 ? IpProtocol.udp : 0;
+      (checksum & TxChecksum.tcp) !== 0 ? IpProtocol.TCP : (checksum & TxChecksum.udp) !== 0 ? IpProtocol.UDP : 0;
     if (wanted === 0) return true;
     if (headers.protocol !== wanted) return false;
     this.#flags = FrameFlags.partialChecksum;

@@ -1,22 +1,6 @@
-/** Fields by offset: little-endian for NVSP and RNDIS, big-endian ("be") for what is in Ethernet frames. No views per packet. */
+/** Structures of control messages, and big-endian fields of what is in Ethernet frames (vmbus/byte-order.ts has the others). */
 import { checkFields, type Fields, type Values } from "../../vmbus/layout.js";
 
-export function readU16(b: Uint8Array, at: number): number {
-  return b[at]! | (b[at + 1]! << 8);
-}
-export function readU32(b: Uint8Array, at: number): number {
-  return (b[at]! | (b[at + 1]! << 8) | (b[at + 2]! << 16) | (b[at + 3]! << 24)) >>> 0;
-}
-export function writeU16(b: Uint8Array, at: number, value: number): void {
-  b[at] = value;
-  b[at + 1] = value >>> 8;
-}
-export function writeU32(b: Uint8Array, at: number, value: number): void {
-  b[at] = value;
-  b[at + 1] = value >>> 8;
-  b[at + 2] = value >>> 16;
-  b[at + 3] = value >>> 24;
-}
 export function readBe16(b: Uint8Array, at: number): number {
   return (b[at]! << 8) | b[at + 1]!;
 }

@@ -3,6 +3,7 @@ import { describe, it } from "node:test";
 import { MemoryDisk } from "../../disk/memory.js";
 import type { Trace } from "../../trace/trace.js";
 import type { Offer } from "../../vmbus/device.js";
+import { ScriptedChannel } from "../../vmbus/scripted-channel.js";
 import { MAX_IN_FLIGHT } from "./channel.js";
 import { StorageController, type StorageControllerOptions } from "./controller.js";
 import { FailingDisk } from "./failing-disk.js";
@@ -14,7 +15,6 @@ import {
   hex,
   openChannel,
   read10,
-  ScriptedChannel,
   ScriptedGuest,
   srb,
   testMemory,
@@ -85,7 +85,14 @@ describe("VSTOR start-up", () => {
     assert.equal(controller.isReady, true);
     controller.addDisk(0, new MemoryDisk({ bytes: MIB }), IDENTITY);
     const [unsolicited] = channel.take();
-    assert.deepEqual(unsolicited, { type: 6, flags: 0, low: 0, high: 0, payload: padded(hex("0b 00 00 00")) });
+    assert.deepEqual(unsolicited, {
+      type: 6,
+      flags: 0,
+      low: 0,
+      high: 0,
+      headerLength: 0,
+      payload: padded(hex("0b 00 00 00")),
+    });
   });
 
   it("each of the versions 6.2, 6.0 and 5.1, without sub-channels", () => {

@@ -6,6 +6,7 @@ import type { Disk } from "../../disk/disk.js";
 import type { GuestMemory } from "../../machine/guest-memory.js";
 import { invariant } from "../../machine/guest-violation.js";
 import { NO_TRACE, type Trace, TraceKind } from "../../trace/trace.js";
+import { readU16, readU32, writeU16, writeU32 } from "../../vmbus/byte-order.js";
 import type {
   Channel,
   ChannelHandler,
@@ -25,13 +26,9 @@ import {
   NtStatus,
   Operation,
   PACKET_BYTES,
-  readU16,
-  readU32,
   SCSI_CLASS,
   SrbStatus,
   VERSIONS,
-  writeU16,
-  writeU32,
 } from "./protocol.js";
 import type { Slot, StorageRequest } from "./request.js";
 import { be32, cdbLengthOf, Opcode, putBe32, Sense } from "./scsi.js";

@@ -1,5 +1,6 @@
 /** VSTOR packets for people: what a trace shows. Takes any bytes. */
-import { At, CDB_BYTES, Direction, Operation, PACKET_BYTES, readU16, readU32, SENSE_BYTES } from "./protocol.js";
+import { readU16, readU32 } from "../../vmbus/byte-order.js";
+import { At, CDB_BYTES, Direction, Operation, PACKET_BYTES, SENSE_BYTES } from "./protocol.js";
 import { be16, be32, blocksOf, commandName, lbaOf, Opcode } from "./scsi.js";
 
 const OPERATIONS = new Map<number, string>([

@@ -7,39 +7,19 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { DiskStatus } from "../../disk/disk.js";
+import { Chance } from "../../hypervisor/chance.js";
 import { COMPLETION_REQUESTED } from "../../vmbus/device.js";
+import type { Piece, ScriptedChannel } from "../../vmbus/scripted-channel.js";
 import { MAX_IN_FLIGHT } from "./channel.js";
 import { StorageController } from "./controller.js";
 import { FailingDisk } from "./failing-disk.js";
-import { decode, openChannel, type Piece, type ScriptedChannel, srb, testMemory } from "./scripted-guest.js";
+import { decode, openChannel, srb, testMemory } from "./scripted-guest.js";
 
 const CASES = 200_000 * Number(process.env.FUZZ_CASES ?? 1);
 const SEED = Number(process.env.FUZZ_SEED ?? 0x5eed);
 const DISK_BYTES = 1 << 20;
 const RAM_BYTES = 1 << 18;
 const CANARY = 0x3c;
-
-/** xorshift32: the same numbers everywhere. */
-class Chance {
-  #x: number;
-  constructor(seed: number) {
-    this.#x = seed | 1;
-  }
-  below(n: number): number {
-    let x = this.#x;
-    x ^= x << 13;
-    x ^= x >>> 17;
-    x ^= x << 5;
-    this.#x = x;
-    return (x >>> 0) % n;
-  }
-  one(inN: number): boolean {
-    return this.below(inN) === 0;
-  }
-  pick<T>(from: readonly T[]): T {
-    return from[this.below(from.length)]!;
-  }
-}
 
 /** Commands that may write to the disk when they succeed. */
 const WRITERS = new Set([0x0a, 0x2a, 0xaa, 0x8a, 0x41, 0x93, 0x42]);
@@ -61,11 +41,11 @@ function put(cdb: Uint8Array, at: number, value: number, bytes: number): void {
 
 /** A command with plausible fields; `bytes` is what it would move. */
 function command(c: Chance): { cdb: Uint8Array; bytes: number } {
-  const opcode = c.pick(OPCODES);
+  const opcode = c.oneOf(OPCODES);
   const cdb = new Uint8Array(CDB_LENGTH[opcode >>> 5]!);
   cdb[0] = opcode;
-  const lba = c.one(4) ? c.pick(LBAS) : c.below(2048);
-  const count = c.one(6) ? c.pick(COUNTS) : c.below(9);
+  const lba = c.rarely(4) ? c.oneOf(LBAS) : c.below(2048);
+  const count = c.rarely(6) ? c.oneOf(COUNTS) : c.below(9);
   let bytes = count * 512;
   switch (opcode) {
     case 0x08:
@@ -97,20 +77,20 @@ function command(c: Chance): { cdb: Uint8Array; bytes: number } {
       if (opcode === 0x93) bytes = 512;
       break;
     case 0x42:
-      bytes = c.pick([0, 7, 8, 24, 40, 88]);
+      bytes = c.oneOf([0, 7, 8, 24, 40, 88]);
       put(cdb, 7, bytes, 2);
       break;
     case 0x12:
       cdb[1] = c.below(3);
-      cdb[2] = c.pick([0, 0x80, 0x83, 0xb0, 0xb1, 0xb2, 0xff]);
-      bytes = c.pick([0, 4, 36, 96, 255]);
+      cdb[2] = c.oneOf([0, 0x80, 0x83, 0xb0, 0xb1, 0xb2, 0xff]);
+      bytes = c.oneOf([0, 4, 36, 96, 255]);
       put(cdb, 3, bytes, 2);
       break;
     default:
-      for (let i = 1; i < cdb.length; i++) cdb[i] = c.one(3) ? c.below(256) : 0;
-      bytes = c.pick([0, 8, 18, 64, 255, 4096]);
+      for (let i = 1; i < cdb.length; i++) cdb[i] = c.rarely(3) ? c.below(256) : 0;
+      bytes = c.oneOf([0, 8, 18, 64, 255, 4096]);
   }
-  if (c.one(8)) cdb[1] = cdb[1]! ^ (1 << c.below(8));
+  if (c.rarely(8)) cdb[1] = cdb[1]! ^ (1 << c.below(8));
   return { cdb, bytes };
 }
 
@@ -166,7 +146,7 @@ describe("storage under a hostile guest", () => {
     let id = 0;
     /** What the guest has got back, and whether it was for one of its packets. */
     const collect = (): void => {
-      for (const packet of channel.take(c.one(50) ? c.below(3) : Number.POSITIVE_INFINITY)) {
+      for (const packet of channel.take(c.rarely(50) ? c.below(3) : Number.POSITIVE_INFINITY)) {
         if (packet.type === 6) continue;
         assert.equal(packet.high, 0xabcd0000);
         assert.ok(owed.delete(packet.low), `id ${packet.low} was not owed`);
@@ -202,21 +182,21 @@ describe("storage under a hostile guest", () => {
     let kind = "";
     try {
       for (let n = 0; n < CASES; n++) {
-        if (c.one(40)) {
+        if (c.rarely(40)) {
           // The surroundings change: slow disks, failing disks, reset, close, discs.
           kind = "surroundings";
-          const d = c.pick(disks);
-          d.slow = c.one(2);
-          d.failRead = c.one(4) ? DiskStatus.ioError : DiskStatus.ok;
-          d.failWrite = c.one(4) ? c.pick([DiskStatus.ioError, DiskStatus.noSpace]) : DiskStatus.ok;
-          d.failFlush = c.one(4) ? DiskStatus.ioError : DiskStatus.ok;
+          const d = c.oneOf(disks);
+          d.slow = c.rarely(2);
+          d.failRead = c.rarely(4) ? DiskStatus.ioError : DiskStatus.ok;
+          d.failWrite = c.rarely(4) ? c.oneOf([DiskStatus.ioError, DiskStatus.noSpace]) : DiskStatus.ok;
+          d.failFlush = c.rarely(4) ? DiskStatus.ioError : DiskStatus.ok;
           for (const each of disks) each.go();
           const change = c.below(8);
           if (change === 0) drive.eject();
           if (change === 1) drive.insert(disc);
-          if (c.one(20)) disk.resize(c.pick([DISK_BYTES, DISK_BYTES / 2]));
-          if (c.one(30)) {
-            if (c.one(2)) drain();
+          if (c.rarely(20)) disk.resize(c.oneOf([DISK_BYTES, DISK_BYTES / 2]));
+          if (c.rarely(30)) {
+            if (c.rarely(2)) drain();
             channel.close();
             // What is still under way for the old channel must not touch guest memory any more.
             owed.clear();
@@ -233,14 +213,18 @@ describe("storage under a hostile guest", () => {
         const direction =
           WRITERS.has(cdb[0]!) || cdb[0] === 0x15 || cdb[0] === 0x55 || cdb[0] === 0xb6 ? 0 : bytes === 0 ? 2 : 1;
         let length = Math.min(bytes, 200_000);
-        const pieces = buffers(c, c.one(30) ? c.below(9000) : length);
-        if (c.one(30)) length = c.pick([0, 1, 511, 512, 4096, 0xffffffff]);
-        let payload = srb({ lun: c.one(20) ? c.pick([3, 63, 64, 255]) : c.below(3), cdb: [...cdb] }, length, direction);
-        if (c.one(12)) payload[c.below(64)] = c.below(256);
-        if (c.one(60)) payload = payload.slice(0, c.below(65));
-        if (c.one(60)) payload[0] = c.below(256);
-        const type = c.one(100) ? c.pick([6, 7, 9, 11]) : undefined;
-        const flags = c.one(100) ? 0 : COMPLETION_REQUESTED;
+        const pieces = buffers(c, c.rarely(30) ? c.below(9000) : length);
+        if (c.rarely(30)) length = c.oneOf([0, 1, 511, 512, 4096, 0xffffffff]);
+        let payload = srb(
+          { lun: c.rarely(20) ? c.oneOf([3, 63, 64, 255]) : c.below(3), cdb: [...cdb] },
+          length,
+          direction,
+        );
+        if (c.rarely(12)) payload[c.below(64)] = c.below(256);
+        if (c.rarely(60)) payload = payload.slice(0, c.below(65));
+        if (c.rarely(60)) payload[0] = c.below(256);
+        const type = c.rarely(100) ? c.oneOf([6, 7, 9, 11]) : undefined;
+        const flags = c.rarely(100) ? 0 : COMPLETION_REQUESTED;
         for (const { gpa, length: m } of pieces) {
           ram.fill(0, gpa, gpa + m);
           // What UNMAP and MODE SELECT find: a list, more or less.

@@ -9,9 +9,9 @@ import type { Disk } from "../../disk/disk.js";
 import { MemoryDisk } from "../../disk/memory.js";
 import { RawDisk } from "../../disk/raw.js";
 import { openDiskFile } from "../../host/node/disk-file.js";
+import type { Piece } from "../../vmbus/scripted-channel.js";
 import { StorageController } from "./controller.js";
 import {
-  type Piece,
   read10,
   read16,
   ScriptedGuest,

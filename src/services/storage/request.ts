@@ -3,6 +3,7 @@
  * nothing; an object is its target's from `execute` until `end`, once.
  */
 import type { GuestMemory } from "../../machine/guest-memory.js";
+import { readU32, writeU16, writeU32 } from "../../vmbus/byte-order.js";
 import type { InboundPacket } from "../../vmbus/device.js";
 import { GpaRanges } from "../../vmbus/gpa-ranges.js";
 import {
@@ -13,13 +14,10 @@ import {
   NtStatus,
   Operation,
   PACKET_BYTES,
-  readU32,
   ScsiStatus,
   SENSE_BYTES,
   SRB_BYTES,
   SrbStatus,
-  writeU16,
-  writeU32,
 } from "./protocol.js";
 import { SENSE_DATA_BYTES, writeSense } from "./scsi.js";
 import type { ScsiTarget } from "./target.js";
