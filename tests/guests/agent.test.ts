@@ -88,8 +88,8 @@ describe("commands by the agent", () => {
   it("gives a terminal of the size that was asked for, and another size later", async () => {
     let out = "";
     const child = await vm.spawn(
-      // a trapped signal ends a read
-      "tty; stty size; trap 'stty size' WINCH; while :; do read -r x && echo \"<$x>\" && [ $x = end ] && exit 4; done",
+      // the trap comes first: a signal that nobody has asked for is gone
+      "trap 'stty size' WINCH; tty; stty size; while :; do read -r x && echo \"<$x>\" && [ $x = end ] && exit 4; done",
       {
         pty: { rows: 31, columns: 99 },
         onStdout: (b) => {

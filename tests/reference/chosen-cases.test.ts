@@ -1,10 +1,9 @@
 /** Single instructions in user mode that were once wrong here, most of them found by random-bytes.test, against the processor of this machine. */
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { Decoder } from "../../src/cpu/decode/decode.js";
 import { partsOf } from "./instruction-bytes.js";
-import { openOutcome } from "./open-outcomes.js";
+import { hostVendor, openOutcome } from "./open-outcomes.js";
 import {
   At,
   COMPATIBILITY,
@@ -148,7 +147,7 @@ function addCase(records: Records, c: Chosen): void {
 const skip = sandboxedProgram() === undefined ? "no gcc, or no x86-64" : false;
 test("instructions that were wrong once do what this machine's processor does", { skip }, () => {
   const list = compatibilityMode() ? CASES : CASES.filter((c) => !c.compatibility);
-  const vendor = /^vendor_id\s*: (.*)$/m.exec(readFileSync("/proc/cpuinfo", "utf8"))?.[1] ?? "";
+  const vendor = hostVendor();
   const records = new Records(list.length);
   for (const c of list) addCase(records, c);
   const nativeBytes = runSandboxed(records);

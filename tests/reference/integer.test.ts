@@ -6,6 +6,7 @@ import { type Row, rows } from "../../src/cpu/isa/table.js";
 import { addIntegerCase, type CaseOptions, shapesOf } from "./integer-encoding.js";
 import { notInIntegerTest } from "./isa-coverage.js";
 import { Batch, CASE_BYTES, difference, EngineRunner, Field, nativeProgram, runNative } from "./native-runner.js";
+import { hostVendor } from "./open-outcomes.js";
 import { ALL, shiftCount, undefinedFlags } from "./undefined-flags.js";
 import { Random } from "./values.js";
 
@@ -44,6 +45,7 @@ test("integer instructions do what this machine's processor does", {
       }
     }
   }
+  const isAmd = hostVendor() === "AuthenticAMD";
   let cases = 0;
   let failed = 0;
   const bad = new Map<string, string>();
@@ -68,6 +70,8 @@ test("integer instructions do what this machine's processor does", {
       const count = shiftCount(row, options.width, batch.bytes[at + Field.gpr + 8]!, batch.bytes[at + length - 1]!);
       if (row.mnemonic === "bswap" && options.width === 16) continue;
       if (/^sh[lr]d$/.test(row.mnemonic) && count > options.width) continue;
+      // AMD's processors read 32 bits of memory where 16 are extended
+      if (isAmd && row.mnemonic === "movsxd" && options.width === 16 && trapped) continue;
       const flags = trapped
         ? // a fault in a repeated compare leaves RFLAGS as they were (SDM, REP); AMD keeps those of the last element
           /^(i?div|(cmps|scas)[a-z]?)$/.test(row.mnemonic)

@@ -4,7 +4,7 @@ import { Decoder, type Instruction } from "../../src/cpu/decode/decode.js";
 import { disassemble } from "../../src/cpu/decode/disassemble.js";
 import { caseText } from "./case-text.js";
 import { type Parts, partsOf } from "./instruction-bytes.js";
-import { openOutcome } from "./open-outcomes.js";
+import { hostVendor, openOutcome } from "./open-outcomes.js";
 import { isSplitLock, NOT_ADVERTISED, NOT_NATIVE, SPLIT_LOCK } from "./random-rules.js";
 import { addRandomCase } from "./random-state.js";
 import {
@@ -51,7 +51,7 @@ const sorted = (map: Map<string, number>): [string, number][] => [...map].sort((
 export function runRandom(run: RandomRun, progress: Int32Array): Findings {
   const cpuinfo = readFileSync("/proc/cpuinfo", "utf8");
   const cpu = new Set(/^flags\s*:(.*)$/m.exec(cpuinfo)?.[1]?.split(" "));
-  const vendor = /^vendor_id\s*: (.*)$/m.exec(cpuinfo)?.[1] ?? "";
+  const vendor = hostVendor();
   const engine = new UserMachine();
   const decoder = new Decoder();
   const outcomes = new Map<string, number>();
