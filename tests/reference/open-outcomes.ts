@@ -121,6 +121,13 @@ const AMD: readonly AmdRule[] = [
     (c, _t, _o, p) => p?.opsize === true && (/^(j|call$|ret$|loop)/.test(mnemonic(c)) || isLongBranch(p)),
   ],
   [
+    "far pointers have no offset of 64 bits",
+    (c, _t, _o, p) =>
+      p !== undefined &&
+      (p.rex & 8) !== 0 &&
+      ((p.map === 0 && p.opcode === 0xff && [3, 5].includes((p.modrm >> 3) & 7)) || /^l[sfg]s$/.test(mnemonic(c))),
+  ],
+  [
     "F2 and F3 say the condition of LOOPE and LOOPNE",
     (c) => c.instruction?.repeat !== 0 && /^loopn?e$/.test(mnemonic(c)),
   ],
