@@ -54,7 +54,8 @@ const { metafile } = await build({
   logLevel: "warning",
 });
 
-for (const name of ["runtime.wasm", "interpreter.wasm"]) copyFileSync(join(root, "dist", name), join(out, name));
+for (const name of ["runtime.wasm", "interpreter.wasm", "engine.key"])
+  copyFileSync(join(root, "dist", name), join(out, name));
 copyFileSync(join(root, "data", "debian-archive-keys.gpg"), join(out, "debian-archive-keys.gpg"));
 for (const [name, file] of Object.entries(SEPARATE))
   copyFileSync(join(root, "node_modules", name, file), join(out, `${name}.js`));

@@ -45,6 +45,16 @@ function step(text, command, args) {
   }
   return Date.now() - started;
 }
+/** Hash of everything that compiled code depends on. */
+function engineKey() {
+  const hash = createHash("sha256");
+  const folder = join(root, "dist", "src", "cpu");
+  for (const name of readdirSync(folder, { recursive: true }).sort())
+    if (name.endsWith(".js") && !name.endsWith(".test.js"))
+      hash.update(`${name}\0`).update(readFileSync(join(folder, name)));
+  for (const name of ["runtime.wasm", "interpreter.wasm"]) hash.update(readFileSync(join(root, "dist", name)));
+  return hash.digest("hex");
+}
 const stamp = (name) => join(root, "dist", name);
 const same = (name, value) => existsSync(stamp(name)) && readFileSync(stamp(name), "utf8") === value;
 const keep = (name, value) => {
@@ -110,6 +120,7 @@ if (!same(".sources", sources) || !existsSync(stamp("interpreter.wasm"))) {
     join(root, "dist", "scripts", "generate-interpreter.js"),
     join(root, "dist", "interpreter.wasm"),
   ]);
+  keep("engine.key", engineKey());
   keep(".sources", sources);
 }
 clear();

@@ -1,6 +1,7 @@
 /** Two bare machines for a random program, one with regions and one that interprets, and what they do about its faults. */
 import assert from "node:assert/strict";
 import { Exit, Head, SegAttr, SegIndex, Vp } from "../../src/cpu/layout.js";
+import type { RegionStore } from "../../src/cpu/region/batch-compiler.js";
 import { LockstepPair } from "../../src/cpu/region/lockstep.js";
 import type { RegionWay } from "../../src/cpu/region/region-function.js";
 import { FLAT_CODE64, FLAT_DATA, type RegionTier, type VirtualProcessor } from "../../src/cpu/vp/virtual-processor.js";
@@ -94,13 +95,15 @@ export class ProgramPairs {
   readonly #programs: number;
   readonly #pairs: { pair: ProgramPair; used: number }[] = [];
   readonly #done: (pair: ProgramPair) => void;
-  constructor(programs: number, done: (pair: ProgramPair) => void = () => {}) {
+  readonly #store: RegionStore | undefined;
+  constructor(programs: number, done: (pair: ProgramPair) => void = () => {}, store?: RegionStore) {
     this.#programs = programs;
     this.#done = done;
+    this.#store = store;
   }
   /** A new one for this program. */
   make(n: number): ProgramPair {
-    return new ProgramPair(WAYS[n % WAYS.length]);
+    return new ProgramPair(WAYS[n % WAYS.length], stressAsked, this.#store);
   }
   of(n: number): ProgramPair {
     const place = n % WAYS.length;
@@ -124,11 +127,12 @@ export class ProgramPair {
   #startState!: (m: Machine) => void;
   /** The TLB is emptied behind the program's back: one that unmaps pages itself would see it. */
   readonly flushes: boolean;
-  constructor(way?: RegionWay, stress = stressAsked) {
+  constructor(way?: RegionWay, stress = stressAsked, store?: RegionStore) {
     this.flushes = (stress?.flushEvery ?? 0) > 0;
     this.#compiled = new Machine({
       ...(way === undefined ? {} : { way }),
       ...(stress === undefined ? {} : { stress }),
+      ...(store === undefined ? {} : { store }),
     });
     this.#pair = new LockstepPair({ interpreted: this.#interpreted.vp, compiled: this.#compiled.vp });
   }

@@ -4,8 +4,9 @@
  */
 import { BlockBuilder, type DecodedInstruction } from "../decode/block-builder.js";
 import { ModeKey } from "../layout.js";
-import { compileRegion, RegionModule } from "./compiler.js";
+import { compileRegion } from "./compiler.js";
 import { discoverRegion, PAGE, pageOf, type Region } from "./region.js";
+import { type RegionCode, type RegionFacts, RegionModule, type RegionPage } from "./region-code.js";
 import type { RegionWay } from "./region-function.js";
 
 /** Requests that become one module at most: beyond it the first of them wait too long for the last. */
@@ -35,28 +36,19 @@ export interface RegionRequest {
   /** The first is that of the hot instruction. */
   readonly pages: readonly CodePage[];
 }
-/** What a region turned out to be. */
-export interface RegionFacts {
-  /** The pages that its code is in; the first is the request's. */
-  readonly pages: readonly RegionPage[];
-  /** Where it can be entered, by number of the entry: distances from the first page. */
-  readonly entries: readonly number[];
-  readonly instructions: number;
-  /** See CompiledRegion. */
-  readonly leaves: number;
-}
-export interface RegionPage {
-  readonly distance: number;
-  /** Offsets in the page: where the first instruction begins, where the last one ends. */
-  readonly start: number;
-  readonly end: number;
+/** A region in a module. */
+export interface PlacedRegion extends RegionFacts {
+  /** Where among the module's kept bytes its own begin. */
+  readonly kept: number;
 }
 export interface EmittedBatch {
   readonly bytes: Uint8Array<ArrayBuffer>;
-  /** For the engine's memory: the module gets their address as its global KEPT. */
+  /** For the engine's memory: the module gets the address of region n's own as its global `keptName(n)`. */
   readonly kept: Uint8Array<ArrayBuffer>;
   /** By request; undefined where there is nothing to compile. Region n is the export `exportOf(n)`. */
-  readonly regions: readonly (RegionFacts | undefined)[];
+  readonly regions: readonly (PlacedRegion | undefined)[];
+  /** Regions among them that had been compiled before. */
+  readonly known: number;
 }
 export interface CompiledBatch extends Omit<EmittedBatch, "bytes"> {
   readonly module: WebAssembly.Module;
@@ -69,6 +61,13 @@ export interface EngineConstants {
   readonly base: number;
   /** Whether the memory is shared. */
   readonly shared: boolean;
+}
+
+/** Regions that were compiled before, by the bytes of their code. */
+export interface RegionStore {
+  /** One that is right for the request, as it would be if it were compiled now: its code is that of the request's pages. */
+  find(request: RegionRequest): RegionCode | undefined;
+  add(request: RegionRequest, code: RegionCode): void;
 }
 
 export const exportOf = (region: number): string => `region${region}`;
@@ -125,36 +124,39 @@ function extent(region: Region, distance: number): RegionPage {
 
 export class BatchCompiler {
   readonly #constants: EngineConstants;
+  readonly #store: RegionStore | undefined;
   readonly #copies = new CodeCopies();
 
-  constructor(constants: EngineConstants) {
+  constructor(constants: EngineConstants, store?: RegionStore) {
     this.#constants = constants;
+    this.#store = store;
   }
   compile(requests: readonly RegionRequest[]): CompiledBatch {
     const { bytes, ...rest } = this.emit(requests);
     return { module: new WebAssembly.Module(bytes), bytes: bytes.length, ...rest };
   }
   emit(requests: readonly RegionRequest[]): EmittedBatch {
-    const into = new RegionModule(this.#constants.base, this.#constants.shared);
+    const into = new RegionModule(this.#constants.shared);
+    let known = 0;
     // what begins in one region of the batch is not compiled into the others
     const taken = new Set<number>();
-    const regions = requests.map((request, i) => {
+    const regions = requests.map((request, i): PlacedRegion | undefined => {
       if (taken.has(request.physical)) return undefined;
-      const facts = this.#add(into, request, exportOf(i), taken);
-      for (const offset of facts?.entries ?? []) {
-        const page = request.pages.find(({ distance }) => distance === pageOf(offset))!;
-        taken.add(page.physical + (offset & (PAGE - 1)));
-      }
-      return facts;
+      const found = this.#store?.find(request);
+      const code = found ?? this.#compile(request, taken);
+      if (code === undefined) return undefined;
+      if (found !== undefined) known++;
+      else this.#store?.add(request, code);
+      const pageAt = (distance: number): number => request.pages.find((page) => page.distance === distance)!.physical;
+      for (const offset of code.facts.entries) taken.add(pageAt(pageOf(offset)) + (offset & (PAGE - 1)));
+      return { ...code.facts, kept: into.add(code, i, exportOf(i), pageAt) };
     });
-    return { bytes: into.module.finish(), kept: into.keptBytes(), regions };
+    return { bytes: into.finish(), kept: into.keptBytes(), regions, known };
   }
-  #add(
-    into: RegionModule,
+  #compile(
     { physical, mode, oddFloat, way, pages }: RegionRequest,
-    name: string,
     taken: ReadonlySet<number>,
-  ): RegionFacts | undefined {
+  ): RegionCode | undefined {
     const blocks = this.#copies.load(pages);
     const byDistance = new Map(pages.map((page) => [page.distance, page]));
     const entered = new Set(pages.flatMap((page) => Array.from(page.entered, (offset) => page.distance + offset)));
@@ -183,13 +185,14 @@ export class BatchCompiler {
     );
     if (region === undefined) return undefined;
     const user = (mode & ModeKey.user) !== 0;
-    const { leaves } = compileRegion(region, into, name, { user, oddFloat, way });
-    return {
+    const { leaves, ...code } = compileRegion(region, this.#constants.base, { user, oddFloat, way });
+    const facts: RegionFacts = {
       leaves,
       pages: [...region.pages.keys()].map((distance) => extent(region, distance)),
       entries: region.entries.map((b) => region.blocks[b]!.offset),
       instructions: region.blocks.reduce((n, b) => n + b.instructions.length, 0),
     };
+    return { ...code, facts };
   }
 }
 
@@ -197,6 +200,8 @@ export class BatchCompiler {
 export interface RegionCompiler {
   /** Those that are to become one module, if it can be. */
   request(requests: readonly RegionRequest[]): void;
+  /** Whether code like this has been worth a region before (codeHash), so that it need not become hot first. */
+  knows?(hash: number): boolean;
   /** Whether `take` has something. It is asked every some 50 us. */
   readonly ready: boolean;
   take(): FinishedBatch | undefined;
@@ -213,8 +218,8 @@ export interface FinishedBatch {
 export class InlineCompiler implements RegionCompiler {
   readonly #compiler: BatchCompiler;
   #waiting: RegionRequest[] = [];
-  constructor(constants: EngineConstants) {
-    this.#compiler = new BatchCompiler(constants);
+  constructor(constants: EngineConstants, store?: RegionStore) {
+    this.#compiler = new BatchCompiler(constants, store);
   }
   request(requests: readonly RegionRequest[]): void {
     this.#waiting.push(...requests);

@@ -1,22 +1,17 @@
-/** A region to a function of a WebAssembly module: (entry, budget) -> RegionStatus. */
-
-import { CHAIN_EXPORT } from "../interpreter/generator.js";
-import { Helper, type HelperName, type HelperSignature } from "../isa/runtime-calls.js";
+/** A region to a WebAssembly function: (entry, budget) -> RegionStatus. */
 import { ExitSlot, RegionPages, RegionStatus, Vp } from "../layout.js";
-import { FunctionBuilder, ModuleBuilder } from "../wasm/assembler.js";
+import { ByteWriter, FunctionBuilder } from "../wasm/assembler.js";
 import { type Local, Scratch } from "../wasm/emitting-sem.js";
 import { type AccessGroup, type BlockPlan, planBlocks } from "./block-plan.js";
 import { type BasicBlock, PAGE, pageOf, type Region } from "./region.js";
+import { type CalledName, KEPT_ALIGNMENT, KEPT_REFERENCE, type RegionFunctionCode } from "./region-code.js";
 import {
   type FlagState,
   findFlags,
-  type Kept,
   loadFloat,
   loadRegisters,
   loadVectors,
   type RegionFunction,
-  RegionHelper,
-  type RegionHelperName,
   RegionLocals,
   type RegionWay,
   storeChanges,
@@ -28,7 +23,6 @@ import {
 import { RegionSem } from "./region-sem.js";
 import { emitStructured } from "./structure.js";
 
-const ALL_HELPERS: Readonly<Record<HelperName | RegionHelperName, HelperSignature>> = { ...Helper, ...RegionHelper };
 const ENTRY = 0;
 const BUDGET = 1;
 /** Up to so many targets an indirect jump is compared with, beyond it looks into a table. */
@@ -60,20 +54,35 @@ function deadFlags(block: BasicBlock, plan: BlockPlan | undefined): boolean[][] 
   return dead;
 }
 
-/**
- * @param into the module that gets the function
- * @param name of its export
- */
-export function compileRegion(region: Region, into: RegionModule, name: string, mode: RegionMode): CompiledRegion {
-  const { base } = into;
-  const written = writeFunction(region, {
+/** @param base of the processor's block */
+export function compileRegion(region: Region, base: number, mode: RegionMode): RegionFunctionCode {
+  const helpers: CalledName[] = [];
+  const kept = new ByteWriter();
+  const { c, leaves, pagesAt } = writeFunction(region, {
     base,
     ...mode,
-    helper: (helper) => into.helper(helper),
-    keep: (bytes) => into.keep(bytes),
+    helper: (name) => {
+      const known = helpers.indexOf(name);
+      return (known >= 0 ? known : helpers.push(name) - 1) + KEPT_REFERENCE + 1;
+    },
+    keep: (bytes) => {
+      const at = kept.length;
+      kept.raw(bytes);
+      while (kept.length % KEPT_ALIGNMENT !== 0) kept.u8(0);
+      return at;
+    },
   });
-  into.module.add(written.c.f, name);
-  return { leaves: written.leaves };
+  const body = c.f.finish().slice();
+  const shift = c.f.declarationBytes;
+  return {
+    body,
+    hints: c.f.hints.map((hint) => ({ ...hint, at: hint.at + shift })),
+    references: c.f.references.map((reference) => ({ ...reference, at: reference.at + shift })),
+    helpers,
+    kept: kept.take().slice(),
+    pagesAt,
+    leaves,
+  };
 }
 export interface RegionMode {
   /** It runs at CPL 3. */
@@ -82,63 +91,14 @@ export interface RegionMode {
   readonly oddFloat: boolean;
   readonly way: RegionWay;
 }
-export interface CompiledRegion {
-  /** Where among the kept bytes the region counts (32 bits) how often it is left for the interpreter in the middle. */
-  readonly leaves: number;
-}
-
-/** A module that regions are added to. All of them belong to one processor, whose block's address is a constant. */
-export class RegionModule {
-  readonly module: ModuleBuilder;
-  readonly #helpers = new Map<HelperName | RegionHelperName, number>();
-  readonly base: number;
-  #kept: { readonly at: number; readonly bytes: Uint8Array }[] = [];
-  #keptBytes = 0;
-  #global: number | undefined;
-
-  /** @param base of the processor's block */
-  constructor(base: number, shared: boolean) {
-    this.base = base;
-    this.module = new ModuleBuilder({ minimum: 1, maximum: 65536, shared });
-  }
-  /**
-   * Imports a function of the runtime that a region calls. Those that none calls are left out: for every signature among its
-   * imports V8 compiles a way to JavaScript with each module, needed or not (150 us).
-   */
-  helper(name: HelperName | RegionHelperName): number {
-    let index = this.#helpers.get(name);
-    if (index !== undefined) return index;
-    const { params, result }: HelperSignature = ALL_HELPERS[name];
-    index = this.module.importFunction({
-      module: name === CHAIN_EXPORT ? "interpreter" : "runtime",
-      name,
-      params,
-      results: result === undefined ? [] : [result],
-    });
-    this.#helpers.set(name, index);
-    return index;
-  }
-  /** Bytes that have to be in the engine's memory while a region of the module lives. */
-  keep(bytes: Uint8Array): Kept {
-    const at = this.#keptBytes;
-    this.#kept.push({ at, bytes });
-    this.#keptBytes += Math.ceil(bytes.length / KEPT_ALIGNMENT) * KEPT_ALIGNMENT;
-    // where the address is not known before the module is instantiated
-    this.#global ??= this.module.importGlobal("env", KEPT, "i32");
-    return { global: this.#global, offset: at };
-  }
-  keptBytes(): Uint8Array<ArrayBuffer> {
-    const all = new Uint8Array(this.#keptBytes);
-    for (const { at, bytes } of this.#kept) all.set(bytes, at);
-    return all;
-  }
-}
-const KEPT_ALIGNMENT = 16;
-/** Name of the global with the address of all that is kept, in `env`. */
-export const KEPT = "kept";
 
 interface FunctionOptions extends Pick<RegionFunction, "base" | "helper" | "keep">, RegionMode {}
-function writeFunction(region: Region, o: FunctionOptions): CompiledRegion & { readonly c: RegionFunction } {
+interface WrittenFunction {
+  readonly c: RegionFunction;
+  readonly leaves: number;
+  readonly pagesAt: number;
+}
+function writeFunction(region: Region, o: FunctionOptions): WrittenFunction {
   const { base, helper, user, oddFloat, way, keep } = o;
   const careful = way === "careful";
   const tight = way === "usual" && isTightLoop(region);
@@ -234,13 +194,7 @@ function writeFunction(region: Region, o: FunctionOptions): CompiledRegion & { r
   c.leaveRegion = f.block();
   /** Offset of the ExitSlot of the way out that is taken, among the bytes that are kept. */
   const slot = f.local("i32");
-  let keptGlobal = -1;
-  const newSlot = (): number => {
-    const empty = new Uint8Array(ExitSlot.bytes).fill(0xff);
-    const { global, offset } = keep(empty);
-    keptGlobal = global;
-    return offset;
-  };
+  const newSlot = (): number => keep(new Uint8Array(ExitSlot.bytes).fill(0xff));
   /** By target, those of direct ways out. */
   const slots = new Map<number, number>();
   const takeSlot = (offset: number): void => {
@@ -276,7 +230,7 @@ function writeFunction(region: Region, o: FunctionOptions): CompiledRegion & { r
     offsets.forEach((offset, i) => {
       table[offset - first] = i + 1;
     });
-    const { global, offset: at } = keep(table);
+    const at = keep(table);
     const miss = f.block();
     const labels = known.map(() => f.block()).reverse();
     const distance = f.local("i64");
@@ -291,7 +245,7 @@ function writeFunction(region: Region, o: FunctionOptions): CompiledRegion & { r
     f.brIf(miss);
     f.get(distance);
     f.op("i32_wrap_i64");
-    f.globalGet(global);
+    f.globalReference(KEPT_REFERENCE);
     f.op("i32_add");
     f.mem("i32_load8_u", at);
     f.brTable([miss, ...labels], miss);
@@ -377,9 +331,9 @@ function writeFunction(region: Region, o: FunctionOptions): CompiledRegion & { r
     },
   });
   f.end(); // leaveRegion
-  const { global: counted, offset: leaves } = keep(new Uint8Array(4));
-  f.globalGet(counted);
-  f.globalGet(counted);
+  const leaves = keep(new Uint8Array(4));
+  f.globalReference(KEPT_REFERENCE);
+  f.globalReference(KEPT_REFERENCE);
   f.mem("i32_load", leaves, 2);
   f.i32(1);
   f.op("i32_add");
@@ -422,10 +376,10 @@ function writeFunction(region: Region, o: FunctionOptions): CompiledRegion & { r
   f.end();
   f.get(rip);
   f.get(BUDGET);
-  f.globalGet(keptGlobal);
+  f.globalReference(KEPT_REFERENCE);
   f.get(slot);
   f.op("i32_add");
-  f.returnCall(c.helper("chain"));
+  f.returnCallReference(c.helper("chain"));
   f.end(); // procedureLeft
   f.i32(0);
   f.get(BUDGET);
@@ -448,19 +402,19 @@ function writeFunction(region: Region, o: FunctionOptions): CompiledRegion & { r
     f.mem("i64_load", base + Vp.rip, 3);
     f.get(BUDGET);
     const at = newSlot();
-    f.globalGet(keptGlobal);
+    f.globalReference(KEPT_REFERENCE);
     f.i32(at);
     f.op("i32_add");
-    f.returnCall(c.helper("chain"));
+    f.returnCallReference(c.helper("chain"));
     f.end();
   }
   f.get(status);
 
   f.fillGaps();
   const p = new FunctionBuilder(f.params, f.results);
-  writeBeginning(p, region, c, ENTRY);
+  const pagesAt = writeBeginning(p, region, c, ENTRY);
   f.prepend(p);
-  return { c, leaves };
+  return { c, leaves, pagesAt };
 }
 
 /** Instructions of a block that leave each for itself: in a tight loop nothing but its own registers are to be kept. */
@@ -521,15 +475,16 @@ function isTightLoop({ blocks }: Region): boolean {
   const size = blocks.reduce((n, { instructions }) => n + instructions.length, 0);
   return size <= TIGHT_LOOP && blocks.some(({ offset, target }) => target !== undefined && target <= offset);
 }
-/** What comes first: are the pages right? Then registers and flags become locals. */
-function writeBeginning(p: FunctionBuilder, region: Region, c: RegionFunction, entry: number): void {
+/** What comes first: are the pages right? Then registers and flags become locals. @returns where RegionPages is among the kept bytes */
+function writeBeginning(p: FunctionBuilder, region: Region, c: RegionFunction, entry: number): number {
   const { base } = c;
+  let pagesAt = -1;
   p.i32(0);
   p.mem("i64_load", base + Vp.ripPage, 3);
   const distances = Int32Array.from(region.entries, (block) => pageOf(region.blocks[block]!.offset));
   if (distances.some((distance) => distance !== 0)) {
-    const { global, offset: table } = c.keep(new Uint8Array(distances.buffer));
-    p.globalGet(global);
+    const table = c.keep(new Uint8Array(distances.buffer));
+    p.globalReference(KEPT_REFERENCE);
     p.get(entry);
     p.i32(2);
     p.op("i32_shl");
@@ -540,13 +495,14 @@ function writeBeginning(p: FunctionBuilder, region: Region, c: RegionFunction, e
   }
   p.set(c.ripPage);
   if (region.pages.size > 1) {
-    const { global, offset: pages } = c.keep(pagesOf(region));
+    const pages = c.keep(pagesOf(region));
+    pagesAt = pages;
     p.i32(0);
     p.mem("i32_load", base + Vp.jumpTag, 2);
-    p.globalGet(global);
+    p.globalReference(KEPT_REFERENCE);
     p.mem("i32_load", pages + RegionPages.tag, 2);
     p.op("i32_ne");
-    p.globalGet(global);
+    p.globalReference(KEPT_REFERENCE);
     p.mem("i64_load", pages + RegionPages.base, 3);
     p.get(c.ripPage);
     p.op("i64_ne");
@@ -554,10 +510,10 @@ function writeBeginning(p: FunctionBuilder, region: Region, c: RegionFunction, e
     p.unlikely();
     p.if();
     p.get(c.ripPage);
-    p.globalGet(global);
+    p.globalReference(KEPT_REFERENCE);
     p.i32(pages);
     p.op("i32_add");
-    p.call(c.helper("regionPages"));
+    p.callReference(c.helper("regionPages"));
     p.op("i32_eqz");
     p.if();
     p.i32(0);
@@ -577,17 +533,17 @@ function writeBeginning(p: FunctionBuilder, region: Region, c: RegionFunction, e
     p.mem("i32_load", base + Vp.regionDeaths, 2);
     p.set(c.deaths);
   }
+  return pagesAt;
 }
-/** RegionPages of a region. */
+/** RegionPages of a region, without the pages' places. */
 function pagesOf({ pages }: Region): Uint8Array {
   const bytes = new Uint8Array(RegionPages.pages + pages.size * 8);
   const view = new DataView(bytes.buffer);
   view.setUint32(RegionPages.count, pages.size, true);
   // no page begins there: they have not been looked at
   view.setBigInt64(RegionPages.base, -1n, true);
-  [...pages].forEach(([distance, physical], i) => {
+  [...pages.keys()].forEach((distance, i) => {
     view.setInt32(RegionPages.pages + i * 8, distance, true);
-    view.setUint32(RegionPages.pages + i * 8 + 4, physical, true);
   });
   return bytes;
 }

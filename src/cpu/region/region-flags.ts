@@ -79,7 +79,7 @@ export abstract class RegionFlags extends RegionOperands {
   }
   protected helper(name: HelperName, ...args: Value[]): Value {
     for (const a of args) this.push(a);
-    this.f.call(this.region.helper(name));
+    this.f.callReference(this.region.helper(name));
     const { result } = Helper[name];
     return result === undefined ? { type: "i32" } : this.fresh(result);
   }

@@ -146,7 +146,8 @@ export class RegionLocals {
  * How accesses to memory are written: by segments and groups (block-plan.ts), but in tight loops; so in those too; "careful": each looked
  * up by itself, and misses asked of the runtime.
  */
-export type RegionWay = "usual" | "segments" | "careful";
+export const REGION_WAYS = ["usual", "segments", "careful"] as const;
+export type RegionWay = (typeof REGION_WAYS)[number];
 
 /** The function being written. */
 export interface RegionFunction {
@@ -155,6 +156,7 @@ export interface RegionFunction {
   /** Of the processor's block. */
   readonly base: number;
   /** Index of a function of the runtime, for calls. */
+  /** @returns the reference to call it by */
   readonly helper: (name: HelperName | RegionHelperName) => number;
   /** First byte of the TLB of the region's privilege level. */
   readonly tlb: number;
@@ -211,16 +213,11 @@ export interface RegionFunction {
   readonly storeAllVectors: Transfer;
   readonly loadAll: Transfer;
   readonly loadAllVectors: Transfer;
-  /** Puts bytes where they stay as long as the region. */
-  readonly keep: (bytes: Uint8Array) => Kept;
+  /** Puts bytes where they stay as long as the region. @returns their distance from the address that KEPT_REFERENCE is */
+  readonly keep: (bytes: Uint8Array) => number;
 }
 /** Writes code between the locals and the processor's block. */
 export type Transfer = (f: FunctionBuilder) => void;
-/** Where bytes are in the engine's memory: distance from the address that a global holds. */
-export interface Kept {
-  readonly global: number;
-  readonly offset: number;
-}
 
 // Between the locals and the processor's block.
 

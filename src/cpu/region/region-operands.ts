@@ -329,14 +329,14 @@ export abstract class RegionOperands extends EmittingSem {
     f.i32(bytes);
     if (c.careful) {
       f.i32(write ? 1 : 0);
-      f.call(c.helper("regionRefill"));
+      f.callReference(c.helper("regionRefill"));
       f.tee(host);
       f.i32(1);
       f.op("i32_eq");
       f.unlikely();
       f.brIf(c.leave);
     } else {
-      f.call(c.helper(write ? "regionWrite" : "regionRead"));
+      f.callReference(c.helper(write ? "regionWrite" : "regionRead"));
       f.tee(host);
       f.i32(2);
       f.op("i32_lt_u");

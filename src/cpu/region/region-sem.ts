@@ -4,6 +4,7 @@ import { Helper, type HelperName } from "../isa/runtime-calls.js";
 import type { Sem, Value } from "../isa/sem.js";
 import { REC_BYTES, Rec, Status, Vp } from "../layout.js";
 import type { Local } from "../wasm/emitting-sem.js";
+import { KEPT_REFERENCE } from "./region-code.js";
 import { RegionFlags } from "./region-flags.js";
 import { loadFlags, loadFloat, loadRegisters, storeFlags, storeRegisters, UNKNOWN_FLAGS } from "./region-function.js";
 
@@ -46,8 +47,8 @@ export class RegionSem extends RegionFlags implements Sem {
     const kept = new Uint8Array(2 * REC_BYTES);
     kept.set(raw);
     kept[REC_BYTES + Rec.length] = this.isLast ? 0 : 1;
-    const { global, offset } = this.region.keep(kept);
-    this.f.globalGet(global);
+    const offset = this.region.keep(kept);
+    this.f.globalReference(KEPT_REFERENCE);
     this.f.i32(offset);
     this.f.op("i32_add");
     return this.fresh("i32");
@@ -190,7 +191,7 @@ export class RegionSem extends RegionFlags implements Sem {
       f.i32(vector);
       f.i32(error);
       f.i32(0);
-      f.call(this.region.helper("raise"));
+      f.callReference(this.region.helper("raise"));
     }
     this.leaveHere(0);
   }

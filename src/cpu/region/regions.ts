@@ -10,13 +10,15 @@ import {
   type CompiledBatch,
   exportOf,
   InlineCompiler,
+  type PlacedRegion,
   type RegionCompiler,
-  type RegionFacts,
   type RegionRequest,
+  type RegionStore,
 } from "./batch-compiler.js";
 import { CodePages, DEAD } from "./code-pages.js";
-import { KEPT } from "./compiler.js";
 import { PAGE } from "./region.js";
+import { codeHash } from "./region-cache.js";
+import { keptName } from "./region-code.js";
 import type { RegionWay } from "./region-function.js";
 
 /** Slots of the regions' table; the first stays empty. */
@@ -27,6 +29,8 @@ export const MAX_REGIONS = 8192;
  */
 const HOT = 12;
 const hotWith = (waiting: number): number => HOT + (waiting >> 1);
+/** The same, where it was hot in another run: its region costs less, and will be worth it. */
+const KNOWN_HOT = 2;
 /** Of an address where there is nothing to compile, until all are counted anew. */
 const REFUSED = Number.NEGATIVE_INFINITY;
 /** After so many deaths the host is asked to give back modules that nobody refers to: V8 does not see what they take. */
@@ -76,6 +80,8 @@ export interface RegionsOptions {
   readonly hot?: number;
   /** Default: on this thread. */
   readonly compiler?: RegionCompiler;
+  /** Regions that were compiled before, for what is compiled on this thread. */
+  readonly store?: RegionStore;
   /** Of the table (default: MAX_REGIONS). */
   readonly slots?: number;
   /** Requests that are sent at a time (default: TOGETHER). */
@@ -98,6 +104,8 @@ export interface RegionCounters {
   dead: number;
   /** Left too often in the middle. */
   remade: number;
+  /** Of the installed: had been compiled in another run. */
+  known: number;
   modules: number;
   bytes: number;
   /** What compiling took beside the processor's thread. */
@@ -146,6 +154,7 @@ export class Regions {
     stale: 0,
     dead: 0,
     remade: 0,
+    known: 0,
     modules: 0,
     bytes: 0,
     backgroundMs: 0,
@@ -155,7 +164,7 @@ export class Regions {
     this.#o = o;
     this.#view = new DataView(o.memory.buffer);
     this.#bytes = new Uint8Array(o.memory.buffer);
-    this.#compiler = o.compiler ?? new InlineCompiler(o);
+    this.#compiler = o.compiler ?? new InlineCompiler(o, o.store);
     this.#pages = new CodePages(o);
     this.#slots = o.slots ?? MAX_REGIONS;
     this.#now = o.now ?? ((): number => 0);
@@ -194,7 +203,9 @@ export class Regions {
     const count = (this.#counts.get(key) ?? 0) + 1;
     if (count === 1 && this.#counts.size >= MAX_COUNTED) this.#counts.clear();
     this.#counts.set(key, count);
-    if (count < (this.#o.hot ?? hotWith(this.#asked.length)) || this.#askedKeys.has(key)) return;
+    if (this.#askedKeys.has(key)) return;
+    const isHot = count >= (this.#o.hot ?? hotWith(this.#asked.length));
+    if (!isHot && (count < KNOWN_HOT || this.#compiler.knows?.(this.#hashAt(physical)) !== true)) return;
     // a gate needs a block to stand at; where one stands the region itself was sampled
     const block = this.#o.runtime.findBlock(physical, mode);
     if (block === 0 || this.#view.getUint32(block + Head.region, true) !== 0) return;
@@ -231,6 +242,11 @@ export class Regions {
     this.#held.push(request);
     if (this.#held.length >= (this.#o.together ?? TOGETHER)) this.#sendHeld();
   }
+  #hashAt(physical: number): number {
+    const offset = physical & (PAGE - 1);
+    const page = this.#o.ram + physical - offset;
+    return codeHash(this.#bytes, page, offset);
+  }
   #wayOf(physical: number, mode: number): RegionWay {
     return this.#careful.has(keyOf(physical, mode)) ? "careful" : (this.#o.way ?? "usual");
   }
@@ -251,7 +267,7 @@ export class Regions {
     const before = this.#counters.installed;
     const mode = this.#slot(Vp.mode);
     const requests = [this.#pages.request(physical, mode, this.#wayOf(physical, mode))];
-    this.#forced ??= new BatchCompiler(this.#o);
+    this.#forced ??= new BatchCompiler(this.#o, this.#o.store);
     this.#install(this.#forced.compile(requests), requests);
     return this.#counters.installed > before;
   }
@@ -296,9 +312,10 @@ export class Regions {
     this.#installNs.push(took);
   }
   #install(batch: CompiledBatch, requests: readonly RegionRequest[]): void {
-    const { memory, runtime, interpreter } = this.#o;
+    const { runtime, interpreter } = this.#o;
     this.#counters.modules++;
     this.#counters.bytes += batch.bytes;
+    this.#counters.known += batch.known;
     const kept = this.#keep(batch.kept.length);
     // the arena is at its end: the next block decoded empties it
     if (kept < 0) {
@@ -324,17 +341,26 @@ export class Regions {
         return;
       }
       instance ??= new WebAssembly.Instance(batch.module, {
-        env: { memory, [KEPT]: new WebAssembly.Global({ value: "i32", mutable: false }, kept | 0) },
+        env: this.#environment(batch, kept),
         runtime,
         interpreter,
       });
       this.#o.table.set(slot, instance.exports[exportOf(i)] as () => void);
       if (this.#free.length > 0) this.#free.pop();
       else this.#next++;
-      this.#live.set(slot, { header, key, leavesAt: kept + facts.leaves, leaves: 0 });
+      this.#live.set(slot, { header, key, leavesAt: kept + facts.kept + facts.leaves, leaves: 0 });
       this.#counters.installed++;
       this.#counters.instructions += facts.instructions;
     });
+  }
+  /** @param kept address of the batch's kept bytes */
+  #environment({ regions }: CompiledBatch, kept: number): Record<string, WebAssembly.Memory | WebAssembly.Global> {
+    const env: Record<string, WebAssembly.Memory | WebAssembly.Global> = { memory: this.#o.memory };
+    regions.forEach((region, i) => {
+      if (region === undefined) return;
+      env[keptName(i)] = new WebAssembly.Global({ value: "i32", mutable: false }, (kept + region.kept) | 0);
+    });
+    return env;
   }
   /** Room in the arena, whole records. @returns its address, -1 = there is not enough */
   #keep(bytes: number): number {
@@ -348,7 +374,7 @@ export class Regions {
    * Writes a region's headers, one for each page, so that it dies with its code. The first owns the others.
    * @returns its address, 0 = the code is not what the region was made of
    */
-  #watch({ mode, pages: copies }: RegionRequest, { pages, entries }: RegionFacts, slot: number): number {
+  #watch({ mode, pages: copies }: RegionRequest, { pages, entries }: PlacedRegion, slot: number): number {
     const v = this.#view;
     const first = REC_BYTES + Math.ceil((4 + entries.length * 4) / REC_BYTES) * REC_BYTES;
     const header = this.#keep(first + (pages.length - 1) * REC_BYTES);
@@ -376,7 +402,7 @@ export class Regions {
     return 0;
   }
   /** Puts gates at a region's entries. @returns how many: 0 = nothing is decoded there, or it has gates; the header is dead then */
-  #open({ mode, pages }: RegionRequest, { entries }: RegionFacts, header: number, slot: number): number {
+  #open({ mode, pages }: RegionRequest, { entries }: PlacedRegion, header: number, slot: number): number {
     const v = this.#view;
     let gates = 0;
     entries.forEach((offset, entry) => {

@@ -16,7 +16,7 @@ import {
   Stat,
   Vp,
 } from "../layout.js";
-import type { RegionCompiler } from "../region/batch-compiler.js";
+import type { RegionCompiler, RegionStore } from "../region/batch-compiler.js";
 import type { RegionWay } from "../region/region-function.js";
 import { MAX_REGIONS, type RegionRuntime, Regions } from "../region/regions.js";
 import { type Stress, StressedRegions } from "../region/stress.js";
@@ -50,6 +50,8 @@ export interface EngineModules {
 export interface RegionTier {
   /** Default: on the processor's thread, at once. */
   readonly compiler?: (processor: { readonly base: number; readonly shared: boolean }) => RegionCompiler;
+  /** Regions that were compiled before, where it is done on this thread. */
+  readonly store?: RegionStore;
   /** Regions at a time, and requests that are sent at a time (regions.ts). */
   readonly slots?: number;
   readonly together?: number;
@@ -250,6 +252,7 @@ export class VirtualProcessor {
         ...(regions?.way === undefined ? {} : { way: regions.way }),
         ...(regions.compiler === undefined ? {} : { compiler: regions.compiler({ base, shared }) }),
         ...(regions.slots === undefined ? {} : { slots: regions.slots }),
+        ...(regions.store === undefined ? {} : { store: regions.store }),
         ...(regions.together === undefined ? {} : { together: regions.together }),
         ...(regions.now === undefined ? {} : { now: regions.now }),
       });

@@ -248,11 +248,22 @@ export class ByteWriter {
   }
 }
 
+/** Room of an index that is filled in later: LEB128 with a byte that may be 0. */
+export const REFERENCE_BYTES = 2;
+/** @param at place of the index in `code` */
+export function fillReference(code: Uint8Array, at: number, index: number): void {
+  if (index >= 1 << 14) throw new Error("an index is too large for its room");
+  code[at] = (index & 0x7f) | 0x80;
+  code[at + 1] = index >>> 7;
+}
+
 /** One function being written. Locals are typed and numbered after the parameters. */
 export class FunctionBuilder {
   code = new ByteWriter();
   /** Branch hints: offsets in the code. */
   hints: { readonly at: number; readonly taken: boolean }[] = [];
+  /** Indices that are filled in when the function's module is known (REFERENCE_BYTES each): offsets in the code. */
+  references: { readonly at: number; readonly n: number }[] = [];
   readonly params: readonly ValTypeName[];
   readonly results: readonly ValTypeName[];
   readonly #locals: ValTypeName[] = [];
@@ -361,6 +372,21 @@ export class FunctionBuilder {
     this.code.u8(0x12);
     this.code.u32(func);
   }
+  /** The same, and an imported constant, by the function's own number for what is meant. */
+  callReference(n: number): void {
+    this.#refer(0x10, n);
+  }
+  returnCallReference(n: number): void {
+    this.#refer(0x12, n);
+  }
+  globalReference(n: number): void {
+    this.#refer(0x23, n);
+  }
+  #refer(opcode: number, n: number): void {
+    this.code.u8(opcode);
+    this.references.push({ at: this.code.length, n });
+    for (let i = 0; i < REFERENCE_BYTES; i++) this.code.u8(0);
+  }
   returnCallIndirect(type: number, table = 0): void {
     this.code.u8(0x13);
     this.code.u32(type);
@@ -383,20 +409,26 @@ export class FunctionBuilder {
     if (gaps.length === 0) return;
     const texts = new Map<(f: FunctionBuilder) => void, Uint8Array>();
     const code = new ByteWriter();
-    const { hints } = this;
+    const { hints, references } = this;
     this.hints = [];
+    this.references = [];
     let from = 0;
     let hint = 0;
-    // of hints, which ascend as gaps do
+    let reference = 0;
+    // of hints and references, which ascend as gaps do
     const shift = (to: number): void => {
+      const by = code.length - from;
       for (; hint < hints.length && hints[hint]!.at < to; hint++)
-        this.hints.push({ at: hints[hint]!.at + code.length - from, taken: hints[hint]!.taken });
+        this.hints.push({ ...hints[hint]!, at: hints[hint]!.at + by });
+      for (; reference < references.length && references[reference]!.at < to; reference++)
+        this.references.push({ ...references[reference]!, at: references[reference]!.at + by });
     };
     for (const { at, write } of gaps) {
       let text = texts.get(write);
       if (text === undefined) {
         const f = new FunctionBuilder(this.params, this.results);
         write(f);
+        if (f.references.length > 0 || f.hints.length > 0) throw new Error("a gap has neither references nor hints");
         text = f.code.take();
         texts.set(write, text);
       }
@@ -417,7 +449,8 @@ export class FunctionBuilder {
     const shift = code.length;
     code.raw(this.code.take());
     this.code = code;
-    this.hints = [...before.hints, ...this.hints.map(({ at, taken }) => ({ at: at + shift, taken }))];
+    this.hints = [...before.hints, ...this.hints.map((h) => ({ ...h, at: h.at + shift }))];
+    this.references = [...before.references, ...this.references.map((r) => ({ ...r, at: r.at + shift }))];
   }
   /** @returns the label of the new block, to be given to br */
   block(result?: ValTypeName): number {
@@ -478,6 +511,9 @@ export class FunctionBuilder {
   }
 }
 
+/** A function as a module takes it. */
+export type FunctionBody = Pick<FunctionBuilder, "params" | "results" | "hints" | "declarationBytes" | "finish">;
+
 export interface ImportedFunction {
   readonly module: string;
   readonly name: string;
@@ -493,7 +529,7 @@ export class ModuleBuilder {
   readonly #types: string[] = [];
   readonly #imports: ImportedFunction[] = [];
   readonly #globals: { module: string; name: string; type: ValTypeName }[] = [];
-  readonly #functions: { name: string | undefined; body: FunctionBuilder }[] = [];
+  readonly #functions: { name: string | undefined; body: FunctionBody }[] = [];
   #table: readonly number[] = [];
   #importedTable: { module: string; name: string; minimum: number } | undefined;
   readonly #memory: { minimum: number; maximum: number; shared: boolean };
@@ -516,7 +552,7 @@ export class ModuleBuilder {
     return this.#globals.push({ module, name, type }) - 1;
   }
   /** @returns the function's place among the module's own */
-  add(body: FunctionBuilder, exportName?: string): number {
+  add(body: FunctionBody, exportName?: string): number {
     return this.#functions.push({ name: exportName, body }) - 1;
   }
   /** A table of functions that is table 0; the module's own then is table 1. */

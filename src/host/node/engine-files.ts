@@ -13,6 +13,8 @@ const data = isPackage ? here : join(here, "../../../../data");
 export const ENGINE_FILES = {
   runtime: join(built, "runtime.wasm"),
   interpreter: join(built, "interpreter.wasm"),
+  /** Hash of the engine's code: what was compiled by another is not used. */
+  engineKey: join(built, "engine.key"),
   processorWorker: join(here, "processor-worker.js"),
   deviceWorker: join(here, "device-worker.js"),
   regionWorker: join(here, "region-worker.js"),

@@ -38,7 +38,7 @@ port.once("message", (start: ProcessorStart) => {
     entropy,
     (base) => clock.rebase(base),
     (constants) => {
-      compiler = new WorkerCompiler(constants);
+      compiler = new WorkerCompiler(constants, true);
       return compiler;
     },
   );

@@ -3,16 +3,28 @@ import { type MessagePort, receiveMessageOnPort, workerData } from "node:worker_
 import { BatchCompiler, type EngineConstants, MAX_BATCH, type RegionRequest } from "../../cpu/region/batch-compiler.js";
 import { tieringUpLater } from "./engine-flags.js";
 import { collectGarbage } from "./garbage.js";
+import { openRegionCache } from "./region-cache-file.js";
 
 export interface RegionWorkerData {
   readonly port: MessagePort;
   readonly constants: EngineConstants;
   /** Counts answers, so that the processor sees them without asking the port. */
   readonly answers: Int32Array;
+  readonly usesCache: boolean;
 }
 
-const { port, constants, answers } = workerData as RegionWorkerData;
-const compiler = new BatchCompiler(constants);
+/** The first answer, if there is anything: hashes of code that was worth a region in other runs. */
+export interface KnownCode {
+  readonly hashes: Uint32Array;
+}
+
+const { port, constants, answers, usesCache } = workerData as RegionWorkerData;
+const cache = usesCache ? openRegionCache(constants) : undefined;
+const compiler = new BatchCompiler(constants, cache);
+if (cache !== undefined && cache.hashes.length > 0) {
+  port.postMessage({ hashes: cache.hashes } satisfies KnownCode);
+  Atomics.add(answers, 0, 1);
+}
 
 function answer(requests: readonly RegionRequest[]): unknown {
   const from = process.hrtime.bigint();

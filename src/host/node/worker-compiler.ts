@@ -3,19 +3,26 @@ import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from "
 import type { EngineConstants, FinishedBatch, RegionCompiler, RegionRequest } from "../../cpu/region/batch-compiler.js";
 import { ENGINE_FILES } from "./engine-files.js";
 import { collectGarbage } from "./garbage.js";
-import type { RegionWorkerData } from "./region-worker.js";
+import type { KnownCode, RegionWorkerData } from "./region-worker.js";
 
 export class WorkerCompiler implements RegionCompiler {
   readonly #constants: EngineConstants;
+  readonly #usesCache: boolean;
   readonly #answers = new Int32Array(new SharedArrayBuffer(4));
   #taken = 0;
   #worker: Worker | undefined;
   #port: MessagePort | undefined;
+  #known: ReadonlySet<number> = new Set();
 
-  constructor(constants: EngineConstants) {
+  /** @param usesCache regions of other runs are used, and kept for others: the thread starts now; else at the first request */
+  constructor(constants: EngineConstants, usesCache = false) {
     this.#constants = constants;
+    this.#usesCache = usesCache;
+    if (usesCache) this.#port = this.#start();
   }
-  /** Starts the thread at the first request. */
+  knows(hash: number): boolean {
+    return this.#known.has(hash);
+  }
   request(requests: readonly RegionRequest[]): void {
     this.#port ??= this.#start();
     this.#port.postMessage(requests);
@@ -28,7 +35,11 @@ export class WorkerCompiler implements RegionCompiler {
     if (!this.ready) return undefined;
     this.#taken = (this.#taken + 1) | 0;
     const { message } = receiveMessageOnPort(this.#port!)!;
-    const { failure } = message as { readonly failure?: string };
+    const { failure, hashes } = message as { readonly failure?: string } & Partial<KnownCode>;
+    if (hashes !== undefined) {
+      this.#known = new Set(hashes);
+      return this.take();
+    }
     if (failure !== undefined) throw new Error(`a region could not be compiled: ${failure}`);
     return message as FinishedBatch;
   }
@@ -44,7 +55,12 @@ export class WorkerCompiler implements RegionCompiler {
   #start(): MessagePort {
     const { port1, port2 } = new MessageChannel();
     const { base, shared } = this.#constants;
-    const workerData: RegionWorkerData = { port: port2, constants: { base, shared }, answers: this.#answers };
+    const workerData: RegionWorkerData = {
+      port: port2,
+      constants: { base, shared },
+      answers: this.#answers,
+      usesCache: this.#usesCache,
+    };
     this.#worker = new Worker(ENGINE_FILES.regionWorker, { name: "regions", workerData, transferList: [port2] });
     // a machine that has ended is not held up by it
     this.#worker.unref();
