@@ -38,6 +38,7 @@ const { metafile } = await build({
     "processor-worker": join(sources, "host/node/processor-worker.js"),
     "device-worker": join(sources, "host/node/device-worker.js"),
     "region-worker": join(sources, "host/node/region-worker.js"),
+    "network-worker": join(sources, "host/node/network-worker.js"),
   },
   outdir: out,
   bundle: true,

@@ -32,6 +32,8 @@ export interface NetworkSpec {
   readonly publish: readonly PublishSpec[];
   /** Host path of a capture file. */
   readonly pcap?: string;
+  /** The network is one that machines share: its cable comes with the thread. */
+  readonly isShared?: boolean;
 }
 
 export interface DeviceSpec {
@@ -150,19 +152,26 @@ export interface NetworkDeviceStatus {
   readonly receivedBytes: number;
   /** Frames that were lost, by reason. */
   readonly drops: Readonly<Record<string, number>>;
-  /** Undefined where the adapter is not plugged in. */
-  readonly nat:
-    | {
-        readonly counters: Readonly<Record<string, number>>;
-        /** Packets given up, by reason. */
-        readonly dropped: Readonly<Record<string, number>>;
-        readonly flows: readonly FlowInfo[];
-        readonly leases: readonly { readonly address: string; readonly mac: string; readonly hostName: string }[];
-        readonly published: readonly PublishedPort[];
-        /** The last that the allow list refused, each once. */
-        readonly refused: readonly Refusal[];
-      }
-    | undefined;
+  /** Undefined where the adapter is not plugged in, or the network is shared: that has its own status. */
+  readonly nat: NatStatus | undefined;
+}
+/** A router. */
+export interface NatStatus {
+  readonly counters: Readonly<Record<string, number>>;
+  /** Packets given up, by reason. */
+  readonly dropped: Readonly<Record<string, number>>;
+  readonly flows: readonly FlowInfo[];
+  readonly leases: readonly { readonly address: string; readonly mac: string; readonly hostName: string }[];
+  readonly published: readonly PublishedPort[];
+  /** The last that the allow list refused, each once. */
+  readonly refused: readonly Refusal[];
+}
+/** A network that machines share. */
+export interface SharedNetworkStatus {
+  readonly machines: number;
+  /** What the switch has done with frames. */
+  readonly frames: Readonly<Record<string, number>>;
+  readonly nat: NatStatus;
 }
 
 export interface ChannelStatus {

@@ -27,7 +27,7 @@ import {
   type ToDevices,
 } from "./device-messages.js";
 import type { MachineDisks } from "./machine-disks.js";
-import { type MachineNetwork, type MachineNetworkState, networkStatus } from "./machine-network.js";
+import { type MachineNetworkState, type NetworkPlug, networkStatus } from "./machine-network.js";
 import { SocketBridge } from "./socket-bridge.js";
 
 /** Packets that a channel may hand over before another one gets its turn. */
@@ -47,7 +47,7 @@ export interface DeviceSideOptions {
   /** The machine's disks; undefined when storage is not offered. */
   readonly disks?: MachineDisks;
   /** What the network adapter is plugged in to; undefined: nothing. */
-  readonly network?: MachineNetwork;
+  readonly network?: NetworkPlug;
   /** A turn is due, for something that happened outside of one. */
   readonly wake?: () => void;
   readonly saved?: DeviceSideState;
@@ -171,6 +171,7 @@ export class DeviceSide {
     const more = server.run(PACKETS_PER_TURN);
     this.#sockets?.check();
     this.#adapter?.flush();
+    network?.flush();
     server.flush();
     if (this.#lightsChanged) this.#sendLights();
     if (this.#freezing) this.#freeze();

@@ -1,7 +1,14 @@
 /** The library's names that know no platform. */
 export { parseCpuModel } from "../cpu/vp/cpuid.js";
 export type { PublishedPort, PublishSpec } from "../net/publish.js";
-export type { DeviceStatus, DiskSpec, NetworkDeviceStatus, ServiceName } from "./device-messages.js";
+export type {
+  DeviceStatus,
+  DiskSpec,
+  NatStatus,
+  NetworkDeviceStatus,
+  ServiceName,
+  SharedNetworkStatus,
+} from "./device-messages.js";
 export type { Command, ExecOptions, ExecResult } from "./guest-agent.js";
 export type { GuestProcess, ProcessExit, SpawnOptions } from "./guest-process.js";
 export type { GuestSocket } from "./guest-socket.js";
@@ -11,5 +18,5 @@ export type { PartitionState } from "./partition.js";
 export type { GuestFiles, Platform } from "./platform.js";
 export { type OutputListener, Vm, type VmEnd, type VmOptions } from "./vm.js";
 export { VmError } from "./vm-error.js";
-export type { NetworkOptions, VmNetwork } from "./vm-network.js";
+export type { JoinableNetwork, NetworkOptions, VmNetwork } from "./vm-network.js";
 export type { WaitOptions } from "./wait.js";

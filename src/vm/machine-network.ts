@@ -14,7 +14,7 @@ import { PublishError, type PublishedPort, type PublishSpec } from "../net/publi
 import type { Refusal } from "../net/statistics.js";
 import { Switch } from "../net/switch.js";
 import type { NetworkAdapter } from "../services/network/adapter.js";
-import type { NetworkDeviceStatus, NetworkSpec } from "./device-messages.js";
+import type { NatStatus, NetworkDeviceStatus, NetworkSpec } from "./device-messages.js";
 
 /** Where the bytes of a capture file go, and what is added to the machine's time for that since 1970. */
 export interface Capture {
@@ -35,27 +35,90 @@ export interface MachineNetworkOptions {
   readonly onWork: () => void;
 }
 
-/** What is left of the network in a saved machine: who has which address, not connections. */
-export interface MachineNetworkState {
-  readonly nat: NatState;
+/** What an adapter is plugged in to, as the device side sees it: a network of the machine's own, or one that it shares. */
+export interface NetworkPlug {
+  /** The adapter's end of the cable. */
+  readonly port: EthernetPort;
+  /** A new machine has the adapter: connections of the one before are gone. */
+  attach(clock: Clock): void;
+  /** The machine stands still, or goes on. What comes for it waits. */
+  set isHeld(held: boolean);
+  /** In the machine's time; Infinity: never. */
+  nextDeadline(): number;
+  runDue(now: number): void;
+  /** The end of a turn: what was collected goes out. */
+  flush(): void;
+  /** Changes whenever a frame passes: there may be something soon. */
+  readonly activity: number;
+  /** @throws PublishError, at last */
+  publish(spec: PublishSpec): Promise<PublishedPort>;
+  /** @returns false if there is no such port */
+  unpublish(id: number): boolean;
+  /** @throws PolicyError */
+  setAllowed(list: readonly string[] | undefined): void;
+  save(): MachineNetworkState;
+  restore(state: MachineNetworkState, allow: readonly string[] | undefined): void;
+  status(): NetworkDeviceStatus["nat"];
+  close(): void;
 }
 
-export class MachineNetwork {
+/** What was refused last, each once. */
+export class Refusals {
+  readonly #refused = new Map<string, Refusal>();
+  add(refusal: Refusal): void {
+    const key = `${refusal.protocol} ${refusal.to}`;
+    this.#refused.delete(key);
+    if (this.#refused.size >= MAX_REFUSALS) this.#refused.delete(this.#refused.keys().next().value!);
+    this.#refused.set(key, refusal);
+  }
+  get list(): readonly Refusal[] {
+    return [...this.#refused.values()];
+  }
+}
+
+/** Holds frames for a machine that stands still. */
+export class Hold {
+  readonly #port: EthernetPort;
+  #isHeld = false;
+  /** Something was refused meanwhile. */
+  #isRefused = false;
+
+  /** @param port the adapter's end, with the adapter's taker */
+  constructor(port: EthernetPort) {
+    this.#port = port;
+    const take = port.receive;
+    port.receive = (frame, flags, segmentSize) => {
+      if (!this.#isHeld) return take(frame, flags, segmentSize);
+      this.#isRefused = true;
+      return false;
+    };
+  }
+  set isHeld(held: boolean) {
+    this.#isHeld = held;
+    if (held || !this.#isRefused) return;
+    this.#isRefused = false;
+    this.#port.room();
+  }
+}
+
+/** What is left of the network in a saved machine: who has which address, not connections. */
+export interface MachineNetworkState {
+  /** Undefined where the network is shared: it has them. */
+  readonly nat?: NatState;
+}
+
+export class MachineNetwork implements NetworkPlug {
   /** The adapter's end of the cable. */
   readonly port: EthernetPort;
   readonly #nat: Nat;
   readonly #switch: Switch;
-  /** By what was refused. */
-  readonly #refused = new Map<string, Refusal>();
+  readonly #refusals = new Refusals();
   #clock: Clock | undefined;
   /** Router's time less the machine's. */
   #offsetNs = 0;
   /** Without a machine the router's time stands still here. */
   #stoodAtNs = 0;
-  /** Nothing goes to the adapter: the machine stands still. */
-  #isHeld = false;
-  /** Something was refused meanwhile. */
-  #isRefused = false;
+  #hold: Hold | undefined;
 
   /** @throws PolicyError */
   constructor(o: MachineNetworkOptions) {
@@ -71,14 +134,8 @@ export class MachineNetwork {
     this.#switch.attach(switchEnd);
     const config = o.spec.allow === undefined ? {} : { allow: o.spec.allow };
     const { backend } = o;
-    const onRefused = (refusal: Refusal): void => this.#keep(refusal);
+    const onRefused = (refusal: Refusal): void => this.#refusals.add(refusal);
     this.#nat = new Nat({ port: natEnd, clock, backend, random32, config, onDeadline: onWork, onRefused });
-  }
-  #keep(refusal: Refusal): void {
-    const key = `${refusal.protocol} ${refusal.to}`;
-    this.#refused.delete(key);
-    if (this.#refused.size >= MAX_REFUSALS) this.#refused.delete(this.#refused.keys().next().value!);
-    this.#refused.set(key, refusal);
   }
 
   #now(): number {
@@ -90,21 +147,11 @@ export class MachineNetwork {
     this.#clock = clock;
     this.#offsetNs = now - clock.now();
     this.#stoodAtNs = now;
-    this.#isHeld = this.#isRefused = false;
     this.#nat.disconnect();
-    const take = this.port.receive;
-    this.port.receive = (frame, flags, segmentSize) => {
-      if (!this.#isHeld) return take(frame, flags, segmentSize);
-      this.#isRefused = true;
-      return false;
-    };
+    this.#hold = new Hold(this.port);
   }
-  /** The machine stands still, or goes on. What comes for it waits. */
   set isHeld(held: boolean) {
-    this.#isHeld = held;
-    if (held || !this.#isRefused) return;
-    this.#isRefused = false;
-    this.port.room();
+    if (this.#hold !== undefined) this.#hold.isHeld = held;
   }
 
   /** In the machine's time; Infinity: never. */
@@ -116,7 +163,7 @@ export class MachineNetwork {
     this.#switch.runDue(now + this.#offsetNs);
     this.#nat.runDue(now + this.#offsetNs);
   }
-  /** Changes whenever a frame passes: sockets may have something soon. */
+  flush(): void {}
   get activity(): number {
     const { framesIn, framesOut } = this.#nat.statistics;
     return framesIn + framesOut;
@@ -145,26 +192,30 @@ export class MachineNetwork {
   }
   /** Leases of before; what is allowed is what this machine was told. */
   restore(state: MachineNetworkState, allow: readonly string[] | undefined): void {
-    this.#nat.restore({ ...state.nat, allow });
+    if (state.nat !== undefined) this.#nat.restore({ ...state.nat, allow });
   }
-  status(): NonNullable<NetworkDeviceStatus["nat"]> {
-    const { dropped, ...counters } = this.#nat.statistics;
-    return {
-      counters: { ...counters },
-      dropped: Object.fromEntries(dropped),
-      flows: this.#nat.flows(),
-      leases: this.#nat.leases().map(({ address, mac, hostName }) => ({ address: address.join("."), mac, hostName })),
-      published: this.#nat.published,
-      refused: [...this.#refused.values()],
-    };
+  status(): NatStatus {
+    return natStatus(this.#nat, this.#refusals);
   }
   close(): void {
     this.#nat.close();
   }
 }
 
+/** The router, for people. */
+export function natStatus(nat: Nat, refusals: Refusals): NatStatus {
+  const { dropped, ...counters } = nat.statistics;
+  return {
+    counters: { ...counters },
+    dropped: Object.fromEntries(dropped),
+    flows: nat.flows(),
+    leases: nat.leases().map(({ address, mac, hostName }) => ({ address: address.join("."), mac, hostName })),
+    published: nat.published,
+    refused: refusals.list,
+  };
+}
 /** The adapter and what is behind it, for people. */
-export function networkStatus(adapter: NetworkAdapter, network: MachineNetwork | undefined): NetworkDeviceStatus {
+export function networkStatus(adapter: NetworkAdapter, network: NetworkPlug | undefined): NetworkDeviceStatus {
   const s = adapter.status();
   const { drops, transmittedFrames, transmittedBytes, receivedFrames, receivedBytes } = s.statistics;
   return {

@@ -53,7 +53,8 @@ export interface Platform {
   /** @param transfer buffers of `start` that this thread gives away */
   startProcessor(start: ProcessorStart, events: ProcessorEvents, transfer: readonly ArrayBuffer[]): ProcessorHandle;
   /** Starts the device side; its first message is "started" or "failed". */
-  startDevices(spec: DeviceSpec, events: DeviceEvents): DeviceHandle;
+  /** @param cable to a network that is shared, as its `plug` gave it */
+  startDevices(spec: DeviceSpec, events: DeviceEvents, cable?: unknown): DeviceHandle;
   /**
    * Opens the machine's disks for a device side on this thread: everything completes inline.
    * @throws what a user can do something about (code, message, hint)

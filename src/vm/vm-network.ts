@@ -8,6 +8,12 @@ import { networkFailure } from "./network-failure.js";
 import { VmError } from "./vm-error.js";
 import type { WaitOptions } from "./wait.js";
 
+/** A network that machines share. */
+export interface JoinableNetwork {
+  /** A cable for one more machine, as the platform has them. */
+  plug(): unknown;
+}
+
 /** The network adapter, and what it is plugged in to. */
 export interface NetworkOptions {
   /**
@@ -26,6 +32,8 @@ export interface NetworkOptions {
   readonly mac?: string;
   /** Host path: all frames, as pcapng. */
   readonly pcap?: string;
+  /** Plugs it in to a network that machines share (`createNetwork`), which then has what `allow` and `publish` say. */
+  readonly join?: JoinableNetwork;
 }
 
 type Answer = Extract<FromDevices, { type: "network-answer" }>;
@@ -119,6 +127,13 @@ export function networkSpec(o: NetworkOptions | undefined, s: NetworkSituation):
       "there are options of the network, but no network service",
       "add network to --services",
     );
+  const { join } = o ?? {};
+  if (join !== undefined && (mode === "none" || o?.allow !== undefined || (o?.publish?.length ?? 0) > 0))
+    throw new VmError(
+      "bad-option",
+      "a machine on a shared network has no ports or allow list of its own",
+      "give them to the network: createNetwork({ allow }), network.publish",
+    );
   if (!s.hasService) return undefined;
   const { mac = s.savedMac ?? chooseMac(s) } = o ?? {};
   const bytes = parseMac(mac);
@@ -131,6 +146,7 @@ export function networkSpec(o: NetworkOptions | undefined, s: NetworkSituation):
     ...(o?.allow === undefined ? {} : { allow: o.allow }),
     publish: (o?.publish ?? []).map(specOf),
     ...(o?.pcap === undefined ? {} : { pcap: o.pcap }),
+    ...(join === undefined ? {} : { isShared: true }),
   };
 }
 

@@ -303,19 +303,24 @@ export class Vm implements AsyncDisposable {
   /** The device side's thread, for all of the machine's boots. Fails when a disk cannot be opened. */
   async #startDevices(): Promise<void> {
     await new Promise<void>((resolve, reject) => {
-      this.#devices = this.#platform.startDevices(this.#deviceSpec(), {
-        onMessage: (m) => {
-          if (m.type === "started") resolve();
-          else if (m.type === "failed") {
-            reject(fromPlain(m.error));
-            this.#fail(m.error.message);
-          } else this.#fromDevices(m);
+      const cable = this.#options.network?.join?.plug();
+      this.#devices = this.#platform.startDevices(
+        this.#deviceSpec(),
+        {
+          onMessage: (m) => {
+            if (m.type === "started") resolve();
+            else if (m.type === "failed") {
+              reject(fromPlain(m.error));
+              this.#fail(m.error.message);
+            } else this.#fromDevices(m);
+          },
+          onFailure: (error) => {
+            reject(error);
+            this.#fail(error.stack ?? error.message);
+          },
         },
-        onFailure: (error) => {
-          reject(error);
-          this.#fail(error.stack ?? error.message);
-        },
-      });
+        cable,
+      );
     });
   }
   #fail(detail: string): void {

@@ -1,6 +1,6 @@
 /** The device side's worker thread in Node: an event loop between the processors' doorbell, the API's messages and the disks. */
 import { performance } from "node:perf_hooks";
-import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
+import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
 import type { DeviceSpec, FromDevices, PlainError, ToDevices } from "../../vm/device-messages.js";
 import { DeviceSide } from "../../vm/device-side.js";
 import type { MachineDisks } from "../../vm/machine-disks.js";
@@ -9,8 +9,14 @@ import { openMachineDisks } from "./machine-disks.js";
 import { networkError, type OpenNetwork, openMachineNetwork } from "./machine-network.js";
 import { monotonicClock } from "./monotonic-clock.js";
 
+export interface DeviceWorkerData {
+  readonly spec: DeviceSpec;
+  /** To a network that is shared. */
+  readonly cable: MessagePort | undefined;
+}
+
 const port = parentPort!;
-const spec = workerData as DeviceSpec;
+const { spec, cable } = workerData as DeviceWorkerData;
 const post = (message: FromDevices, transfer: readonly ArrayBuffer[] = []): void =>
   port.postMessage(message, [...transfer]);
 /** The event loop gets a turn after this much work in a row: fsync's answers, promises. */
@@ -183,7 +189,8 @@ port.on("message", (m: ToDevices) => {
 });
 const onProblem = (text: string): void => post({ type: "problem", text });
 async function open(): Promise<void> {
-  if (spec.network?.isPluggedIn === true) network = await openMachineNetwork(spec.network, { onProblem, onWork: wake });
+  if (spec.network?.isPluggedIn === true)
+    network = await openMachineNetwork(spec.network, { onProblem, onWork: wake, cable });
   disks = await openMachineDisks(spec.disks, {
     inline: false,
     onProblem,

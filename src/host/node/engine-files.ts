@@ -18,6 +18,7 @@ export const ENGINE_FILES = {
   processorWorker: join(here, "processor-worker.js"),
   deviceWorker: join(here, "device-worker.js"),
   regionWorker: join(here, "region-worker.js"),
+  networkWorker: join(here, "network-worker.js"),
   /** Public keys that sign Debian's archives (bullseye, bookworm, trixie). */
   archiveKeys: join(data, "debian-archive-keys.gpg"),
 } as const;

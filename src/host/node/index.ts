@@ -16,6 +16,7 @@ export {
   type GuestProcess,
   type GuestSocket,
   type Integration,
+  type JoinableNetwork,
   type Lights,
   type NetworkDeviceStatus,
   type NetworkOptions,
@@ -24,6 +25,7 @@ export {
   type PublishedPort,
   type PublishSpec,
   type ServiceName,
+  type SharedNetworkStatus,
   type ShutdownOptions,
   type SpawnOptions,
   Vm,
@@ -33,6 +35,7 @@ export {
   type WaitOptions,
 } from "../../vm/index.js";
 export { inspectFile } from "./guest.js";
+export { createNetwork, type VirtualNetwork, type VirtualNetworkOptions } from "./virtual-network.js";
 
 export interface CreateVmOptions extends Omit<VmOptions, "guest" | "saved">, FullGuestOptions {
   /** A guest by reference: "debian:12". */

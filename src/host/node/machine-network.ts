@@ -1,10 +1,13 @@
 /** A machine's network in Node: sockets of this thread's event loop, ports that listen, a capture file. */
 import { randomBytes } from "node:crypto";
 import { closeSync, openSync, writeSync } from "node:fs";
+import type { MessagePort } from "node:worker_threads";
 import { PolicyError } from "../../net/policy.js";
 import { PublishError } from "../../net/publish.js";
+import type { RemoteMessage } from "../../net/remote-port.js";
 import type { NetworkSpec, PlainError } from "../../vm/device-messages.js";
-import { type Capture, MachineNetwork } from "../../vm/machine-network.js";
+import { JoinedNetwork } from "../../vm/joined-network.js";
+import { type Capture, MachineNetwork, type NetworkPlug } from "../../vm/machine-network.js";
 import { NodeBackend } from "./network-sockets.js";
 
 /** The file gets frames at the latest after this time, or this many bytes. */
@@ -86,7 +89,7 @@ class CaptureFile {
 
 /** A network and what ends it. */
 export interface OpenNetwork {
-  readonly network: MachineNetwork;
+  readonly network: NetworkPlug;
   close(): void;
 }
 
@@ -96,11 +99,16 @@ export interface OpenNetwork {
  */
 export async function openMachineNetwork(
   spec: NetworkSpec,
-  events: { readonly onProblem: (text: string) => void; readonly onWork: () => void },
+  events: {
+    readonly onProblem: (text: string) => void;
+    readonly onWork: () => void;
+    readonly cable: MessagePort | undefined;
+  },
 ): Promise<OpenNetwork> {
   const file = spec.pcap === undefined ? undefined : new CaptureFile(spec.pcap, events.onProblem);
   const capture: Capture | undefined =
     file === undefined ? undefined : { sink: (bytes) => file.write(bytes), epochNs: Date.now() * 1e6 };
+  if (events.cable !== undefined) return joined(events.cable, events.onWork, capture, () => file?.close());
   const network = new MachineNetwork({
     spec,
     backend: new NodeBackend(),
@@ -118,5 +126,28 @@ export async function openMachineNetwork(
     close();
     throw error;
   }
+  return { network, close };
+}
+
+/** The end of a cable whose other end is on the thread of a shared network. */
+function joined(
+  cable: MessagePort,
+  onWork: () => void,
+  capture: Capture | undefined,
+  closeFile: () => void,
+): OpenNetwork {
+  const network = new JoinedNetwork({
+    send: (message, transfer) => cable.postMessage(message, [...transfer]),
+    ...(capture === undefined ? {} : { capture }),
+  });
+  cable.on("message", (message: RemoteMessage) => {
+    network.take(message);
+    onWork();
+  });
+  const close = (): void => {
+    network.close();
+    cable.close();
+    closeFile();
+  };
   return { network, close };
 }

@@ -1,12 +1,14 @@
 /** Node as a platform for the API: worker threads, files, clocks. */
 import { randomBytes } from "node:crypto";
+import { readdirSync, readFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
-import { Worker } from "node:worker_threads";
+import { type MessagePort, Worker } from "node:worker_threads";
 import { FIRST_BLOCK, Vp } from "../../cpu/layout.js";
 import { PartitionArea } from "../../hypervisor/shared-areas.js";
 import type { FromDevices } from "../../vm/device-messages.js";
 import type { EngineBytes, FromProcessor } from "../../vm/messages.js";
 import type { DeviceHandle, Platform } from "../../vm/platform.js";
+import type { DeviceWorkerData } from "./device-worker.js";
 import { ENGINE_FILES } from "./engine-files.js";
 import { openMachineDisks } from "./machine-disks.js";
 import { trim } from "./trim.js";
@@ -26,6 +28,30 @@ const DOORBELL = (FIRST_BLOCK + Vp.partition + PartitionArea.doorbell) >> 2;
 /** A disk that does not take what it was given for so long never will. */
 const CLOSE_MS = 30_000;
 
+/** A thread that does not end for so long is told of: somebody waits for it. */
+const END_MS = 10_000;
+async function end(worker: Worker, name: string): Promise<void> {
+  const tell = (): void =>
+    process.emitWarning(`the thread of the ${name} does not end`, { code: "ENLIGHTEN_THREAD", detail: threads() });
+  const timer = setTimeout(tell, END_MS).unref();
+  await worker.terminate();
+  clearTimeout(timer);
+}
+/** What the threads of this process wait for, where the system tells. */
+function threads(): string {
+  try {
+    return readdirSync("/proc/self/task")
+      .map((task) => {
+        const of = (file: string): string => readFileSync(`/proc/self/task/${task}/${file}`, "utf8").trim();
+        const state = /^State:\s*(.*)$/m.exec(of("status"))?.[1] ?? "";
+        return `${task} ${of("comm")}: ${state}, ${of("wchan")}`;
+      })
+      .join("\n");
+  } catch {
+    return "";
+  }
+}
+
 export const nodePlatform: Platform = {
   startProcessor(start, events, transfer) {
     const worker = new Worker(ENGINE_FILES.processorWorker, { name: "processor-0" });
@@ -34,11 +60,13 @@ export const nodePlatform: Platform = {
     worker.on("error", (e: unknown) => events.onFailure(e instanceof Error ? e : new Error(String(e))));
     return {
       post: (m) => worker.postMessage(m),
-      terminate: async () => void (await worker.terminate()),
+      terminate: () => end(worker, "processor"),
     };
   },
-  startDevices(spec, events) {
-    const worker = new Worker(ENGINE_FILES.deviceWorker, { name: "devices", workerData: spec });
+  startDevices(spec, events, cable) {
+    const workerData: DeviceWorkerData = { spec, cable: cable as MessagePort | undefined };
+    const transferList = cable === undefined ? [] : [cable as MessagePort];
+    const worker = new Worker(ENGINE_FILES.deviceWorker, { name: "devices", workerData, transferList });
     worker.on("message", (m: FromDevices) => events.onMessage(m));
     worker.on("error", (e: unknown) => events.onFailure(e instanceof Error ? e : new Error(String(e))));
     let terminated: Promise<void> | undefined;
@@ -53,7 +81,7 @@ export const nodePlatform: Platform = {
         setTimeout(done, CLOSE_MS).unref();
         handle.post({ type: "close" });
       });
-      await worker.terminate();
+      await end(worker, "devices");
     };
     let words: Int32Array | undefined;
     const handle: DeviceHandle = {
