@@ -3,6 +3,7 @@ export { parseCpuModel } from "../cpu/vp/cpuid.js";
 export type { PublishedPort, PublishSpec } from "../net/publish.js";
 export type { DeviceStatus, DiskSpec, NetworkDeviceStatus, ServiceName } from "./device-messages.js";
 export type { Command, ExecOptions, ExecResult } from "./guest-agent.js";
+export type { CopyOptions, CopyProgress, CopyResult, CopyWarning } from "./guest-copy.js";
 export type { GuestProcess, ProcessExit, SpawnOptions } from "./guest-process.js";
 export type { GuestSocket } from "./guest-socket.js";
 export type { Integration, Lights, ShutdownOptions } from "./integration.js";

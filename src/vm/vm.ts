@@ -16,6 +16,7 @@ import {
   type ServiceName,
 } from "./device-messages.js";
 import { type Command, type ExecOptions, type ExecResult, GuestAgent, type SpawnListeners } from "./guest-agent.js";
+import { type CopyOptions, type CopyResult, GuestCopies } from "./guest-copy.js";
 import type { GuestProcess, SpawnOptions } from "./guest-process.js";
 import { fromPlain, Integration } from "./integration.js";
 import { LastRecords } from "./last-records.js";
@@ -132,6 +133,7 @@ export class Vm implements AsyncDisposable {
   readonly #serial: SerialCommands;
   readonly #agent: GuestAgent;
   readonly #main: MainCommand;
+  readonly #copies: GuestCopies;
   #startedAt = 0;
   #reboots = 0;
 
@@ -165,6 +167,7 @@ export class Vm implements AsyncDisposable {
     });
     this.#serial = new SerialCommands(this.#waits, this, this.#serves ? "serving" : "ready");
     this.#agent = new GuestAgent(this.#waits, this.integration);
+    this.#copies = new GuestCopies(this.#waits, this.integration, (command, o) => this.spawn(command, o));
     const hasNetwork = this.#networkSpec?.isPluggedIn === true;
     this.#main = new MainCommand(this.#agent, { hasInput: options.stdin === true, hasNetwork });
     this.#agent.onReady(() => this.#runMain());
@@ -689,6 +692,14 @@ export class Vm implements AsyncDisposable {
     if (!this.#agent.ready)
       await this.#wait<void>("the agent in the guest", o, true, (done) => this.#agent.onReady(done));
     return this.#agent.spawn(command, o);
+  }
+  /** Copies a file or a tree of the host into the guest, as `cp -a` does: into a folder that is there, else under that name. */
+  copyIn(hostPath: string, guestPath: string, o: CopyOptions = {}): Promise<CopyResult> {
+    return this.#copies.in(hostPath, guestPath, o);
+  }
+  /** Copies a file or a tree of the guest to the host; owners are not taken over, nor setuid and setgid. */
+  copyOut(guestPath: string, hostPath: string, o: CopyOptions = {}): Promise<CopyResult> {
+    return this.#copies.out(guestPath, hostPath, o);
   }
   /** Standard input of the command of `exec`; undefined ends it. Needs `stdin: true`. */
   writeStdin(data: Uint8Array | string | undefined): Promise<void> {

@@ -8,6 +8,10 @@ import { nodePlatform } from "./platform.js";
 export type { Identity } from "../../image/identify.js";
 export {
   type Command,
+  type CopyOptions,
+  type CopyProgress,
+  type CopyResult,
+  type CopyWarning,
   type DeviceStatus,
   type DiskSpec,
   type ExecOptions,

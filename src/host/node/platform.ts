@@ -7,6 +7,8 @@ import { PartitionArea } from "../../hypervisor/shared-areas.js";
 import type { FromDevices } from "../../vm/device-messages.js";
 import type { EngineBytes, FromProcessor } from "../../vm/messages.js";
 import type { DeviceHandle, Platform } from "../../vm/platform.js";
+import { openSink } from "./copy-sink.js";
+import { openSource } from "./copy-source.js";
 import { ENGINE_FILES } from "./engine-files.js";
 import { openMachineDisks } from "./machine-disks.js";
 import { trim } from "./trim.js";
@@ -27,6 +29,7 @@ const DOORBELL = (FIRST_BLOCK + Vp.partition + PartitionArea.doorbell) >> 2;
 const CLOSE_MS = 30_000;
 
 export const nodePlatform: Platform = {
+  files: { openSource, openSink },
   startProcessor(start, events, transfer) {
     const worker = new Worker(ENGINE_FILES.processorWorker, { name: "processor-0" });
     worker.postMessage(start, [...transfer]);
