@@ -34,11 +34,21 @@ export interface NetworkSpec {
   readonly pcap?: string;
 }
 
+/** A folder of the host that the guest mounts. */
+export interface ShareSpec {
+  /** Host path, absolute. */
+  readonly directory: string;
+  readonly readOnly: boolean;
+  /** In the guest. */
+  readonly mountPoint: string;
+}
+
 export interface DeviceSpec {
   readonly services: readonly ServiceName[];
   readonly disks: readonly DiskSpec[];
   /** Of the service "network". */
   readonly network?: NetworkSpec;
+  readonly shares?: readonly ShareSpec[];
   /** Highest VMBus version: major << 16 | minor. */
   readonly maxVersion?: number;
   /** All records are sent, not only kept. */
@@ -127,7 +137,7 @@ export interface PlainError {
   readonly message: string;
   readonly hint: string;
   /** Default: a disk. */
-  readonly about?: "network";
+  readonly about?: "network" | "share";
 }
 
 /** The network adapter, and the router behind it. */
@@ -184,6 +194,9 @@ export interface DeviceStatus {
   /** Undefined where there is no network service. */
   readonly network: NetworkDeviceStatus | undefined;
   readonly sockets: number;
+  readonly shares: readonly ShareSpec[];
+  /** Calls of all shares' file systems. */
+  readonly shareCalls: number;
   /** ms that the device side's thread has worked since it started; undefined where it has none of its own. */
   readonly busyMs: number | undefined;
 }

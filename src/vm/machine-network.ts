@@ -13,6 +13,7 @@ import { EthernetPort } from "../net/port.js";
 import { PublishError, type PublishedPort, type PublishSpec } from "../net/publish.js";
 import type { Refusal } from "../net/statistics.js";
 import { Switch } from "../net/switch.js";
+import { type FileServer, NFS_PORT } from "../services/files/file-server.js";
 import type { NetworkAdapter } from "../services/network/adapter.js";
 import type { NetworkDeviceStatus, NetworkSpec } from "./device-messages.js";
 
@@ -31,6 +32,8 @@ export interface MachineNetworkOptions {
   /** 32 bits by chance. */
   readonly random32: () => number;
   readonly capture?: Capture;
+  /** Shares, that only this machine reaches. */
+  readonly files?: FileServer;
   /** A turn of the device side is due. */
   readonly onWork: () => void;
 }
@@ -45,6 +48,7 @@ export class MachineNetwork {
   readonly port: EthernetPort;
   readonly #nat: Nat;
   readonly #switch: Switch;
+  readonly #files: FileServer | undefined;
   /** By what was refused. */
   readonly #refused = new Map<string, Refusal>();
   #clock: Clock | undefined;
@@ -72,7 +76,20 @@ export class MachineNetwork {
     const config = o.spec.allow === undefined ? {} : { allow: o.spec.allow };
     const { backend } = o;
     const onRefused = (refusal: Refusal): void => this.#keep(refusal);
-    this.#nat = new Nat({ port: natEnd, clock, backend, random32, config, onDeadline: onWork, onRefused });
+    const { files } = o;
+    this.#nat = new Nat({
+      port: natEnd,
+      clock,
+      backend,
+      random32,
+      config,
+      ...(files === undefined
+        ? {}
+        : { service: (port, events) => (port === NFS_PORT ? files.session(events) : undefined) }),
+      onDeadline: onWork,
+      onRefused,
+    });
+    this.#files = files;
   }
   #keep(refusal: Refusal): void {
     const key = `${refusal.protocol} ${refusal.to}`;
@@ -158,7 +175,12 @@ export class MachineNetwork {
       refused: [...this.#refused.values()],
     };
   }
+  /** Calls that the guest's file system has made. */
+  get fileCalls(): number {
+    return this.#files?.calls ?? 0;
+  }
   close(): void {
+    this.#files?.close();
     this.#nat.close();
   }
 }

@@ -3,8 +3,9 @@ import { randomBytes } from "node:crypto";
 import { closeSync, openSync, writeSync } from "node:fs";
 import { PolicyError } from "../../net/policy.js";
 import { PublishError } from "../../net/publish.js";
-import type { NetworkSpec, PlainError } from "../../vm/device-messages.js";
+import type { NetworkSpec, PlainError, ShareSpec } from "../../vm/device-messages.js";
 import { type Capture, MachineNetwork } from "../../vm/machine-network.js";
+import { openShares, shareError } from "./machine-shares.js";
 import { NodeBackend } from "./network-sockets.js";
 
 /** The file gets frames at the latest after this time, or this many bytes. */
@@ -27,7 +28,7 @@ class NetworkError extends Error implements PlainError {
 export function networkError(error: unknown): PlainError | undefined {
   if (error instanceof NetworkError || error instanceof PublishError || error instanceof PolicyError)
     return { about: "network", code: error.code, message: error.message, hint: error.hint };
-  return undefined;
+  return shareError(error);
 }
 
 /** Collects what is written; a file that takes no more is told of once. */
@@ -96,8 +97,10 @@ export interface OpenNetwork {
  */
 export async function openMachineNetwork(
   spec: NetworkSpec,
+  shares: readonly ShareSpec[],
   events: { readonly onProblem: (text: string) => void; readonly onWork: () => void },
 ): Promise<OpenNetwork> {
+  const files = openShares(shares);
   const file = spec.pcap === undefined ? undefined : new CaptureFile(spec.pcap, events.onProblem);
   const capture: Capture | undefined =
     file === undefined ? undefined : { sink: (bytes) => file.write(bytes), epochNs: Date.now() * 1e6 };
@@ -106,6 +109,7 @@ export async function openMachineNetwork(
     backend: new NodeBackend(),
     random32: () => randomBytes(4).readUInt32LE(),
     onWork: events.onWork,
+    ...(files === undefined ? {} : { files }),
     ...(capture === undefined ? {} : { capture }),
   });
   const close = (): void => {
