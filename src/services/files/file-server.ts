@@ -25,6 +25,8 @@ export class FileServer {
   #sessions = 0;
   /** Calls since the start. */
   calls = 0;
+  /** The first mistake of our own: the guest is told that there was an error, and goes on. */
+  fault: unknown;
 
   /** @param generation 32 bits by chance */
   constructor(shares: readonly Share[], generation: number) {
@@ -51,9 +53,9 @@ export class FileServer {
     try {
       return this.#run(call, reply);
     } catch (error) {
-      reply(
-        sealed(beginReply(call.xid, error instanceof XdrError ? AcceptStatus.GARBAGE_ARGS : AcceptStatus.SYSTEM_ERR)),
-      );
+      const isGarbage = error instanceof XdrError;
+      if (!isGarbage) this.fault ??= error;
+      reply(sealed(beginReply(call.xid, isGarbage ? AcceptStatus.GARBAGE_ARGS : AcceptStatus.SYSTEM_ERR)));
       return undefined;
     }
   }
@@ -74,7 +76,10 @@ export class FileServer {
     if (status instanceof Promise)
       return status.then(
         () => reply(sealed(w)),
-        () => reply(sealed(beginReply(call.xid, AcceptStatus.SYSTEM_ERR))),
+        (error: unknown) => {
+          this.fault ??= error;
+          reply(sealed(beginReply(call.xid, AcceptStatus.SYSTEM_ERR)));
+        },
       );
     reply(sealed(status === AcceptStatus.SUCCESS ? w : beginReply(call.xid, status)));
     return undefined;

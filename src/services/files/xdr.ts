@@ -77,11 +77,13 @@ export class XdrWriter {
     return at;
   }
   u32(value: number): this {
-    this.#view.setUint32(this.#room(4), value);
+    const at = this.#room(4);
+    this.#view.setUint32(at, value);
     return this;
   }
   u64(value: bigint): this {
-    this.#view.setBigUint64(this.#room(8), BigInt.asUintN(64, value));
+    const at = this.#room(8);
+    this.#view.setBigUint64(at, BigInt.asUintN(64, value));
     return this;
   }
   bool(value: boolean): this {
