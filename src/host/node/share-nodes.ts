@@ -18,8 +18,9 @@ export interface Node {
   readonly id: number;
   readonly dev: bigint;
   readonly ino: bigint;
-  /** When it was made, where the file system knows: an inode's number may be given out again. */
-  readonly birth: bigint | undefined;
+  /** Kind of file, and when it was made: an inode's number may be given out again. */
+  readonly format: bigint;
+  readonly birth: bigint;
   /** None: the root. The first is the newest. */
   places: Place[];
   /** How many places are in it. */
@@ -28,8 +29,18 @@ export interface Node {
 }
 
 const keyOf = (dev: bigint, ino: bigint): string => `${dev}:${ino}`;
-/** Without a time of birth, systems give that of the last change. */
-const birthOf = (s: BigIntStats): bigint | undefined => (s.birthtimeNs === s.ctimeNs ? undefined : s.birthtimeNs);
+const S_IFMT = 0o170000n;
+
+const newNode = (id: number, s: BigIntStats): Node => ({
+  id,
+  dev: s.dev,
+  ino: s.ino,
+  format: s.mode & S_IFMT,
+  birth: s.birthtimeNs,
+  places: [],
+  children: 0,
+  isGone: false,
+});
 
 export class ShareNodes {
   readonly root: Node;
@@ -37,10 +48,12 @@ export class ShareNodes {
   readonly #byInode = new Map<string, Node>();
   readonly #onGone: (node: Node) => void;
   #next = 2;
+  #knowsBirth = false;
 
   constructor(root: BigIntStats, onGone: (node: Node) => void) {
     this.#onGone = onGone;
-    this.root = { id: 1, dev: root.dev, ino: root.ino, birth: birthOf(root), places: [], children: 1, isGone: false };
+    this.root = newNode(1, root);
+    this.root.children = 1;
     this.#byId.set(1, this.root);
     this.#byInode.set(keyOf(root.dev, root.ino), this.root);
   }
@@ -55,9 +68,10 @@ export class ShareNodes {
   }
   /** Whether these are the attributes of that very file. */
   matches(node: Node, s: BigIntStats): boolean {
-    if (s.dev !== node.dev || s.ino !== node.ino) return false;
-    const birth = birthOf(s);
-    return node.birth === undefined || birth === undefined || birth === node.birth;
+    if (s.dev !== node.dev || s.ino !== node.ino || (s.mode & S_IFMT) !== node.format) return false;
+    // a system that does not know gives the time of the last change, and those never differ
+    this.#knowsBirth ||= s.birthtimeNs !== s.ctimeNs;
+    return !this.#knowsBirth || s.birthtimeNs === node.birth;
   }
   /** The node of what was found under a name. */
   found(parent: Node, name: Buffer, s: BigIntStats): Node {
@@ -68,15 +82,7 @@ export class ShareNodes {
       node = undefined;
     }
     if (node === undefined) {
-      node = {
-        id: this.#next++,
-        dev: s.dev,
-        ino: s.ino,
-        birth: birthOf(s),
-        places: [],
-        children: 0,
-        isGone: false,
-      };
+      node = newNode(this.#next++, s);
       this.#byId.set(node.id, node);
       this.#byInode.set(key, node);
       if (this.#byId.size > MAX_NODES) this.#evict();

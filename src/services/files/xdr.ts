@@ -32,7 +32,7 @@ export class XdrReader {
     return n === 1;
   }
   fixed(length: number): Uint8Array {
-    const at = this.#take((length + 3) & ~3);
+    const at = this.#take(Math.ceil(length / 4) * 4);
     return this.#bytes.subarray(at, at + length);
   }
   /** A view: whoever keeps it copies it. */
