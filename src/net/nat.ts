@@ -60,7 +60,7 @@ export interface NatOptions {
   readonly random32: () => number;
   readonly config?: NatConfig;
   /** What is served in this process at the name server's address, by port; undefined: refused. */
-  readonly service?: (port: number, events: TcpSocketEvents) => InnerSocket | undefined;
+  readonly service?: (port: number, guest: Endpoint, events: TcpSocketEvents) => InnerSocket | undefined;
   /** The allow list refused something. */
   readonly onRefused?: (refusal: Refusal) => void;
   /** `nextDeadline` has come nearer. */
@@ -116,7 +116,7 @@ export class Nat {
     const domain = encodeName(network.domain) ?? Uint8Array.of(0);
     this.#tcp = new TcpNat(link, (guest, remote, events) => {
       if (this.#isDns(remote.address))
-        return remote.port === 53 ? this.#dns.session(guest, events) : options.service?.(remote.port, events);
+        return remote.port === 53 ? this.#dns.session(guest, events) : options.service?.(remote.port, guest, events);
       if (!this.#allowed("tcp", guest, remote)) return undefined;
       return backend.connectTcp({ address: this.#outside(remote.address), port: remote.port }, events);
     });

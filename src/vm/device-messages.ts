@@ -41,6 +41,8 @@ export interface ShareSpec {
   readonly readOnly: boolean;
   /** In the guest. */
   readonly mountPoint: string;
+  /** Of what the guest looks at. */
+  readonly cacheSeconds: number;
 }
 
 export interface DeviceSpec {

@@ -12,6 +12,11 @@ export interface ShareOptions {
   readonly readOnly?: boolean;
   /** Where in the guest. Default: /mnt/ and the folder's name. */
   readonly mountPoint?: string;
+  /**
+   * How old in seconds the guest's idea of a file may be that it only looks at (opening one asks anew). Default: 10, and 1 for what
+   * has changed of late; 0: it asks each time, which is slow.
+   */
+  readonly cacheSeconds?: number;
 }
 
 /** The guest's kernel needs these beside what its network needs. */
@@ -48,7 +53,7 @@ export function shareSpecs(
     );
   if (!s.hasNetwork) throw new VmError("bad-option", "shares come over the network adapter", "leave --net none out");
   const taken = new Set<string>();
-  return shares.map(({ directory, readOnly = false, mountPoint }) => {
+  return shares.map(({ directory, readOnly = false, mountPoint, cacheSeconds = DEFAULT_CACHE_SECONDS }) => {
     const name = directory
       .split(/[/\\]/)
       .filter((part) => part !== "" && part !== "." && part !== "..")
@@ -59,18 +64,23 @@ export function shareSpecs(
     if (taken.has(point))
       throw new VmError("bad-option", `two shares are to be at ${point}`, "say where: DIR:/GUEST/PATH");
     taken.add(point);
-    return { directory, readOnly, mountPoint: point };
+    if (!(Number.isInteger(cacheSeconds) && cacheSeconds >= 0 && cacheSeconds <= MAX_CACHE_SECONDS))
+      throw new VmError("bad-option", `cacheSeconds ${cacheSeconds}`, `a whole number, 0 to ${MAX_CACHE_SECONDS}`);
+    return { directory, readOnly, mountPoint: point, cacheSeconds };
   });
 }
 
-/**
- * Attributes that the guest's kernel may take for right without asking: what it changes itself it knows at once, what changes on the
- * host it sees after a second in a file that is open or looked at, or when it opens one.
- */
-const OPTIONS =
-  "vers=3,proto=tcp,port=2049,mountvers=3,mountproto=tcp,mountport=2049,addr=SERVER,mountaddr=SERVER,nolock,hard,acregmin=1,acregmax=10,acdirmin=1,acdirmax=10";
+const DEFAULT_CACHE_SECONDS = 10;
+const MAX_CACHE_SECONDS = 3600;
 /** The router's second address: the name server's (net/config.ts). */
 const SERVER = "10.0.2.3";
+/** What the kernel's mount call takes; attributes are kept as long as `cacheSeconds` says. */
+function mountOptions(cacheSeconds: number): string {
+  const at = `port=2049,mountvers=3,mountproto=tcp,mountport=2049,addr=${SERVER},mountaddr=${SERVER}`;
+  const least = Math.min(1, cacheSeconds);
+  const cache = ["reg", "dir"].map((of) => `ac${of}min=${least},ac${of}max=${cacheSeconds}`).join(",");
+  return `vers=3,proto=tcp,${at},nolock,hard,${cache}`;
+}
 const MOUNT_MS = 60_000;
 
 /**
@@ -78,8 +88,7 @@ const MOUNT_MS = 60_000;
  * kernel's asking. The network may come up a moment later.
  */
 const MOUNT = String.raw`
-my $options = shift;
-while (my ($source, $point, $flags) = splice @ARGV, 0, 3) {
+while (my ($source, $point, $flags, $options) = splice @ARGV, 0, 4) {
   my $path = '';
   for (grep { length } split m{/}, $point) { $path .= "/$_"; mkdir $path, 0755 }
   -d $point or do { print STDERR "$point: $!\n"; $failed = 1; next };
@@ -104,15 +113,16 @@ export function shareMounter(
   integration: Integration,
 ): ((agent: GuestAgent) => Promise<void>) | undefined {
   if (shares.length === 0) return undefined;
-  const mounts = shares.flatMap(({ mountPoint, readOnly }, i) => [
+  const mounts = shares.flatMap(({ mountPoint, readOnly, cacheSeconds }, i) => [
     `${SERVER}:/${i}`,
     mountPoint,
     String(NOSUID_NODEV | (readOnly ? RDONLY : 0)),
+    mountOptions(cacheSeconds),
   ]);
   const problem = (text: string): void => integration.receive({ type: "problem", text });
   return async (agent) => {
     try {
-      const r = await agent.exec(["/proc/self/exe", "-e", MOUNT, OPTIONS.replaceAll("SERVER", SERVER), ...mounts], {
+      const r = await agent.exec(["/proc/self/exe", "-e", MOUNT, ...mounts], {
         timeoutMs: MOUNT_MS,
       });
       if (r.exitCode !== 0) problem(`a share could not be mounted: ${r.stderr.trim()}`);

@@ -85,7 +85,7 @@ export class MachineNetwork {
       config,
       ...(files === undefined
         ? {}
-        : { service: (port, events) => (port === NFS_PORT ? files.session(events) : undefined) }),
+        : { service: (port, guest, events) => (port === NFS_PORT ? files.session(guest.port, events) : undefined) }),
       onDeadline: onWork,
       onRefused,
     });

@@ -20,7 +20,7 @@ import { after, before, describe, it } from "node:test";
 import { createVm } from "../../src/host/node/index.js";
 import { type Vm, VmError } from "../../src/vm/index.js";
 import { enlighten, startDebian } from "./guests.js";
-import { allocated, assertQuiet, BOOT_MS, eventually, hashOfFile, sh } from "./hyperv-guest.js";
+import { allocated, assertQuiet, BOOT_MS, eventually, hashOfFile, PERL, sh } from "./hyperv-guest.js";
 
 const fails =
   (code: string, pattern: RegExp) =>
@@ -118,6 +118,19 @@ describe("shared folders", () => {
     assert.match(r.stderr, /Read-only file system|Permission denied/);
     assert.deepEqual(readdirSync(join(base, "read only")), ["file"]);
     assert.equal(readFileSync(join(base, "read only/file"), "utf8"), "read me");
+  });
+  it("are not reached by a program of another user, whoever it says that it is", async () => {
+    // a call that does nothing (NULL), on a connection from a port that anybody may have
+    const script = `$p = pack("C4", 10, 0, 2, 3); socket(S, 2, 1, 0); bind(S, pack("Snx12", 2, PORT)) or die "bind: $!\n";
+      connect(S, pack("Sna4x8", 2, 2049, $p)) or do { print "refused"; exit };
+      syswrite(S, pack("N11", 0x80000028, 1, 0, 2, 100003, 3, 0, 0, 0, 0, 0)); sysread(S, $r, 28); print length $r`;
+    const run = async (port: number, user: string): Promise<string> => {
+      const r = await vm.exec([PERL, "-e", script.replace("PORT", String(port))], { user, timeoutMs: 30_000 });
+      return r.stdout + r.stderr;
+    };
+    assert.equal(await run(0, "nobody"), "refused");
+    assert.equal(await run(999, "nobody"), "bind: Permission denied\n");
+    assert.equal(await run(999, "root"), "28");
   });
   it("lead nowhere else", async () => {
     symlinkSync("../outside", join(work, "way"));

@@ -113,6 +113,9 @@ function typeOf(s: BigIntStats): FileType {
   return s.isBlockDevice() ? FileType.BLK : FileType.CHR;
 }
 
+/** What is looked for is mostly not there: made once, as an error's stack takes longer than the look. */
+const NO_ENTRY = new ShareError(NfsStatus.NOENT);
+
 interface OpenFile {
   readonly fd: number;
   readonly isWritable: boolean;
@@ -253,7 +256,9 @@ export class FolderShare implements Share {
     return { node: this.#nodes.found(parent, name, s).id, attributes: this.#convert(s) };
   }
   #lookUp(parent: Node, folder: Folder, name: Buffer): Found {
-    return this.#found(parent, name, lstatSync(folder.at(name), { bigint: true }));
+    const s = lstatSync(folder.at(name), { bigint: true, throwIfNoEntry: false });
+    if (s === undefined) throw NO_ENTRY;
+    return this.#found(parent, name, s);
   }
 
   // ---- looking ----------------------------------------------------------------------------------------------------------

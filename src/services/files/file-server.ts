@@ -14,6 +14,8 @@ export const NFS_PORT = 2049;
 const MAX_RECORD = MAX_IO + (8 << 10);
 /** Linux has one connection for all mounts, and some for a moment while it mounts. */
 const MAX_SESSIONS = 8;
+/** IPPORT_RESERVED: ports below are root's. */
+const RESERVED_PORTS = 1024;
 /** Calls whose answers wait for a disk. */
 const MAX_WAITING = 64;
 /** Answers that wait for a guest which does not read them; with one more, no more is read from it. */
@@ -33,9 +35,12 @@ export class FileServer {
     this.#shares = shares;
     this.#handles = new FileHandles(shares, generation);
   }
-  /** A connection of the guest's; undefined: it is refused. */
-  session(events: TcpSocketEvents): InnerSocket | undefined {
-    if (this.#sessions >= MAX_SESSIONS) return undefined;
+  /**
+   * A connection of the guest's; undefined: it is refused. Calls say themselves who makes them: only what the guest's root allows to
+   * have a reserved port is believed.
+   */
+  session(guestPort: number, events: TcpSocketEvents): InnerSocket | undefined {
+    if (this.#sessions >= MAX_SESSIONS || guestPort >= RESERVED_PORTS) return undefined;
     this.#sessions++;
     return new Session(this, events, () => {
       this.#sessions--;

@@ -127,23 +127,25 @@ describe("a connection", () => {
       onSent: (n: number) => void log.push(`sent ${n}`),
       onClose: (e?: { code: string }) => void log.push(`close ${e?.code}`),
     };
-    const first = server.session(events)!;
+    const first = server.session(1000, events)!;
     first.start?.();
     const good = marked(callRecord(NFS_PROGRAM, 0, () => {}));
     first.write(good);
     first.write(Uint8Array.of(0x7f, 0xff, 0xff, 0xff));
     first.write(good);
     assert.deepEqual(log, ["connect", `sent ${good.length}`, "data 28", "sent 4", "close reset"]);
-    const open = Array.from({ length: 20 }, () => server.session(events)).filter((s) => s !== undefined);
+    const open = Array.from({ length: 20 }, () => server.session(1000, events)).filter((s) => s !== undefined);
     assert.equal(open.length, 8);
     open[0]!.destroy(true);
-    assert.notEqual(server.session(events), undefined);
+    // not one of the guest's root
+    assert.equal(server.session(1024, events), undefined);
+    assert.notEqual(server.session(1023, events), undefined);
   });
   it("holds answers back for one who does not read, takes no more then, and goes on", () => {
     const server = new FileServer([], 1);
     let data = 0;
     let sent = 0;
-    const s = server.session({
+    const s = server.session(700, {
       onConnect() {},
       onData: () => void data++,
       onEnd() {},
