@@ -13,7 +13,7 @@ import { EthernetPort } from "../net/port.js";
 import { PublishError, type PublishedPort, type PublishSpec } from "../net/publish.js";
 import type { Refusal } from "../net/statistics.js";
 import { Switch } from "../net/switch.js";
-import { type FileServer, NFS_PORT } from "../services/files/file-server.js";
+import { type FileServer, type FileServerState, NFS_PORT } from "../services/files/file-server.js";
 import type { NetworkAdapter } from "../services/network/adapter.js";
 import type { NetworkDeviceStatus, NetworkSpec } from "./device-messages.js";
 
@@ -38,9 +38,11 @@ export interface MachineNetworkOptions {
   readonly onWork: () => void;
 }
 
-/** What is left of the network in a saved machine: who has which address, not connections. */
+/** What is left of the network in a saved machine: who has which address, what it was shown of shares; not connections. */
 export interface MachineNetworkState {
   readonly nat: NatState;
+  /** What the guest knows of shares. */
+  readonly files?: FileServerState;
 }
 
 export class MachineNetwork {
@@ -158,11 +160,12 @@ export class MachineNetwork {
   }
 
   save(): MachineNetworkState {
-    return { nat: this.#nat.save() };
+    return { nat: this.#nat.save(), ...(this.#files === undefined ? {} : { files: this.#files.save() }) };
   }
   /** Leases of before; what is allowed is what this machine was told. */
   restore(state: MachineNetworkState, allow: readonly string[] | undefined): void {
     this.#nat.restore({ ...state.nat, allow });
+    if (state.files !== undefined) this.#files?.restore(state.files);
   }
   status(): NonNullable<NetworkDeviceStatus["nat"]> {
     const { dropped, ...counters } = this.#nat.statistics;

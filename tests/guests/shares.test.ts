@@ -144,6 +144,20 @@ describe("shared folders", () => {
     assert.match(r.stderr, /Operation not permitted/);
     assert.equal(statSync(join(work, "s")).mode & 0o7777, 0o755);
   });
+  it("are there in a machine that was saved and goes on elsewhere", async () => {
+    await sh(vm, "echo before >/mnt/work/saved; cat /mnt/work/saved; exec 3</mnt/work/saved; sleep 1");
+    const saved = await vm.save({ timeoutMs: 60_000 });
+    await vm.kill();
+    vm = await startDebian({
+      saved,
+      shares: [{ directory: work }, { directory: join(base, "read only"), readOnly: true, mountPoint: "/srv/deep/ro" }],
+    });
+    assert.equal(
+      await sh(vm, "cat /mnt/work/saved; echo after >>/mnt/work/saved; sync; ls /mnt/work | grep -c saved"),
+      "before\n1",
+    );
+    assert.equal(readFileSync(join(work, "saved"), "utf8"), "before\nafter\n");
+  });
   it("say that they are stale when the folder is removed, and the guest lives on", async () => {
     rmSync(work, { recursive: true });
     const error = await eventually("an error", async () => {

@@ -227,6 +227,26 @@ describe("a shared folder", () => {
     assert.equal(await status(P.GETATTR, f), S.STALE);
     assert.equal(await status(P.READ, f, 0n, 10), S.STALE);
   });
+  it("is the same to a guest that was saved, and its handles are stale in another folder", async () => {
+    mkdirSync(join(folder, "a"));
+    writeFileSync(join(folder, "a/f"), "x");
+    const f = await lookup(await lookup(root, "a"), "f");
+    const saved = structuredClone(server.save());
+    server.close();
+    await open();
+    // with another word by chance than before
+    server = new FileServer([share], 4242);
+    client = new ScriptedClient(server);
+    assert.equal(await status(P.GETATTR, f), S.STALE);
+    server.restore(saved);
+    assert.equal(await write(f, "y"), S.OK);
+    assert.equal(readFileSync(join(folder, "a/f"), "utf8"), "y");
+    const other = new FolderShare(outside, false);
+    const otherServer = new FileServer([other], 1);
+    otherServer.restore(saved);
+    assert.equal((await new ScriptedClient(otherServer).nfs(P.GETATTR, f))[0], S.STALE);
+    other.close();
+  });
   it("is stale, not a crash, once it was removed", async () => {
     writeFileSync(join(folder, "a"), "");
     const a = await lookup(root, "a");

@@ -43,7 +43,7 @@ import {
 } from "../../services/files/share.js";
 import { isName } from "../../vm/copy-protocol.js";
 import { Folder } from "./folder.js";
-import { type Node, ShareNodes } from "./share-nodes.js";
+import { type Node, type SavedNodes, ShareNodes } from "./share-nodes.js";
 
 const synced = promisify(fsync);
 const { O_RDONLY, O_RDWR, O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW = 0 } = constants;
@@ -606,6 +606,12 @@ export class FolderShare implements Share {
       }
       this.#nodes.found(target.node, n, s);
     });
+  }
+  save(): unknown {
+    return this.#nodes.save();
+  }
+  restore(state: unknown): void {
+    this.#nodes.restore(state as SavedNodes | undefined);
   }
   close(): void {
     for (const { folder } of this.#folders.values()) folder.close();

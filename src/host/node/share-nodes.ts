@@ -28,6 +28,20 @@ export interface Node {
   isGone: boolean;
 }
 
+/** Plain data: numbers of inodes as texts. */
+export interface SavedNodes {
+  readonly root: string;
+  readonly next: number;
+  readonly nodes: readonly {
+    readonly id: number;
+    readonly dev: string;
+    readonly ino: string;
+    readonly format: number;
+    readonly birth: string;
+    readonly places: readonly (readonly [number, string])[];
+  }[];
+}
+
 const keyOf = (dev: bigint, ino: bigint): string => `${dev}:${ino}`;
 const S_IFMT = 0o170000n;
 
@@ -129,6 +143,46 @@ export class ShareNodes {
       this.forget(node);
       return;
     }
+  }
+  save(): SavedNodes {
+    const { dev, ino } = this.root;
+    const nodes = [...this.#byId.values()].map((n) => ({
+      id: n.id,
+      dev: String(n.dev),
+      ino: String(n.ino),
+      format: Number(n.format),
+      birth: String(n.birth),
+      places: n.places.map(({ parent, name }) => [parent.id, name.toString("base64")] as const),
+    }));
+    return { root: keyOf(dev, ino), next: this.#next, nodes };
+  }
+  /** Whatever has changed since is found when it is looked for. */
+  restore(saved: SavedNodes | undefined): void {
+    this.#next = Math.max(this.#next, saved?.next ?? 0);
+    if (saved === undefined || saved.root !== keyOf(this.root.dev, this.root.ino)) return;
+    for (const node of [...this.#byId.values()]) this.forget(node);
+    for (const n of saved.nodes) {
+      if (n.id === this.root.id) continue;
+      const node: Node = {
+        id: n.id,
+        dev: BigInt(n.dev),
+        ino: BigInt(n.ino),
+        format: BigInt(n.format),
+        birth: BigInt(n.birth),
+        places: [],
+        children: 0,
+        isGone: false,
+      };
+      this.#byId.set(n.id, node);
+      this.#byInode.set(keyOf(node.dev, node.ino), node);
+    }
+    for (const { id, places } of saved.nodes)
+      for (const [parentId, name] of places) {
+        const parent = this.#byId.get(parentId);
+        if (parent === undefined) continue;
+        this.#byId.get(id)!.places.push({ parent, name: Buffer.from(name, "base64") });
+        parent.children++;
+      }
   }
   get count(): number {
     return this.#byId.size;

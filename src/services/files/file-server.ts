@@ -21,6 +21,12 @@ const MAX_WAITING = 64;
 /** Answers that wait for a guest which does not read them; with one more, no more is read from it. */
 const MAX_HELD = 2 << 20;
 
+/** Plain data. */
+export interface FileServerState {
+  readonly generation: number;
+  readonly shares: readonly unknown[];
+}
+
 export class FileServer {
   readonly #handles: FileHandles;
   readonly #shares: readonly Share[];
@@ -88,6 +94,14 @@ export class FileServer {
       );
     reply(sealed(status === AcceptStatus.SUCCESS ? w : beginReply(call.xid, status)));
     return undefined;
+  }
+  save(): FileServerState {
+    return { generation: this.#handles.generation, shares: this.#shares.map((share) => share.save()) };
+  }
+  /** The guest's handles stay good where the folders are the same. */
+  restore(state: FileServerState): void {
+    this.#handles.restore(state.generation);
+    for (const [i, share] of this.#shares.entries()) share.restore(state.shares[i]);
   }
   close(): void {
     for (const share of this.#shares) share.close();

@@ -14,11 +14,18 @@ export interface At {
 
 export class FileHandles {
   readonly #shares: readonly Share[];
-  readonly #generation: number;
+  #generation: number;
 
   /** @param generation 32 bits by chance */
   constructor(shares: readonly Share[], generation: number) {
     this.#shares = shares;
+    this.#generation = generation >>> 0;
+  }
+  get generation(): number {
+    return this.#generation;
+  }
+  /** Goes on with the handles of a run before. */
+  restore(generation: number): void {
     this.#generation = generation >>> 0;
   }
   /** What can be mounted: "/0", "/1", … */

@@ -138,5 +138,9 @@ export interface Share {
    */
   list(folder: number, cookie: bigint, verifier: bigint, plus: boolean): { verifier: bigint; entries: Iterator<Entry> };
   space(): Space;
+  /** What the guest was shown, as plain data. */
+  save(): unknown;
+  /** Of the same folder, perhaps by another process; of another one nothing is taken over, and the guest's handles are stale. */
+  restore(state: unknown): void;
   close(): void;
 }
