@@ -110,7 +110,7 @@ function makeTree(): string {
   writeFileSync(join(tree, "sparse"), "x");
   truncateSync(join(tree, "sparse"), 40 << 20);
   utimesSync(join(tree, "sub/empty"), 1e9, 981_173_106.789);
-  chmodSync(join(tree, "sub"), 0o555);
+  chmodSync(join(tree, "sub"), 0o711);
   return tree;
 }
 

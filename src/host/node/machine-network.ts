@@ -100,7 +100,7 @@ export async function openMachineNetwork(
   shares: readonly ShareSpec[],
   events: { readonly onProblem: (text: string) => void; readonly onWork: () => void },
 ): Promise<OpenNetwork> {
-  const files = openShares(shares);
+  const files = openShares(shares, events.onProblem);
   const file = spec.pcap === undefined ? undefined : new CaptureFile(spec.pcap, events.onProblem);
   const capture: Capture | undefined =
     file === undefined ? undefined : { sink: (bytes) => file.write(bytes), epochNs: Date.now() * 1e6 };

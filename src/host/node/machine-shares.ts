@@ -25,7 +25,7 @@ export function checkShares(shares: readonly ShareOptions[]): ShareOptions[] {
 }
 
 /** @throws VmError */
-export function openShares(specs: readonly ShareSpec[]): FileServer | undefined {
+export function openShares(specs: readonly ShareSpec[], onProblem: (text: string) => void): FileServer | undefined {
   if (specs.length === 0) return undefined;
   const shares: FolderShare[] = [];
   for (const { directory, readOnly } of specs)
@@ -35,7 +35,9 @@ export function openShares(specs: readonly ShareSpec[]): FileServer | undefined 
       for (const share of shares) share.close();
       throw hostFailure(error, directory);
     }
-  return new FileServer(shares, randomBytes(4).readUInt32LE());
+  return new FileServer(shares, randomBytes(4).readUInt32LE(), (error) =>
+    onProblem(`a call to a share failed by a mistake of this program's: ${(error as Error).stack ?? String(error)}`),
+  );
 }
 
 /** Of a share that could not be opened. */

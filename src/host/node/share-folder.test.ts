@@ -180,6 +180,22 @@ describe("a shared folder", () => {
     // guard: a time that it was not changed at
     assert.equal(await status(P.SETATTR, f, ...NOTHING, 1, 5, 5), S.NOT_SYNC);
   });
+  it("takes what the guest's root writes to files that are for reading only, as git makes them", async () => {
+    const [, r] = await client.nfs(P.CREATE, root, "object", 0, 1, 0o444, 0, 0, 0, 0, 0);
+    assert.equal(r.bool(), true);
+    const f = r.opaque(64).slice();
+    assert.equal(await write(f, "first"), S.OK);
+    // more files than stay open: it is opened anew
+    for (let i = 0; i < 70; i++) await write(await create(root, `n${i}`), "x");
+    assert.ok(share.openFiles < 70);
+    assert.equal(await write(f, " and more", 5n), S.OK);
+    assert.equal(readFileSync(join(folder, "object"), "utf8"), "first and more");
+    assert.equal(statSync(join(folder, "object")).mode & 0o7777, 0o444);
+    // and a mode of 0 does not lock it out
+    assert.equal(await status(P.SETATTR, f, 1, 0, 0, 0, 0, 0, 0, 0), S.OK);
+    assert.equal(await status(P.SETATTR, f, 1, 0o600, 0, 0, 0, 0, 0, 0), S.OK);
+    assert.equal(statSync(join(folder, "object")).mode & 0o7777, 0o600);
+  });
   it("makes, links, renames and removes", async () => {
     assert.equal(await status(P.MKDIR, root, "d", ...NOTHING), S.OK);
     assert.equal(statSync(join(folder, "d")).mode & 0o777, 0o755);

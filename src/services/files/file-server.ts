@@ -35,9 +35,11 @@ export class FileServer {
   calls = 0;
   /** The first mistake of our own: the guest is told that there was an error, and goes on. */
   fault: unknown;
+  readonly #onFault: (error: unknown) => void;
 
   /** @param generation 32 bits by chance */
-  constructor(shares: readonly Share[], generation: number) {
+  constructor(shares: readonly Share[], generation: number, onFault: (error: unknown) => void = () => {}) {
+    this.#onFault = onFault;
     this.#shares = shares;
     this.#handles = new FileHandles(shares, generation);
   }
@@ -65,10 +67,14 @@ export class FileServer {
       return this.#run(call, reply);
     } catch (error) {
       const isGarbage = error instanceof XdrError;
-      if (!isGarbage) this.fault ??= error;
+      if (!isGarbage) this.#failed(error);
       reply(sealed(beginReply(call.xid, isGarbage ? AcceptStatus.GARBAGE_ARGS : AcceptStatus.SYSTEM_ERR)));
       return undefined;
     }
+  }
+  #failed(error: unknown): void {
+    if (this.fault === undefined) this.#onFault(error);
+    this.fault ??= error;
   }
   #run(call: Call, reply: (bytes: Uint8Array<ArrayBuffer>) => void): Promise<void> | undefined {
     const version =
@@ -88,7 +94,7 @@ export class FileServer {
       return status.then(
         () => reply(sealed(w)),
         (error: unknown) => {
-          this.fault ??= error;
+          this.#failed(error);
           reply(sealed(beginReply(call.xid, AcceptStatus.SYSTEM_ERR)));
         },
       );
