@@ -6,6 +6,7 @@ import {
   CopyViolation,
   decodeWarning,
   encodeEntry,
+  fileError,
   RecordReader,
   record,
   u64,
@@ -33,6 +34,8 @@ export interface CopyProgress {
 
 export interface CopyOptions extends WaitOptions {
   readonly onProgress?: (progress: CopyProgress) => void;
+  /** A copy out of the guest ends with an error when it comes to more. Default: what the disk holds. */
+  readonly maxBytes?: number;
   /** As whom in the guest: name or number. Default: root. */
   readonly user?: string;
   /** Gets what was left out, and why: a device for one, where only root makes them. It is in the result too. */
@@ -255,6 +258,9 @@ class Copy {
           if (step === undefined) break;
           if (this.#isOver) return;
           if (isFirst && step.is === "entry" && step.entry.kind === "file") this.#totalBytes = step.entry.size;
+          const { maxBytes = Number.POSITIVE_INFINITY } = this.#o;
+          if (step.is === "data" && this.#bytes + step.bytes.length > maxBytes)
+            throw fileError("no-space", hostPath, "on this host", `more than the ${maxBytes} bytes that it may take`);
           if (step.is !== "warning") await sink.take(step);
           this.#count(step);
         }

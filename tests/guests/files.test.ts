@@ -143,6 +143,16 @@ describe("copies of files", () => {
     await sh(vm, "umount /tmp/small");
   });
 
+  it("take no more than they may", async () => {
+    const most = { ...MS, maxBytes: 1 << 20 };
+    await assert.rejects(
+      vm.copyOut("/tmp/big", at("most"), most),
+      failsWith("no-space", /more than the 1048576 bytes/),
+    );
+    // half a file is none
+    assert.throws(() => statSync(at("most")), /ENOENT/);
+  });
+
   it("are given up by a signal and by time, and leave nothing that runs", async () => {
     const controller = new AbortController();
     const given = vm.copyIn(at("big"), "/tmp/given", {

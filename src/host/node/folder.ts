@@ -44,8 +44,9 @@ export class Folder {
     return new Folder(Buffer.from(path), O_NOFOLLOW);
   }
   #check(): void {
-    const s = lstatSync(this.#path, { bigint: true });
-    if (s.dev !== this.#dev || s.ino !== this.#ino) throw systemError("ESTALE", "the folder was replaced");
+    const s = lstatSync(this.#path, { bigint: true, throwIfNoEntry: false });
+    if (s === undefined || s.dev !== this.#dev || s.ino !== this.#ino)
+      throw systemError("ESTALE", "the folder was replaced");
   }
   /** A path for one call that does not follow its last name. @param name a single name (`isName`) */
   at(name: Uint8Array): Buffer {

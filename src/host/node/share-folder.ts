@@ -152,13 +152,15 @@ export class FolderShare implements Share {
 
   // ---- from numbers to files --------------------------------------------------------------------------------------------
   #drop(node: Node): void {
-    const folder = this.#folders.get(node);
-    if (folder !== undefined) {
-      this.#folders.delete(node);
-      folder.folder.close();
-    }
+    this.#closeFolder(node);
     this.#closeFile(node);
     this.#verifiers.delete(node);
+  }
+  #closeFolder(node: Node): void {
+    const open = this.#folders.get(node);
+    if (open === undefined) return;
+    this.#folders.delete(node);
+    open.folder.close();
   }
   #closeFile(node: Node): void {
     const file = this.#files.get(node);
@@ -582,6 +584,8 @@ export class FolderShare implements Share {
       // two names of one file: nothing has happened
       if (over !== undefined && over.ino === s.ino && over.dev === s.dev) return;
       if (over !== undefined) this.#unnamed(target.node, m, over);
+      // where open folders go by their paths, those below have another now
+      if (!HAS_O_PATH && s.isDirectory()) for (const open of [...this.#folders.keys()]) this.#closeFolder(open);
       const node = this.#nodes.known(s);
       if (node === undefined) return;
       this.#nodes.left(node, source.node, n);
