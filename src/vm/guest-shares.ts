@@ -13,7 +13,7 @@ export interface ShareOptions {
   /** Where in the guest. Default: /mnt/ and the folder's name. */
   readonly mountPoint?: string;
   /**
-   * How old in seconds the guest's idea of a file may be that it only looks at (opening one asks anew). Default: 10, and 1 for what
+   * How old in seconds the guest's idea of a file may be that it only looks at (opening one asks anew). Default: 10, and 3 for what
    * has changed of late; 0: it asks each time, which is slow.
    */
   readonly cacheSeconds?: number;
@@ -71,13 +71,15 @@ export function shareSpecs(
 }
 
 const DEFAULT_CACHE_SECONDS = 10;
+/** Of what has changed of late. */
+const CHANGED_SECONDS = 3;
 const MAX_CACHE_SECONDS = 3600;
 /** The router's second address: the name server's (net/config.ts). */
 const SERVER = "10.0.2.3";
 /** What the kernel's mount call takes; attributes are kept as long as `cacheSeconds` says. */
 function mountOptions(cacheSeconds: number): string {
   const at = `port=2049,mountvers=3,mountproto=tcp,mountport=2049,addr=${SERVER},mountaddr=${SERVER}`;
-  const least = Math.min(1, cacheSeconds);
+  const least = Math.min(CHANGED_SECONDS, cacheSeconds);
   const cache = ["reg", "dir"].map((of) => `ac${of}min=${least},ac${of}max=${cacheSeconds}`).join(",");
   return `vers=3,proto=tcp,${at},nolock,hard,${cache}`;
 }
