@@ -6,6 +6,7 @@ import { optimizeLess } from "../host/node/engine-flags.js";
 import { EgressPolicy } from "../net/policy.js";
 import { PublishError, type PublishSpec, parsePublish } from "../net/publish.js";
 import { SERVICE_NAMES, type ServiceName } from "../vm/device-messages.js";
+import { parseShare, type ShareOptions } from "../vm/guest-shares.js";
 import type { DiskArgument, RunOptions } from "./run.js";
 
 optimizeLess();
@@ -95,6 +96,15 @@ function publish(text: string, all: PublishSpec[]): PublishSpec[] {
   }
 }
 
+function share(text: string, all: ShareOptions[]): ShareOptions[] {
+  try {
+    return [...all, parseShare(text)];
+  } catch (error) {
+    const { message, hint } = error as Error & { hint: string };
+    throw new InvalidArgumentError(`${message}: ${hint}.`);
+  }
+}
+
 const program = new Command("enlighten")
   .description("A Hyper-V-compatible hypervisor in TypeScript: boots real x86-64 Linux in plain Node.")
   .version("0.1.0")
@@ -132,6 +142,12 @@ program
     "--publish <[address:]port:guest-port[/udp]>",
     "a port of this host that leads to the guest, on 127.0.0.1 unless said otherwise; port 0: a free one (repeat for more)",
     publish,
+    [],
+  )
+  .option(
+    "--share <folder[:/guest/path][:ro]>",
+    "a folder of this host in the guest, at /mnt/NAME unless said otherwise (repeat for more)",
+    share,
     [],
   )
   .option("--pcap <file>", "write all frames of the network adapter to a file (pcapng)")

@@ -4,7 +4,7 @@ import { createVm } from "../host/node/index.js";
 import { stressFromEnvironment } from "../host/node/stress.js";
 import type { TraceRecord } from "../trace/trace.js";
 import type { ServiceName } from "../vm/device-messages.js";
-import { type NetworkOptions, type PublishSpec, type Vm, type VmEnd, VmError } from "../vm/index.js";
+import { type NetworkOptions, type PublishSpec, type ShareOptions, type Vm, type VmEnd, VmError } from "../vm/index.js";
 import { TraceDecoder } from "../vm/trace-decoder.js";
 import { describeFailure, ExitCode } from "./exit-codes.js";
 import { networkLines } from "./network-status.js";
@@ -41,6 +41,7 @@ export interface RunOptions {
   readonly services?: "none" | readonly ServiceName[];
   readonly net?: { readonly mode: "nat" | "none"; readonly allow?: readonly string[] };
   readonly publish: readonly PublishSpec[];
+  readonly share: readonly ShareOptions[];
   readonly pcap?: string;
 }
 
@@ -114,6 +115,7 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
       })),
       ...(o.services === undefined ? {} : { services: o.services }),
       ...networkOptions(o),
+      ...(o.share.length === 0 ? {} : { shares: o.share }),
       ...(o.packages === undefined ? {} : { packages: o.packages }),
       ...(o.root === undefined ? {} : { rootFile: o.root }),
       // with disks of its own the command line means those

@@ -33,6 +33,8 @@ export interface AssembleOptions extends AssemblyHost {
   readonly allowExpired?: boolean;
   /** Keep the modules' signatures: slow to load in an emulator, but the kernel stays untainted. */
   readonly keepModuleSignatures?: boolean;
+  /** Kernel modules beside those that every guest has. */
+  readonly moreModules?: readonly string[];
   readonly progress?: (progress: Progress) => void;
   readonly signal?: AbortSignal;
 }
@@ -159,6 +161,7 @@ async function assemble(options: AssembleOptions, distribution: Distribution): P
     perl,
     libraries,
     keepModuleSignatures,
+    moreModules: options.moreModules ?? [],
   });
   const packages = used.map(({ record: { name, version, sha256 } }) => ({ name, version, sha256 }));
   return [{ ...image, packages }, archive];
@@ -170,7 +173,8 @@ async function assemble(options: AssembleOptions, distribution: Distribution): P
  */
 export async function assembleDebianGuest(options: AssembleOptions): Promise<DebianGuest> {
   const distribution = parseReference(options.reference);
-  const variant = options.keepModuleSignatures ? "-signed" : "";
+  const variant =
+    (options.keepModuleSignatures ? "-signed" : "") + (options.moreModules ?? []).map((m) => `-${m}`).join("");
   const recipe = (await options.sha256(encodeUtf8(guestRecipe()))).slice(0, 12);
   const recordName = `guest-${options.reference.replace(":", "-")}${variant}-${recipe}`;
   const known = await fromCache(options, recordName);

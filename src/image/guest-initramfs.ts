@@ -52,6 +52,7 @@ export interface GuestParts {
   readonly identity: readonly TarEntry[];
   /** See `withoutSignature`. */
   readonly keepModuleSignatures: boolean;
+  readonly moreModules: readonly string[];
 }
 
 export interface GuestImage {
@@ -278,7 +279,7 @@ export async function assembleGuest(reference: string, parts: GuestParts): Promi
   }
   tree.add({ kind: "fifo", path: "etc/enlighten/pause", mode: 0o600 });
 
-  await addModules(tree, parts, version, WANTED_MODULES);
+  await addModules(tree, parts, version, [...WANTED_MODULES, ...parts.moreModules]);
   if (parts.perl.some(isPerl)) tree.file("etc/enlighten/agent", AGENT);
   addPrograms(tree, [...parts.daemons, ...parts.perl], parts.libraries);
   return { kernel: vmlinuz.data, kernelVersion: version, initramfs: writeCpio(tree.entries) };

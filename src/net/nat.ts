@@ -6,6 +6,7 @@
  *                                   dns-relay ──── the host's name servers
  *                                   tcp-nat, udp-nat ── Backend ── sockets
  *                                   publish ◄───── sockets that listen
+ *                                   what is served in this process, beside the name server (shares)
  *
  * The gateway's address leads to the host's own loopback address. Everything runs on one thread: what comes in by `receive`, by
  * the backend's events and by `runDue`. An echo (ping) is answered for the gateway and the name server; to others it cannot be sent
@@ -28,7 +29,7 @@ import {
   sameBytes,
 } from "./address.js";
 import { ArpOperation, parseArp, writeArp } from "./arp.js";
-import type { Backend } from "./backend.js";
+import type { Backend, TcpSocketEvents } from "./backend.js";
 import { addBytes, checksumOf } from "./checksum.js";
 import { isNowhere, type NatConfig, type Network, workOut } from "./config.js";
 import { DHCP_CLIENT_PORT, DHCP_SERVER_PORT } from "./dhcp.js";
@@ -45,7 +46,7 @@ import type { EthernetPort } from "./port.js";
 import { type PublishError, type PublishedPort, Publisher, type PublishSpec } from "./publish.js";
 import { Reassembler } from "./reassembly.js";
 import { type FlowInfo, NatStatistics, type Refusal } from "./statistics.js";
-import { TcpNat } from "./tcp-nat.js";
+import { type InnerSocket, TcpNat } from "./tcp-nat.js";
 import { Timers } from "./timers.js";
 import { UdpNat } from "./udp-nat.js";
 
@@ -58,6 +59,8 @@ export interface NatOptions {
   /** 32 bits by chance. */
   readonly random32: () => number;
   readonly config?: NatConfig;
+  /** What is served in this process at the name server's address, by port; undefined: refused. */
+  readonly service?: (port: number, guest: Endpoint, events: TcpSocketEvents) => InnerSocket | undefined;
   /** The allow list refused something. */
   readonly onRefused?: (refusal: Refusal) => void;
   /** `nextDeadline` has come nearer. */
@@ -112,7 +115,8 @@ export class Nat {
     this.#link = link;
     const domain = encodeName(network.domain) ?? Uint8Array.of(0);
     this.#tcp = new TcpNat(link, (guest, remote, events) => {
-      if (this.#isDns(remote.address)) return remote.port === 53 ? this.#dns.session(guest, events) : undefined;
+      if (this.#isDns(remote.address))
+        return remote.port === 53 ? this.#dns.session(guest, events) : options.service?.(remote.port, guest, events);
       if (!this.#allowed("tcp", guest, remote)) return undefined;
       return backend.connectTcp({ address: this.#outside(remote.address), port: remote.port }, events);
     });

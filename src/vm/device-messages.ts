@@ -36,11 +36,23 @@ export interface NetworkSpec {
   readonly isShared?: boolean;
 }
 
+/** A folder of the host that the guest mounts. */
+export interface ShareSpec {
+  /** Host path, absolute. */
+  readonly directory: string;
+  readonly readOnly: boolean;
+  /** In the guest. */
+  readonly mountPoint: string;
+  /** Of what the guest looks at. */
+  readonly cacheSeconds: number;
+}
+
 export interface DeviceSpec {
   readonly services: readonly ServiceName[];
   readonly disks: readonly DiskSpec[];
   /** Of the service "network". */
   readonly network?: NetworkSpec;
+  readonly shares?: readonly ShareSpec[];
   /** Highest VMBus version: major << 16 | minor. */
   readonly maxVersion?: number;
   /** All records are sent, not only kept. */
@@ -129,7 +141,7 @@ export interface PlainError {
   readonly message: string;
   readonly hint: string;
   /** Default: a disk. */
-  readonly about?: "network";
+  readonly about?: "network" | "share";
 }
 
 /** The network adapter, and the router behind it. */
@@ -193,6 +205,9 @@ export interface DeviceStatus {
   /** Undefined where there is no network service. */
   readonly network: NetworkDeviceStatus | undefined;
   readonly sockets: number;
+  readonly shares: readonly ShareSpec[];
+  /** Calls of all shares' file systems. */
+  readonly shareCalls: number;
   /** ms that the device side's thread has worked since it started; undefined where it has none of its own. */
   readonly busyMs: number | undefined;
 }

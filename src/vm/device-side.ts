@@ -285,6 +285,8 @@ export class DeviceSide {
       disks: this.#o.disks?.status() ?? [],
       network: this.#adapter === undefined ? undefined : networkStatus(this.#adapter, this.#o.network),
       sockets: this.#sockets?.count ?? 0,
+      shares: this.#o.spec.shares ?? [],
+      shareCalls: this.#o.network?.fileCalls ?? 0,
       busyMs: this.#o.busyMs?.(),
     };
   }

@@ -38,16 +38,25 @@ export class GuestAgent {
   readonly #context: WaitContext;
   readonly #integration: Integration;
   #ready = false;
+  #boots = 0;
   readonly #listeners = new Set<() => void>();
 
-  constructor(context: WaitContext, integration: Integration) {
+  /** @param prepare what is done in the guest before it takes commands; it may use this agent, and never fails */
+  constructor(context: WaitContext, integration: Integration, prepare?: (agent: GuestAgent) => Promise<void>) {
     this.#context = context;
     this.#integration = integration;
     integration.listen(AGENT_PORT, (socket) => {
       // it says so once, and closes
       socket.onData = () => {
-        this.setReady(true);
         socket.end();
+        if (prepare === undefined) this.setReady(true);
+        else {
+          const boot = this.#boots;
+          // a guest that reboots meanwhile says hello again
+          void prepare(this).then(() => {
+            if (boot === this.#boots) this.setReady(true);
+          });
+        }
       };
     });
   }
@@ -56,6 +65,7 @@ export class GuestAgent {
   }
   setReady(ready: boolean): void {
     this.#ready = ready;
+    if (!ready) this.#boots++;
     if (ready) for (const f of [...this.#listeners]) f();
   }
   onReady(listener: () => void): () => void {

@@ -10,7 +10,9 @@ export type {
   SharedNetworkStatus,
 } from "./device-messages.js";
 export type { Command, ExecOptions, ExecResult } from "./guest-agent.js";
+export type { CopyOptions, CopyProgress, CopyResult, CopyWarning } from "./guest-copy.js";
 export type { GuestProcess, ProcessExit, SpawnOptions } from "./guest-process.js";
+export { parseShare, type ShareOptions } from "./guest-shares.js";
 export type { GuestSocket } from "./guest-socket.js";
 export type { Integration, Lights, ShutdownOptions } from "./integration.js";
 export type { ProcessorStats } from "./messages.js";

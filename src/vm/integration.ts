@@ -5,7 +5,7 @@ import type { TraceRecord } from "../trace/trace.js";
 import type { DeviceStatus, DiskSpec, FromDevices, PlainError, ServiceName, ToDevices } from "./device-messages.js";
 import { GuestSocket } from "./guest-socket.js";
 import { networkFailure } from "./network-failure.js";
-import { VmError } from "./vm-error.js";
+import { VmError, type VmErrorCode } from "./vm-error.js";
 import { type WaitContext, type WaitOptions, waitUntil } from "./wait.js";
 
 /** What has lit up. */
@@ -272,5 +272,6 @@ export class Integration {
 export function fromPlain(error: PlainError): VmError {
   const { code, message, hint } = error;
   if (error.about === "network") return networkFailure(error);
+  if (error.about === "share") return new VmError(code as VmErrorCode, message, hint);
   return new VmError(code === "invariant" ? "failed" : code === "missing" ? "not-found" : "disk", message, hint);
 }

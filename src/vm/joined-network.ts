@@ -70,6 +70,9 @@ export class JoinedNetwork implements NetworkPlug {
     return {};
   }
   restore(): void {}
+  get fileCalls(): number {
+    return 0;
+  }
   status(): undefined {
     return undefined;
   }

@@ -13,6 +13,7 @@ import { EthernetPort } from "../net/port.js";
 import { PublishError, type PublishedPort, type PublishSpec } from "../net/publish.js";
 import type { Refusal } from "../net/statistics.js";
 import { Switch } from "../net/switch.js";
+import { type FileServer, type FileServerState, NFS_PORT } from "../services/files/file-server.js";
 import type { NetworkAdapter } from "../services/network/adapter.js";
 import type { NatStatus, NetworkDeviceStatus, NetworkSpec } from "./device-messages.js";
 
@@ -31,6 +32,8 @@ export interface MachineNetworkOptions {
   /** 32 bits by chance. */
   readonly random32: () => number;
   readonly capture?: Capture;
+  /** Shares, that only this machine reaches. */
+  readonly files?: FileServer;
   /** A turn of the device side is due. */
   readonly onWork: () => void;
 }
@@ -59,6 +62,8 @@ export interface NetworkPlug {
   save(): MachineNetworkState;
   restore(state: MachineNetworkState, allow: readonly string[] | undefined): void;
   status(): NetworkDeviceStatus["nat"];
+  /** Calls that the guest's file system has made. */
+  readonly fileCalls: number;
   close(): void;
 }
 
@@ -101,10 +106,12 @@ export class Hold {
   }
 }
 
-/** What is left of the network in a saved machine: who has which address, not connections. */
+/** What is left of the network in a saved machine: who has which address, what it was shown of shares; not connections. */
 export interface MachineNetworkState {
   /** Undefined where the network is shared: it has them. */
   readonly nat?: NatState;
+  /** What the guest knows of shares. */
+  readonly files?: FileServerState;
 }
 
 export class MachineNetwork implements NetworkPlug {
@@ -113,6 +120,7 @@ export class MachineNetwork implements NetworkPlug {
   readonly #nat: Nat;
   readonly #switch: Switch;
   readonly #refusals = new Refusals();
+  readonly #files: FileServer | undefined;
   #clock: Clock | undefined;
   /** Router's time less the machine's. */
   #offsetNs = 0;
@@ -135,7 +143,20 @@ export class MachineNetwork implements NetworkPlug {
     const config = o.spec.allow === undefined ? {} : { allow: o.spec.allow };
     const { backend } = o;
     const onRefused = (refusal: Refusal): void => this.#refusals.add(refusal);
-    this.#nat = new Nat({ port: natEnd, clock, backend, random32, config, onDeadline: onWork, onRefused });
+    const { files } = o;
+    this.#nat = new Nat({
+      port: natEnd,
+      clock,
+      backend,
+      random32,
+      config,
+      ...(files === undefined
+        ? {}
+        : { service: (port, guest, events) => (port === NFS_PORT ? files.session(guest.port, events) : undefined) }),
+      onDeadline: onWork,
+      onRefused,
+    });
+    this.#files = files;
   }
 
   #now(): number {
@@ -188,16 +209,22 @@ export class MachineNetwork implements NetworkPlug {
   }
 
   save(): MachineNetworkState {
-    return { nat: this.#nat.save() };
+    return { nat: this.#nat.save(), ...(this.#files === undefined ? {} : { files: this.#files.save() }) };
   }
   /** Leases of before; what is allowed is what this machine was told. */
   restore(state: MachineNetworkState, allow: readonly string[] | undefined): void {
     if (state.nat !== undefined) this.#nat.restore({ ...state.nat, allow });
+    if (state.files !== undefined) this.#files?.restore(state.files);
   }
   status(): NatStatus {
     return natStatus(this.#nat, this.#refusals);
   }
+  /** Calls that the guest's file system has made. */
+  get fileCalls(): number {
+    return this.#files?.calls ?? 0;
+  }
   close(): void {
+    this.#files?.close();
     this.#nat.close();
   }
 }

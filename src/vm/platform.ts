@@ -1,4 +1,5 @@
 /** What the API needs of the platform it runs on; host/node and host/browser provide it. */
+import type { HostFiles } from "./copy-files.js";
 import type { DeviceSpec, DiskSpec, FromDevices, ToDevices } from "./device-messages.js";
 import type { MachineDisks } from "./machine-disks.js";
 import type { EngineBytes, FromProcessor, ProcessorStart, TimeBase, ToProcessor } from "./messages.js";
@@ -60,6 +61,8 @@ export interface Platform {
    * @throws what a user can do something about (code, message, hint)
    */
   openDisks(disks: readonly DiskSpec[], onProblem: (text: string) => void): Promise<MachineDisks>;
+  /** For copies. */
+  readonly files: HostFiles;
   /** Virtual time is `timeNs` now. */
   timeBase(timeNs: number): TimeBase;
   /** Gives memory back that large buffers took, if the platform can be asked for it. */

@@ -23,7 +23,12 @@ export type VmErrorCode =
   /** Of the network, the same way; a port of the host that another program has. */
   | "network"
   | "port-in-use"
-  | "not-found";
+  | "not-found"
+  /** Of copies and shares. */
+  | "no-permission"
+  | "no-space"
+  | "exists"
+  | "mismatch";
 
 export class VmError extends Error {
   override readonly name = "VmError";

@@ -36,6 +36,10 @@ class Script {
       throw new Error("not asked for");
     },
     openDisks: () => Promise.reject(new Error("not asked for")),
+    files: {
+      openSource: () => Promise.reject(new Error("not asked for")),
+      openSink: () => Promise.reject(new Error("not asked for")),
+    },
     timeBase: (timeNs) => ({ timeNs, origin: [0, 0] }),
     trim: () => {},
     engine: async () => ({ runtime: new Uint8Array(), interpreter: new Uint8Array() }),

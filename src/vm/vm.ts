@@ -14,9 +14,12 @@ import {
   type PlainError,
   SERVICE_NAMES,
   type ServiceName,
+  type ShareSpec,
 } from "./device-messages.js";
 import { type Command, type ExecOptions, type ExecResult, GuestAgent, type SpawnListeners } from "./guest-agent.js";
+import { type CopyOptions, type CopyResult, GuestCopies } from "./guest-copy.js";
 import type { GuestProcess, SpawnOptions } from "./guest-process.js";
+import { type ShareOptions, shareMounter, shareSpecs } from "./guest-shares.js";
 import { fromPlain, Integration } from "./integration.js";
 import { LastRecords } from "./last-records.js";
 import type { SerialNumber } from "./machine-spec.js";
@@ -69,6 +72,8 @@ export interface VmOptions {
   readonly services?: "none" | readonly ServiceName[];
   /** Default: an adapter behind a router to the host's sockets; with `deterministic` there is none. */
   readonly network?: NetworkOptions;
+  /** Folders of the host that the guest sees, mounted before the first command. */
+  readonly shares?: readonly ShareOptions[];
   /** On the synthetic SCSI controller, LUN 0 and up. */
   readonly disks?: readonly (Omit<DiskSpec, "kind"> & { readonly kind?: DiskSpec["kind"] })[];
   /** Gets every VMBus and service message, hypercall and interrupt. */
@@ -128,10 +133,12 @@ export class Vm implements AsyncDisposable {
   /** Published ports, what the guest may reach, counters. */
   readonly network: VmNetwork;
   readonly #networkSpec: NetworkSpec | undefined;
+  readonly #shares: readonly ShareSpec[];
   /** Commands by serial ports, and by the agent. */
   readonly #serial: SerialCommands;
   readonly #agent: GuestAgent;
   readonly #main: MainCommand;
+  readonly #copies: GuestCopies;
   #startedAt = 0;
   #reboots = 0;
 
@@ -164,8 +171,14 @@ export class Vm implements AsyncDisposable {
       random: () => platform.random(),
     });
     this.#serial = new SerialCommands(this.#waits, this, this.#serves ? "serving" : "ready");
-    this.#agent = new GuestAgent(this.#waits, this.integration);
     const hasNetwork = this.#networkSpec?.isPluggedIn === true;
+    this.#shares = shareSpecs(options.shares ?? [], {
+      hasNetwork,
+      isShared: this.#networkSpec?.isShared === true,
+      hasAgent: this.#byAgent,
+    });
+    this.#agent = new GuestAgent(this.#waits, this.integration, shareMounter(this.#shares, this.integration));
+    this.#copies = new GuestCopies(this.#waits, this.integration, (command, o) => this.spawn(command, o));
     this.#main = new MainCommand(this.#agent, { hasInput: options.stdin === true, hasNetwork });
     this.#agent.onReady(() => this.#runMain());
     const before = options.saved?.guest;
@@ -297,6 +310,7 @@ export class Vm implements AsyncDisposable {
         ...d,
       })),
       ...(this.#networkSpec === undefined ? {} : { network: this.#networkSpec }),
+      shares: this.#shares,
       trace: this.#options.trace !== undefined,
     };
   }
@@ -694,6 +708,14 @@ export class Vm implements AsyncDisposable {
     if (!this.#agent.ready)
       await this.#wait<void>("the agent in the guest", o, true, (done) => this.#agent.onReady(done));
     return this.#agent.spawn(command, o);
+  }
+  /** Copies a file or a tree of the host into the guest, as `cp -a` does: into a folder that is there, else under that name. */
+  copyIn(hostPath: string, guestPath: string, o: CopyOptions = {}): Promise<CopyResult> {
+    return this.#copies.in(hostPath, guestPath, o);
+  }
+  /** Copies a file or a tree of the guest to the host; owners are not taken over, nor setuid and setgid. */
+  copyOut(guestPath: string, hostPath: string, o: CopyOptions = {}): Promise<CopyResult> {
+    return this.#copies.out(guestPath, hostPath, o);
   }
   /** Standard input of the command of `exec`; undefined ends it. Needs `stdin: true`. */
   writeStdin(data: Uint8Array | string | undefined): Promise<void> {

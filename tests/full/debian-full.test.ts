@@ -5,7 +5,16 @@
  */
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { existsSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -51,7 +60,12 @@ describe("debian:12-full", { skip, timeout: 3_600_000 }, () => {
 
   before(async () => {
     folder = mkdtempSync(join(tmpdir(), "enlighten-full-"));
-    vm = await createVm({ image: "debian:12-full", memoryMiB: 1024 });
+    mkdirSync(join(folder, "shared"));
+    vm = await createVm({
+      image: "debian:12-full",
+      memoryMiB: 1024,
+      shares: [{ directory: join(folder, "shared"), mountPoint: "/srv/shared" }],
+    });
     await vm.start();
   });
   after(async () => {
@@ -118,6 +132,20 @@ describe("debian:12-full", { skip, timeout: 3_600_000 }, () => {
     const [banner] = (await once(socket, "data", { signal: AbortSignal.timeout(COMMAND_MS) })) as [Buffer];
     socket.destroy();
     assert.match(banner.toString(), /^SSH-2\.0-OpenSSH/);
+  });
+
+  it("copies files both ways, and has the host's folder", async () => {
+    const text = "from the host\n".repeat(100_000);
+    writeFileSync(join(folder, "file"), text, { mode: 0o640 });
+    await vm.copyIn(join(folder, "file"), "/root/", { timeoutMs: COMMAND_MS });
+    assert.equal(await output("stat -c '%a %s' /root/file"), `640 ${text.length}`);
+    await vm.copyOut("/etc/systemd", join(folder, "systemd"), { timeoutMs: COMMAND_MS });
+    assert.equal(
+      readFileSync(join(folder, "systemd/system.conf"), "utf8").trim(),
+      await output("cat /etc/systemd/system.conf"),
+    );
+    await output("cp -a /root/file /srv/shared/ && findmnt -no FSTYPE /srv/shared");
+    assert.equal(readFileSync(join(folder, "shared/file"), "utf8"), text);
   });
 
   it("fetches apt's lists, and a package from the archive", async () => {

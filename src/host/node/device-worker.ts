@@ -190,7 +190,7 @@ port.on("message", (m: ToDevices) => {
 const onProblem = (text: string): void => post({ type: "problem", text });
 async function open(): Promise<void> {
   if (spec.network?.isPluggedIn === true)
-    network = await openMachineNetwork(spec.network, { onProblem, onWork: wake, cable });
+    network = await openMachineNetwork(spec.network, spec.shares ?? [], { onProblem, onWork: wake, cable });
   disks = await openMachineDisks(spec.disks, {
     inline: false,
     onProblem,

@@ -23,6 +23,8 @@ export interface GuestOptions {
   readonly offline?: boolean;
   readonly progress?: (progress: Progress) => void;
   readonly signal?: AbortSignal;
+  /** Kernel modules beside those that every guest has. */
+  readonly moreModules?: readonly string[];
   readonly environment?: Readonly<Record<string, string | undefined>>;
 }
 
@@ -45,6 +47,7 @@ export async function debianGuest(reference: string, o: GuestOptions = {}): Prom
       sha256,
       now: () => Date.now(),
       allowExpired: apt.configuration.get("acquire::check-valid-until") === "false",
+      ...(o.moreModules === undefined ? {} : { moreModules: o.moreModules }),
       ...(o.offline === undefined ? {} : { offline: o.offline }),
       ...(o.progress === undefined ? {} : { progress: o.progress }),
       ...(o.signal === undefined ? {} : { signal: o.signal }),

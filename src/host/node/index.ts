@@ -1,13 +1,19 @@
 /** The package's entry in Node: `createVm` and what belongs to it. */
 import { SERVICE_NAMES } from "../../vm/device-messages.js";
+import { SHARE_MODULES } from "../../vm/guest-shares.js";
 import { type PartitionState, Vm, VmError, type VmOptions } from "../../vm/index.js";
 import { type FullGuestOptions, fullGuest, isFullReference } from "./full-guest.js";
 import { debianGuest, kernelGuest } from "./guest.js";
+import { checkShares } from "./machine-shares.js";
 import { nodePlatform } from "./platform.js";
 
 export type { Identity } from "../../image/identify.js";
 export {
   type Command,
+  type CopyOptions,
+  type CopyProgress,
+  type CopyResult,
+  type CopyWarning,
   type DeviceStatus,
   type DiskSpec,
   type ExecOptions,
@@ -26,6 +32,7 @@ export {
   type PublishSpec,
   type ServiceName,
   type SharedNetworkStatus,
+  type ShareOptions,
   type ShutdownOptions,
   type SpawnOptions,
   Vm,
@@ -47,7 +54,8 @@ export interface CreateVmOptions extends Omit<VmOptions, "guest" | "saved">, Ful
 }
 
 /** Makes a machine; `start()` runs it. Fetches and assembles the guest if need be. */
-export async function createVm(options: CreateVmOptions): Promise<Vm> {
+export async function createVm(asked: CreateVmOptions): Promise<Vm> {
+  const options = asked.shares === undefined ? asked : { ...asked, shares: checkShares(asked.shares) };
   const { image, kernel, initrd = [], ...rest } = options;
   if (kernel === undefined && image !== undefined && isFullReference(image)) return createFullVm(image, options);
   if (options.packages !== undefined || options.rootFile !== undefined)
@@ -59,7 +67,10 @@ export async function createVm(options: CreateVmOptions): Promise<Vm> {
   const guest =
     kernel !== undefined
       ? await kernelGuest(kernel, typeof initrd === "string" ? [initrd] : initrd)
-      : await debianGuest(image ?? "debian:12", options);
+      : await debianGuest(image ?? "debian:12", {
+          ...options,
+          moreModules: (options.shares ?? []).length > 0 ? SHARE_MODULES : [],
+        });
   return new Vm(nodePlatform, { ...rest, guest });
 }
 

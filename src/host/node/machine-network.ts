@@ -5,9 +5,10 @@ import type { MessagePort } from "node:worker_threads";
 import { PolicyError } from "../../net/policy.js";
 import { PublishError } from "../../net/publish.js";
 import type { RemoteMessage } from "../../net/remote-port.js";
-import type { NetworkSpec, PlainError } from "../../vm/device-messages.js";
+import type { NetworkSpec, PlainError, ShareSpec } from "../../vm/device-messages.js";
 import { JoinedNetwork } from "../../vm/joined-network.js";
 import { type Capture, MachineNetwork, type NetworkPlug } from "../../vm/machine-network.js";
+import { openShares, shareError } from "./machine-shares.js";
 import { NodeBackend } from "./network-sockets.js";
 
 /** The file gets frames at the latest after this time, or this many bytes. */
@@ -30,7 +31,7 @@ class NetworkError extends Error implements PlainError {
 export function networkError(error: unknown): PlainError | undefined {
   if (error instanceof NetworkError || error instanceof PublishError || error instanceof PolicyError)
     return { about: "network", code: error.code, message: error.message, hint: error.hint };
-  return undefined;
+  return shareError(error);
 }
 
 /** Collects what is written; a file that takes no more is told of once. */
@@ -99,12 +100,14 @@ export interface OpenNetwork {
  */
 export async function openMachineNetwork(
   spec: NetworkSpec,
+  shares: readonly ShareSpec[],
   events: {
     readonly onProblem: (text: string) => void;
     readonly onWork: () => void;
     readonly cable: MessagePort | undefined;
   },
 ): Promise<OpenNetwork> {
+  const files = openShares(shares, events.onProblem);
   const file = spec.pcap === undefined ? undefined : new CaptureFile(spec.pcap, events.onProblem);
   const capture: Capture | undefined =
     file === undefined ? undefined : { sink: (bytes) => file.write(bytes), epochNs: Date.now() * 1e6 };
@@ -114,6 +117,7 @@ export async function openMachineNetwork(
     backend: new NodeBackend(),
     random32: () => randomBytes(4).readUInt32LE(),
     onWork: events.onWork,
+    ...(files === undefined ? {} : { files }),
     ...(capture === undefined ? {} : { capture }),
   });
   const close = (): void => {

@@ -8,6 +8,8 @@ import { PartitionArea } from "../../hypervisor/shared-areas.js";
 import type { FromDevices } from "../../vm/device-messages.js";
 import type { EngineBytes, FromProcessor } from "../../vm/messages.js";
 import type { DeviceHandle, Platform } from "../../vm/platform.js";
+import { openSink } from "./copy-sink.js";
+import { openSource } from "./copy-source.js";
 import type { DeviceWorkerData } from "./device-worker.js";
 import { ENGINE_FILES } from "./engine-files.js";
 import { openMachineDisks } from "./machine-disks.js";
@@ -53,6 +55,7 @@ function threads(): string {
 }
 
 export const nodePlatform: Platform = {
+  files: { openSource, openSink },
   startProcessor(start, events, transfer) {
     const worker = new Worker(ENGINE_FILES.processorWorker, { name: "processor-0" });
     worker.postMessage(start, [...transfer]);
