@@ -43,6 +43,8 @@ export type EndKind = "power-off" | "reset" | "triple-fault" | "deadlock" | "sto
 export interface ProcessorStats {
   readonly instructions: number;
   readonly timeNs: number;
+  /** Of that, how long the processor slept, halted or held back. */
+  readonly haltedNs: number;
   readonly counters: Readonly<Record<string, number>>;
 }
 

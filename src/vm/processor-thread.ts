@@ -161,8 +161,16 @@ export class ProcessorThread {
     for (const [name, n] of Object.entries(vp.regions?.counters ?? {})) counters[`regions ${name}`] = n;
     counters.portReads = this.partition.ports.counters.reads;
     counters.portWrites = this.partition.ports.counters.writes;
-    return { instructions: vp.retired, timeNs: this.#clock.now(), counters };
+    return { instructions: vp.retired, timeNs: this.#clock.now(), haltedNs: this.#haltedNs, counters };
   }
+
+  /** Sleeps until the word is no longer `value`, or the time is up. */
+  sleep(words: Int32Array, index: number, value: number, ms: number): void {
+    const since = this.#clock.now();
+    Atomics.wait(words, index, value, ms);
+    this.#haltedNs += this.#clock.now() - since;
+  }
+  #haltedNs = 0;
 
   flushOutput(): void {
     for (const out of this.#outputs) {
@@ -341,9 +349,9 @@ export function runProcessor(thread: ProcessorThread, control: Int32Array): void
     from = at;
     done = vp.retired - retired;
     // mail that came after the last look has had its wake-up cleared by the step
-    if (idleNs > 0 && !thread.hasMail) Atomics.wait(words, pendingWord, 0, Math.min(idleNs / 1e6, LONGEST_SLEEP_MS));
+    if (idleNs > 0 && !thread.hasMail) thread.sleep(words, pendingWord, 0, Math.min(idleNs / 1e6, LONGEST_SLEEP_MS));
     while (thread.outputBlocked && !thread.ended) {
-      Atomics.wait(control, Control.outstanding, Atomics.load(control, Control.outstanding), 100);
+      thread.sleep(control, Control.outstanding, Atomics.load(control, Control.outstanding), 100);
       thread.readMail();
       thread.partition.hypervisor?.takeHostWrites();
     }

@@ -60,7 +60,7 @@ class Script {
     return this.starts.at(-1)!.control[Control.outstanding]!;
   }
   end(how: "power-off" | "reset" | "triple-fault", detail = ""): void {
-    this.say({ type: "ended", how, detail, stats: { instructions: 1, timeNs: 2, counters: {} } });
+    this.say({ type: "ended", how, detail, stats: { instructions: 1, timeNs: 2, haltedNs: 0, counters: {} } });
   }
 }
 // a saved machine needs no files
