@@ -2,7 +2,7 @@
 /** The program: commands and options (product.md). Work is in the files named after the commands. */
 import { Command } from "commander";
 import { optimizeLess } from "../host/node/engine-flags.js";
-import { addVerbs, isVerb } from "./verbs.js";
+import { addVerbs, isVerb, separateCommand } from "./verbs.js";
 
 optimizeLess();
 
@@ -35,7 +35,8 @@ addVerbs(program);
 for (const stream of [process.stdout, process.stderr])
   stream.on("error", (e: NodeJS.ErrnoException) => process.exit(e.code === "EPIPE" ? 141 : 125));
 
-await program.parseAsync();
+const [verb, ...words] = process.argv.slice(2);
+await program.parseAsync(verb === "exec" ? [verb, ...separateCommand(words)] : process.argv.slice(2), { from: "user" });
 // a worker or a socket that still ends must not hold the exit; streams are flushed by then
 const code = process.exitCode ?? 0;
 const drained = (s: NodeJS.WriteStream): Promise<void> => new Promise((r) => s.write("", () => r()));

@@ -85,7 +85,6 @@ export function addVerbs(program: Command): void {
     .option("-u, --user <name>", "as whom, by name or number (default: root)")
     .option("-d, --detach", "do not wait: prints its number, and logs NAME --exec NUMBER its output")
     .option("--timeout <seconds>", "end it after this time with code 124", seconds)
-    .passThroughOptions()
     .addHelpText(
       "after",
       examples(
@@ -142,6 +141,23 @@ export function addVerbs(program: Command): void {
     );
 }
 
+/** Options of exec that have a value of their own. */
+const WITH_VALUE = /^(-[ewu]|--env|--cwd|--user|--timeout)$/;
+/**
+ * `exec NAME uname -a`: what is behind the command's first word is the command's, whatever it looks like. Options of ours stand
+ * before it, or before "--".
+ */
+export function separateCommand(words: readonly string[]): string[] {
+  let operands = 0;
+  for (let i = 0; i < words.length; i++) {
+    const word = words[i]!;
+    if (word === "--") break;
+    if (WITH_VALUE.test(word)) i++;
+    else if ((word === "-" || !word.startsWith("-")) && ++operands === 2)
+      return [...words.slice(0, i), "--", ...words.slice(i)];
+  }
+  return [...words];
+}
 function collect(text: string, all: string[]): string[] {
   return [...all, text];
 }

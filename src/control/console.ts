@@ -28,7 +28,7 @@ export async function watchConsole(
     if (behind > BEHIND_BYTES) leftOut += bytes.length;
     else send(bytes);
   };
-  const screen = lastLines(machine.consoleText, lines);
+  const screen = withoutQueries(lastLines(machine.consoleText, lines));
   if (screen !== "") show(new TextEncoder().encode(screen));
   const off = machine.onOutput(0, show);
   const isRunning = (): boolean => machine.state === "running";
@@ -49,6 +49,13 @@ export async function watchConsole(
   } finally {
     off();
   }
+}
+
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is taken out
+const QUERIES = /\x1b\[[0-9;?>=]*[cn]|\x1b\[\?[0-9;]*\$p|\x05/g;
+/** Without what a terminal would answer: what is shown again was answered long ago. */
+export function withoutQueries(text: string): string {
+  return text.replace(QUERIES, "");
 }
 
 /** The end of a text, from the beginning of a line. */

@@ -1,6 +1,7 @@
 /** `enlighten logs NAME`: what the guest's console showed, or what a command that runs beside wrote. */
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { withoutQueries } from "../../control/console.js";
 import { optional, record, text, whole } from "../../control/shape.js";
 import { readLog } from "../../host/node/control/log-reader.js";
 import type { Entry } from "../../host/node/control/registry.js";
@@ -38,13 +39,20 @@ export async function logs(name: string, o: LogsOptions): Promise<number> {
   process.once("SIGINT", () => controller.abort());
   const follow = o.follow === true ? ended : undefined;
   for await (const piece of readLog(path, o.tail ?? Number.POSITIVE_INFINITY, follow, controller.signal))
-    await new Promise<void>((resolve) => void process.stdout.write(piece, () => resolve()));
+    await new Promise<void>((resolve) => void process.stdout.write(shown(piece), () => resolve()));
   const end = o.exec === undefined ? undefined : endOf(look(), o.exec);
   if (end !== undefined && (end.exitCode !== 0 || end.problem !== undefined))
     process.stderr.write(
       `enlighten: the command ended with ${end.exitCode}${end.problem === undefined ? "" : `: ${end.problem}`}\n`,
     );
   return 0;
+}
+
+/** A file gets what was written; a terminal would answer to some of it. */
+function shown(piece: Uint8Array): Uint8Array {
+  return process.stdout.isTTY === true
+    ? Buffer.from(withoutQueries(Buffer.from(piece).toString("latin1")), "latin1")
+    : piece;
 }
 
 function endOf(entry: Entry, id: string): ReturnType<typeof ending> | undefined {
