@@ -6,6 +6,9 @@ import { addVerbs, isVerb, separateCommand } from "./verbs.js";
 
 optimizeLess();
 
+/** Hidden: what shells ask (completion.ts). */
+const COMPLETE = "__complete";
+
 const program = new Command("enlighten")
   .description("A Hyper-V-compatible hypervisor in TypeScript: boots real x86-64 Linux in plain Node.")
   .version("0.1.0")
@@ -30,6 +33,38 @@ program
   });
 
 addVerbs(program);
+
+program
+  .command("completion")
+  .description("print what completes commands, options, VMs and guests in a shell")
+  .argument("<shell>", "bash, zsh or fish")
+  .addHelpText(
+    "after",
+    `
+Examples:
+  $ source <(enlighten completion bash)
+  $ enlighten completion zsh >"\${fpath[1]}/_enlighten"
+  $ enlighten completion fish >~/.config/fish/completions/enlighten.fish
+`,
+  )
+  .action(async (shell: string) => {
+    const { script } = await import("./completion.js");
+    const text = script(shell);
+    if (text === undefined)
+      program.error(`error: there is no completion for "${shell}"; there is for bash, zsh and fish`);
+    else process.stdout.write(text);
+  });
+program
+  .command(COMPLETE, { hidden: true })
+  .argument("[words...]")
+  .action(async (words: string[]) => {
+    const { candidates } = await import("./completion.js");
+    process.stdout.write(
+      candidates(program, words)
+        .map(({ word, about }) => `${word}\t${about}\n`)
+        .join(""),
+    );
+  });
 
 // a reader that has gone (| head): there is nobody to talk to any more
 for (const stream of [process.stdout, process.stderr])

@@ -73,7 +73,7 @@ export function attachTerminal(target: ConsoleTarget, hooks: TerminalHooks): () 
         if (i > from) target.write(chunk.subarray(from, i));
         from = i + 1;
         inMenu = true;
-        say("\n[enlighten: q quit, s status, b power button, ? help] ");
+        say(`\n[enlighten: q ${hooks.leave.split(":")[0]}, s status, b power button, ? help] `);
       }
     }
     if (from < chunk.length && target.isRunning()) target.write(chunk.subarray(from));

@@ -28,7 +28,8 @@ export interface SpawnListeners {
 
 /** From a broken connection to the report of a crash. */
 const CRASH_MS = 2000;
-const KEPT_IDLE = 4;
+/** Connections that are kept for the next commands. */
+export const KEPT_IDLE = 4;
 
 /** A program with its arguments, or a shell script. */
 export type Command = string | readonly string[];

@@ -39,7 +39,8 @@ export async function exec(name: string, given: readonly string[], o: ExecOption
   try {
     const session = client.begin("exec", {
       command,
-      env: environment(o.env),
+      // a program that draws asks what it draws on
+      env: { ...(tty && process.env.TERM !== undefined ? { TERM: process.env.TERM } : {}), ...environment(o.env) },
       ...(o.cwd === undefined ? {} : { cwd: o.cwd }),
       ...(o.user === undefined ? {} : { user: o.user }),
       ...(tty ? { terminal: size() } : {}),

@@ -26,7 +26,7 @@ export function unknownName(registry: Registry, name: string): VmError {
   const near = nearNames(name, names);
   const there =
     names.length === 0
-      ? "none runs: enlighten run debian:12 --name NAME --detach"
+      ? "none runs; enlighten run debian:12 --name NAME --detach starts one"
       : near.length > 0
         ? `did you mean ${near.map((n) => `"${n}"`).join(" or ")}? There ${names.length === 1 ? "is" : "are"}: ${names.join(", ")}`
         : `there ${names.length === 1 ? "is" : "are"}: ${names.join(", ")}`;
