@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { withoutQueries } from "../../control/console.js";
 import { optional, record, text, whole } from "../../control/shape.js";
 import { readLog } from "../../host/node/control/log-reader.js";
-import type { Entry } from "../../host/node/control/registry.js";
+import { type Entry, GONE } from "../../host/node/control/registry.js";
 import { VmError } from "../../vm/vm-error.js";
 import { openRegistry, unknownName } from "./find.js";
 
@@ -40,6 +40,11 @@ export async function logs(name: string, o: LogsOptions): Promise<number> {
   const follow = o.follow === true ? ended : undefined;
   for await (const piece of readLog(path, o.tail ?? Number.POSITIVE_INFINITY, follow, controller.signal))
     await new Promise<void>((resolve) => void process.stdout.write(shown(piece), () => resolve()));
+  // cleans it, if it died
+  registry.find(name);
+  const { end: how } = look();
+  if (follow !== undefined && how === GONE)
+    throw new VmError("ended", `the VM "${name}" ended while its log was followed (${how})`);
   const end = o.exec === undefined ? undefined : endOf(look(), o.exec);
   if (end !== undefined && (end.exitCode !== 0 || end.problem !== undefined))
     process.stderr.write(

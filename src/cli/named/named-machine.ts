@@ -4,12 +4,11 @@
  */
 import { join } from "node:path";
 import type { CommandOutput } from "../../control/commands.js";
-import { ControlServer } from "../../control/server.js";
+import { type ControlledMachine, ControlServer } from "../../control/server.js";
 import { listenForControl } from "../../host/node/control/endpoint.js";
 import { type Claim, Registry } from "../../host/node/control/registry.js";
 import { LOG_BYTES, RotatingLog } from "../../host/node/control/rotating-log.js";
 import { stateFolder } from "../../host/node/control/state-folder.js";
-import type { Vm } from "../../vm/index.js";
 import { VmError } from "../../vm/vm-error.js";
 
 /** Of the process's load. */
@@ -52,7 +51,7 @@ export class NamedMachine {
   }
 
   /** Takes verbs for a machine, and keeps its console. */
-  async serve(vm: Vm): Promise<void> {
+  async serve(vm: ControlledMachine): Promise<void> {
     const { folder, socket } = this.#claim.entry;
     const say = (error: Error): void =>
       void process.stderr.write(`enlighten: a log of ${this.name} cannot be written: ${error.message}\n`);

@@ -41,6 +41,8 @@ const ID = /^[0-9a-f]{16}$/;
 /** Machines that are over whose logs are kept. */
 const KEPT_ENDED = 16;
 const TRIES = 50;
+/** How a machine ended that did not say so itself. */
+export const GONE = "its process is gone";
 
 export function checkName(name: string): void {
   if (!NAME.test(name))
@@ -178,7 +180,7 @@ export class Registry {
       const entry = this.#read(name, id);
       if (isProcessAlive(entry?.process ?? ownerOf(this.#path("vms", name, id)))) continue;
       if (entry === undefined) rmSync(this.#path("vms", name, id), { recursive: true, force: true });
-      else this.retire(entry, "its process is gone");
+      else this.retire(entry, GONE);
     }
     emptied(this.#path("vms", name));
   }
