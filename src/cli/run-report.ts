@@ -43,7 +43,7 @@ export function describeEnd(end: VmEnd, timedOut: boolean, o: RunOptions): strin
   if (timedOut) return `time-out after ${o.timeout} s, waiting for the guest to come up`;
   switch (end.how) {
     case "crashed":
-      return `the guest crashed: ${end.detail.split("\n")[0]}`;
+      return `the guest crashed: ${end.detail.split("\n")[0]!.replace(/^\[ *\d+\.\d+\] /, "")}`;
     case "failed":
       return `internal error, the machine was stopped: ${end.detail.split("\n")[0]}`;
     case "killed":

@@ -17,6 +17,7 @@ export interface ClientHost {
 
 /** A request under way. */
 export interface Session<V extends VerbName> {
+  /** Settles when what came on the streams before the answer has been handed over. */
   readonly result: Promise<Answer<V>>;
   /** Settles when there is room for more. */
   write(stream: number, data: Uint8Array): Promise<void>;
@@ -140,8 +141,11 @@ export class ControlClient {
     if (pending === undefined) return true;
     this.#pending.delete(id);
     try {
-      if (isGood) pending.resolve(VERBS[pending.verb].answer(body, ""));
-      else pending.reject(errorOf(body));
+      const { exchange, resolve, reject } = pending;
+      const answer = isGood ? VERBS[pending.verb].answer(body, "") : undefined;
+      const error = isGood ? undefined : errorOf(body);
+      // what came before it
+      void exchange.delivered().then(() => (error === undefined ? resolve(answer) : reject(error)));
       return true;
     } catch (error) {
       const what = error instanceof Error ? error.message : String(error);

@@ -123,15 +123,47 @@ describe("a control connection", () => {
     });
     void exchange.write(3, new Uint8Array(1000));
     await deliver();
-    assert.deepEqual([taken, other, isWritten], [WINDOW_BYTES, 1000, false]);
-    while (!isWritten) {
+    assert.ok(taken > 0 && taken <= WINDOW_BYTES);
+    assert.deepEqual([other, isWritten], [1000, false]);
+    while (taken < 3 * WINDOW_BYTES) {
       const now = release;
       release = [];
       assert.ok(now.length > 0, "nothing waits, and nothing comes");
       for (const f of now) f();
       await deliver();
     }
-    assert.equal(taken, 3 * WINDOW_BYTES);
+    assert.deepEqual([taken, isWritten], [3 * WINDOW_BYTES, true]);
+  });
+
+  it("hands over one piece at a time, and the end behind the last", async () => {
+    let there: Exchange | undefined;
+    const { client, deliver } = pair((exchange) => {
+      there = exchange;
+      return true;
+    });
+    const exchange = client.open({});
+    const release: (() => void)[] = [];
+    const seen: string[] = [];
+    void exchange.write(0, Uint8Array.of(1));
+    await deliver();
+    there!.read(
+      0,
+      (data) => {
+        seen.push(`begin ${data[0]}`);
+        return new Promise<void>((resolve) => void release.push(resolve)).then(() => void seen.push(`end ${data[0]}`));
+      },
+      () => void seen.push("end"),
+    );
+    void exchange.write(0, Uint8Array.of(2));
+    exchange.end(0);
+    await deliver();
+    assert.deepEqual(seen, ["begin 1"]);
+    release.shift()!();
+    await deliver();
+    assert.deepEqual(seen, ["begin 1", "end 1", "begin 2"]);
+    release.shift()!();
+    await deliver();
+    assert.deepEqual(seen, ["begin 1", "end 1", "begin 2", "end 2", "end"]);
   });
 
   it("keeps what comes before anybody reads", async () => {

@@ -32,6 +32,7 @@ export class Exchange {
   readonly #waiting = new Set<() => void>();
   /** The last write of a stream: those that come later wait for it. */
   readonly #writes = new Map<number, Promise<void>>();
+  readonly #deliveries = new Map<number, Promise<void>>();
   readonly #listeners = new Map<number, StreamListener>();
   readonly #ends = new Map<number, () => void>();
   /** What came before anybody listened. */
@@ -60,6 +61,9 @@ export class Exchange {
     const before = this.#writes.get(stream);
     const written = before === undefined ? this.#write(stream, data) : before.then(() => this.#write(stream, data));
     this.#writes.set(stream, written);
+    void written.then(() => {
+      if (this.#writes.get(stream) === written) this.#writes.delete(stream);
+    });
     return written;
   }
   async #write(stream: number, data: Uint8Array): Promise<void> {
@@ -75,19 +79,39 @@ export class Exchange {
       at += piece.length;
     }
   }
+  /** Behind what is still being written. */
   end(stream: number): void {
-    if (!this.#isClosed) this.#send(FrameKind.end, this.id, Uint8Array.of(stream));
+    const end = (): void => {
+      if (!this.#isClosed) this.#send(FrameKind.end, this.id, Uint8Array.of(stream));
+    };
+    const before = this.#writes.get(stream);
+    if (before === undefined) end();
+    else void before.then(end);
   }
-  /** Gets a stream's bytes; they count as taken when the promise is settled. */
+  /** Gets a stream's bytes, a piece at a time: the next, and the end, come when the promise of the one before is settled. */
   read(stream: number, listener: StreamListener, onEnd: () => void = () => {}): void {
     this.#listeners.set(stream, listener);
     this.#ends.set(stream, onEnd);
     const early = this.#early.get(stream);
     this.#early.delete(stream);
-    for (const piece of early?.pieces ?? []) this.#take(stream, piece, listener);
-    if (early?.isAtEnd === true) onEnd();
+    for (const piece of early?.pieces ?? []) this.#deliver(stream, () => this.#take(stream, piece, listener));
+    if (early?.isAtEnd === true) this.#deliver(stream, onEnd);
   }
-  #take(stream: number, bytes: Uint8Array, listener: StreamListener): void {
+  /** In order, however long one takes. */
+  #deliver(stream: number, deliver: () => void | Promise<void>): void {
+    const before = this.#deliveries.get(stream);
+    const delivered = before === undefined ? deliver() : before.then(deliver);
+    if (delivered === undefined) return;
+    this.#deliveries.set(stream, delivered);
+    void delivered.then(() => {
+      if (this.#deliveries.get(stream) === delivered) this.#deliveries.delete(stream);
+    });
+  }
+  /** Settles when the listeners are done with all that has come. */
+  async delivered(): Promise<void> {
+    await Promise.all(this.#deliveries.values());
+  }
+  #take(stream: number, bytes: Uint8Array, listener: StreamListener): void | Promise<void> {
     const grant = (): void => {
       if (this.#isClosed) return;
       this.#granted.set(stream, this.#left(stream) + bytes.length);
@@ -97,8 +121,8 @@ export class Exchange {
       this.#send(FrameKind.credit, this.id, payload);
     };
     const taken = listener(bytes);
-    if (taken === undefined) grant();
-    else taken.then(grant, grant);
+    if (taken !== undefined) return taken.then(grant, grant);
+    grant();
   }
   #left(stream: number): number {
     return this.#granted.get(stream) ?? WINDOW_BYTES;
@@ -127,13 +151,13 @@ export class Exchange {
         this.#granted.set(stream, left);
         const listener = this.#listeners.get(stream);
         if (listener === undefined) this.#keep(stream).pieces.push(bytes);
-        else this.#take(stream, bytes, listener);
+        else this.#deliver(stream, () => this.#take(stream, bytes, listener));
         return true;
       }
       case FrameKind.end: {
         const listener = this.#ends.get(stream);
         if (listener === undefined) this.#keep(stream).isAtEnd = true;
-        else listener();
+        else this.#deliver(stream, listener);
         return true;
       }
       case FrameKind.credit: {

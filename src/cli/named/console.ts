@@ -17,12 +17,7 @@ export async function attach(name: string, o: { readonly readOnly?: boolean }): 
     const detached = new Promise<"detached">((resolve) => {
       detach = () => resolve("detached");
     });
-    const writes = new Set<Promise<void>>();
-    session.read(Stream.output, (bytes) => {
-      const written = new Promise<void>((resolve) => void stdout.write(bytes, () => resolve()));
-      writes.add(written);
-      return written.finally(() => writes.delete(written));
-    });
+    session.read(Stream.output, (bytes) => new Promise<void>((resolve) => void stdout.write(bytes, () => resolve())));
     restore = attachTerminal(
       {
         isRunning: () => isOpen,
@@ -31,8 +26,8 @@ export async function attach(name: string, o: { readonly readOnly?: boolean }): 
         },
         pressPowerButton: () => session.note({ powerButton: true }),
         ready: async () => {},
-        // a pipe that has ended: what it sent has its answers still to come
-        ended: () => session.write(Stream.input, Uint8Array.of(4)).then(() => {}),
+        // the machine is not this pipe's alone, and answers may still come
+        ended: () => {},
       },
       {
         leave: "leave: the machine runs on",
@@ -47,7 +42,6 @@ export async function attach(name: string, o: { readonly readOnly?: boolean }): 
     for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, onSignal);
     const how = await Promise.race([detached, session.result.then((r) => r.how)]);
     isOpen = false;
-    await Promise.all(writes);
     restore();
     if (stdin.isTTY === true)
       process.stderr.write(

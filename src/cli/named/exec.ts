@@ -56,16 +56,11 @@ export async function exec(name: string, given: readonly string[], o: ExecOption
       }, o.timeout * 1000);
       undo.push(() => clearTimeout(timer));
     }
-    const writes = new Set<Promise<void>>();
     for (const [stream, to] of [
       [Stream.output, stdout],
       [Stream.error, process.stderr],
     ] as const)
-      session.read(stream, (bytes) => {
-        const written = new Promise<void>((resolve) => void to.write(bytes, () => resolve()));
-        writes.add(written);
-        return written.finally(() => writes.delete(written));
-      });
+      session.read(stream, (bytes) => new Promise<void>((resolve) => void to.write(bytes, () => resolve())));
     forwardSignals(session, undo);
     if (tty && isTerminal) {
       stdin.setRawMode(true);
@@ -76,7 +71,6 @@ export async function exec(name: string, given: readonly string[], o: ExecOption
     }
     if (input) forwardInput(session, undo);
     const { exitCode, failure, id } = await session.result;
-    await Promise.all(writes);
     for (const f of undo.splice(0)) f();
     if (failure !== undefined) process.stderr.write(`enlighten: ${name}: ${failure}\n`);
     if (detached) process.stdout.write(`${id}\n`);
