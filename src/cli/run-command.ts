@@ -92,6 +92,11 @@ function publish(text: string, all: PublishSpec[]): PublishSpec[] {
   }
 }
 
+function cpuLimit(text: string): number {
+  const n = Number(text.replace(/ ?%$/, ""));
+  if (!(n >= 1 && n <= 100)) throw new InvalidArgumentError("give a percentage from 1 to 100.");
+  return n;
+}
 function machineName(text: string): string {
   try {
     checkName(text);
@@ -156,6 +161,7 @@ export function addRun(program: Command): void {
       "keys that sign the archive (default: this host's, else the ones that come with enlighten)",
     )
     .option("--cpu <model>", "what CPUID advertises: default, max, +feature, -feature", cpu, "default")
+    .option("--cpu-limit <percent>", "how much of one of this host's processors the guest's may take", cpuLimit)
     .option("--regions", "compile hot code: what is done anyway but with --deterministic")
     .option("--no-regions", "interpret only: hot code is not compiled")
     .option("--strict-float", "all flags of SSE arithmetic exact, MXCSR.DE too (floating point 7 to 25 times slower)")

@@ -45,6 +45,7 @@ export interface RunOptions {
   readonly net?: { readonly mode: "nat" | "none"; readonly allow?: readonly string[] };
   readonly publish: readonly PublishSpec[];
   readonly pcap?: string;
+  readonly cpuLimit?: number;
   readonly name?: string;
   readonly detach?: boolean;
   /** This process was started by the one of `--detach`. */
@@ -174,6 +175,7 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
       ...(regions === undefined ? {} : { regions }),
       ...(o.lockstep === undefined ? {} : { lockstep: o.lockstep }),
       ...(o.strictFloat === undefined ? {} : { strictFloat: o.strictFloat }),
+      ...(o.cpuLimit === undefined ? {} : { cpuLimit: o.cpuLimit }),
       ...(o.debugExit === undefined ? {} : { debugExit: o.debugExit }),
     });
     progress.clear();

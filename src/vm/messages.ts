@@ -59,6 +59,8 @@ export interface ProcessorStart {
   readonly engine: EngineBytes;
   readonly wallClockSeconds: number;
   readonly time: TimeBase;
+  /** The part of the host's time that the thread may run (cpu-limit.ts). */
+  readonly cpuLimit?: number;
   /** Control words shared with the API's thread (Control). */
   readonly control: Int32Array;
 }

@@ -73,6 +73,17 @@ async function started(options: Partial<VmOptions> = {}): Promise<[Vm, Script]> 
 }
 
 describe("Vm", () => {
+  it("refuses limits that cannot be", async () => {
+    for (const options of [
+      { cpuLimit: 0 },
+      { cpuLimit: 101 },
+      { cpuLimit: Number.NaN },
+      { cpuLimit: 50, deterministic: 1 },
+    ])
+      await assert.rejects(started(options), (e: unknown) => e instanceof VmError && e.code === "bad-option");
+    const [, script] = await started({ cpuLimit: 50 });
+    assert.equal(script.starts[0]!.cpuLimit, 0.5);
+  });
   it("counts output as taken when its listeners are done with it", async () => {
     const [vm, script] = await started();
     script.print(0, "abc");

@@ -51,6 +51,11 @@ export interface VmOptions {
   readonly stdin?: boolean;
   /** The guest takes commands (`Vm.exec`) beside its console. Default: yes, where its init knows how. */
   readonly commands?: boolean;
+  /**
+   * Percent of one of the host's processors that the guest's processor may take, 1 to 100; what devices and the compiler do for it
+   * comes on top. Not with `deterministic`.
+   */
+  readonly cpuLimit?: number;
   /** A seed: the deterministic scheduler. */
   readonly deterministic?: number;
   readonly debugExit?: boolean;
@@ -174,6 +179,11 @@ export class Vm implements AsyncDisposable {
       this.#agent.setReady(before.agent ?? false);
       this.#log.push(new TextEncoder().encode(before.console));
     }
+    const { cpuLimit, deterministic } = options;
+    if (cpuLimit !== undefined && !(cpuLimit >= 1 && cpuLimit <= 100))
+      throw new VmError("bad-option", `a processor cannot be limited to ${cpuLimit} percent`, "1 to 100");
+    if (cpuLimit !== undefined && deterministic !== undefined)
+      throw new VmError("bad-option", "a deterministic machine has no share of the host's time", "leave cpuLimit out");
     if (options.exec !== undefined && !options.guest.takesExec) {
       throw new VmError(
         "no-exec",
@@ -256,6 +266,7 @@ export class Vm implements AsyncDisposable {
       wallClockSeconds: seed === undefined ? this.#platform.wallClockSeconds() : DETERMINISTIC_DATE,
       time: this.#platform.timeBase(saved?.timeNs ?? 0),
       control: this.#control,
+      ...(this.#options.cpuLimit === undefined ? {} : { cpuLimit: this.#options.cpuLimit / 100 }),
     };
     const events = {
       onMessage: (m: FromProcessor): void => this.#receive(m),
