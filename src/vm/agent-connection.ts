@@ -29,10 +29,10 @@ export class AgentConnection {
   write(data: Uint8Array): Promise<void> {
     return this.#socket.write(data);
   }
-  /** The command has ended, and all its output has come. */
-  release(): void {
+  /** The command has ended, and all its output has come. @param isKept the agent takes another on it */
+  release(isKept: boolean): void {
     this.#onData = this.#onGone = undefined;
-    if (this.isClosed || !this.#takeBack()) this.#socket.end();
+    if (this.isClosed || !isKept || !this.#takeBack()) this.#socket.end();
   }
   destroy(): void {
     this.#socket.destroy();

@@ -47,6 +47,7 @@ export class GuestProcess {
   #credit = STDIN_WINDOW;
   #waitingWriter: (() => void) | undefined;
   #settled = false;
+  #isKept = false;
   #resolve!: (exit: ProcessExit) => void;
   #reject!: (error: Error) => void;
   /** Process id in the guest, once it is known. */
@@ -96,6 +97,8 @@ export class GuestProcess {
       switch (type) {
         case FrameType.started:
           if (payload.length >= 4) this.pid = view.getUint32(0, true);
+          // an agent of before, on a disk that was kept, says nothing of it
+          this.#isKept = payload[4] === 1;
           break;
         case FrameType.stdout:
         case FrameType.stderr: {
@@ -124,7 +127,7 @@ export class GuestProcess {
     this.#settled = true;
     this.#waitingWriter?.();
     this.#resolve({ exitCode: signal === 0 ? code : 128 + signal, signal: signal === 0 ? undefined : signal });
-    this.#connection.release();
+    this.#connection.release(this.#isKept);
   }
   /** Settles when there is room for more. What a process that has ended does not read is dropped. */
   async write(data: Uint8Array | string): Promise<void> {

@@ -104,7 +104,7 @@ sub run {
   $s->{pid} = $pid; $by_pid{$pid} = $s;
   if (defined $master) { $s->{stdin} = $s->{stdout} = $master; $s->{pty} = 1 }
   else { @$s{qw(stdin stdout stderr)} = ($in_w, $out_r, $err_r) }
-  frame($s, 'P', pack('V', $pid));
+  frame($s, 'P', pack('VC', $pid, $s->{keep} ? 1 : 0));
 }
 
 sub take {
