@@ -3,8 +3,10 @@
  * counts by the clock, so that a host with little time to give makes the guest slower still, never the other way round.
  */
 
-/** Who has slept may run this much of the time at once. */
+/** A sleep lasts until this much of the time may be run at once. */
 const BURST_NS = 10e6;
+/** One that lasts longer than it was to, or that the guest took itself, saves up so much. */
+const MOST_NS = 2 * BURST_NS;
 
 export class CpuLimit {
   readonly #part: number;
@@ -22,11 +24,10 @@ export class CpuLimit {
    * @returns ns that it has to sleep before it runs on
    */
   ran(fromNs: number, nowNs: number): number {
-    const most = this.#part * BURST_NS;
     // the clock is set back when a machine goes on after a pause
     const passed = Math.max(0, nowNs - this.#at);
-    this.#credit = Math.min(this.#credit + passed * this.#part, most) - Math.max(0, nowNs - fromNs);
+    this.#credit = Math.min(this.#credit + passed * this.#part, this.#part * MOST_NS) - Math.max(0, nowNs - fromNs);
     this.#at = nowNs;
-    return this.#credit >= 0 ? 0 : (most - this.#credit) / this.#part;
+    return this.#credit >= 0 ? 0 : BURST_NS - this.#credit / this.#part;
   }
 }
