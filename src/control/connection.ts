@@ -100,16 +100,17 @@ export class Exchange {
   /** In order, however long one takes. */
   #deliver(stream: number, deliver: () => void | Promise<void>): void {
     const before = this.#deliveries.get(stream);
-    const delivered = before === undefined ? deliver() : before.then(deliver);
+    const delivered = before === undefined ? deliver() : before.then(deliver, deliver);
     if (delivered === undefined) return;
     this.#deliveries.set(stream, delivered);
-    void delivered.then(() => {
+    const forget = (): void => {
       if (this.#deliveries.get(stream) === delivered) this.#deliveries.delete(stream);
-    });
+    };
+    delivered.then(forget, forget);
   }
   /** Settles when the listeners are done with all that has come. */
   async delivered(): Promise<void> {
-    await Promise.all(this.#deliveries.values());
+    await Promise.allSettled(this.#deliveries.values());
   }
   #take(stream: number, bytes: Uint8Array, listener: StreamListener): void | Promise<void> {
     const grant = (): void => {

@@ -122,6 +122,17 @@ describe("every verb", () => {
   });
 });
 
+describe("an answer that is too long", () => {
+  it("is told as a failure, and the machine goes on", async () => {
+    const { machine, client } = setUp();
+    const port = { id: 1, protocol: "tcp", host: "h".repeat(1000), hostPort: 1, guest: "g", connections: 0 };
+    machine.network.published = async () => Array.from({ length: 2000 }, () => port) as never;
+    await assert.rejects(client.ask("summary", {}), isVmError("failed", /a frame of \d+ bytes/));
+    machine.network.published = async () => [];
+    assert.equal((await client.ask("summary", {})).guest, "debian:12");
+  });
+});
+
 describe("stop", () => {
   it("asks the guest, again while its driver is not there, and answers when it is down", async () => {
     const { machine, host, client } = setUp();

@@ -123,7 +123,9 @@ export class ControlServer {
       return true;
     }
     const running = this.#run(verb, exchange, body)
-      .then((answer) => connection.finish(exchange, true, answer), fail)
+      .then((answer) => connection.finish(exchange, true, answer))
+      // one that is too long for a frame, too
+      .catch(fail)
       .finally(() => this.#running.delete(running));
     this.#running.add(running);
     return true;
