@@ -35,6 +35,12 @@ function isTelling(error: unknown): error is Error & { readonly code: string; re
   return error instanceof Error && TELLING.has(error.name) && "code" in error && "hint" in error;
 }
 
+function codeOf({ code }: VmError): number {
+  if (code === "timeout") return ExitCode.timeout;
+  // by its user
+  if (code === "aborted") return ExitCode.interrupted;
+  return NOT_FOUND.has(code) ? ExitCode.notFound : ExitCode.failed;
+}
 /** Turns any error into what the user sees. A bug of ours keeps its stack for ENLIGHTEN_DEBUG. */
 export function describeFailure(error: unknown): Failure {
   if (isTelling(error)) {
@@ -45,15 +51,8 @@ export function describeFailure(error: unknown): Failure {
         : ExitCode.failed;
     return { exitCode, code: error.code, message: error.message, hint: error.hint };
   }
-  if (error instanceof VmError) {
-    return {
-      exitCode:
-        error.code === "timeout" ? ExitCode.timeout : NOT_FOUND.has(error.code) ? ExitCode.notFound : ExitCode.failed,
-      code: error.code,
-      message: error.message,
-      hint: error.hint,
-    };
-  }
+  if (error instanceof VmError)
+    return { exitCode: codeOf(error), code: error.code, message: error.message, hint: error.hint };
   if (error instanceof RangeError)
     return { exitCode: ExitCode.failed, code: "bad-option", message: error.message, hint: "see enlighten run --help" };
   const e = error instanceof Error ? error : new Error(String(error));

@@ -118,6 +118,22 @@ describe("a machine that does not answer", () => {
   });
 });
 
+describe("a command that takes no signals", () => {
+  it("is left by the third, with 130", async () => {
+    const { asked } = await scripted("web");
+    const r = await enlighten(["exec", "web", "--", "sleep", "1"], {
+      env,
+      // different ones: two of a kind may arrive as one
+      during: (kill) =>
+        void asked("exec").then(() => {
+          for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) kill(signal);
+        }),
+    });
+    assert.equal(r.code, 130, r.stderr);
+    assert.match(r.stderr, /interrupted: the command did not end by the signals it got/);
+  });
+});
+
 describe("a peer that is none of ours", () => {
   it("is refused by name, at a machine's socket", async () => {
     const registry = new Registry(dir);
