@@ -122,6 +122,69 @@ describe("every verb", () => {
   });
 });
 
+describe("status and ports", () => {
+  it("tell what the machine tells, also one that has no devices, stands still, or has not begun", async () => {
+    const { machine, client, server } = setUp();
+    for (const f of machine.problems) for (let i = 0; i < 25; i++) f(`problem ${i}`);
+    const pc = await client.ask("status", {});
+    assert.deepEqual(
+      [pc.vmbusVersion, pc.channels, pc.instructions, pc.summary.state],
+      [undefined, [], 1e6, "starting"],
+    );
+    assert.deepEqual([pc.problems.length, pc.problems.at(-1)], [20, "problem 24"]);
+    server.isUp();
+    const channel = {
+      ...{ name: "storage", relid: 4, subIndex: 0, state: "open", version: "6.2", problem: undefined },
+      ...{ inBytes: 8, outBytes: 0, ringBytes: 4096, packetsIn: 7, packetsOut: 6 },
+    };
+    machine.status = async () =>
+      ({ vmbusVersion: "5.3", channels: [channel], heartbeat: { health: "ok", replies: 1 }, disks: [] }) as never;
+    const { problem: _, ...shown } = channel;
+    const s = await client.ask("status", {});
+    assert.deepEqual([s.vmbusVersion, s.heartbeat, s.channels, s.summary.guestLoad], ["5.3", "ok", [shown], 0.25]);
+    assert.equal(s.summary.state, "running");
+    machine.paused = true;
+    assert.deepEqual((await client.ask("status", {})).summary.state, "paused");
+    machine.paused = false;
+    machine.state = "new";
+    const young = await client.ask("status", {});
+    assert.deepEqual([young.summary.state, young.summary.upMs, young.channels], ["starting", 0, []]);
+    machine.state = "running";
+    machine.status = () => Promise.reject(new Error("out of order"));
+    await assert.rejects(client.ask("status", {}), isVmError("failed", /^out of order/));
+  });
+  it("are published and taken back by number and protocol", async () => {
+    const { machine, client } = setUp();
+    assert.deepEqual(await client.ask("publish", { port: "80:80" }), {
+      host: "127.0.0.1:80",
+      guest: "10.0.2.15:80",
+      protocol: "tcp",
+    });
+    await assert.rejects(
+      client.ask("unpublish", { port: 80, protocol: "tcp" }),
+      (e: unknown) => isVmError("not-found")(e) && (e as VmError).hint === "no port is",
+    );
+    const udp = { id: 9, protocol: "udp", host: "h", hostPort: 53, guest: "g", connections: 0 };
+    machine.network.published = async () => [udp as never];
+    const gone: unknown[] = [];
+    machine.network.unpublish = async (port) => gone.push(port) > 0;
+    await assert.rejects(
+      client.ask("unpublish", { port: 53, protocol: "tcp" }),
+      (e: unknown) => isVmError("not-found")(e) && (e as VmError).hint === "those that are: 53/udp",
+    );
+    await client.ask("unpublish", { port: 53, protocol: "udp" });
+    assert.deepEqual(gone, [udp]);
+  });
+  it("fail with the error of the machine, its code and hint", async () => {
+    const { machine, client } = setUp();
+    machine.network.publish = () => Promise.reject(new VmError("port-in-use", "port 80 is in use", "take another"));
+    await assert.rejects(
+      client.ask("publish", { port: "80:80" }),
+      (e: unknown) => isVmError("port-in-use", /^port 80/)(e) && (e as VmError).hint === "take another",
+    );
+  });
+});
+
 describe("an answer that is too long", () => {
   it("is told as a failure, and the machine goes on", async () => {
     const { machine, client } = setUp();
@@ -170,6 +233,16 @@ describe("stop", () => {
     for (const f of machine.timeUp) f();
     await failed;
     assert.equal((await client.ask("summary", {})).state, "running");
+  });
+  it("passes on what the guest says, and takes an end for an end, however it came", async () => {
+    const { machine, client } = setUp();
+    machine.shutdownAnswers = [new VmError("refused", "the guest said no", "force it")];
+    await assert.rejects(client.ask("stop", { force: false, timeoutMs: 1000 }), isVmError("refused"));
+    machine.integration.shutdown = async () => {
+      machine.finish("crashed");
+      throw new Error("the connection broke");
+    };
+    assert.deepEqual(await client.ask("stop", { force: false, timeoutMs: 1000 }), { how: "crashed" });
   });
   it("ends it at once with force", async () => {
     const { machine, client } = setUp();
@@ -341,6 +414,21 @@ describe("console", () => {
   });
 });
 
+describe("a request without a verb", () => {
+  it("cuts its peer off", () => {
+    const server = new ControlServer(new ScriptedMachine(), { guest: "g", memoryMiB: 1 }, scriptedHost());
+    let isDestroyed = false;
+    const destroy = (): void => {
+      isDestroyed = true;
+    };
+    const connection = server.accept({ send: () => {}, end: () => {}, destroy });
+    const hello = { protocol: "enlighten-control", version: 1 };
+    connection.received(encodeFrame(FrameKind.hello, 0, json(hello)));
+    connection.received(encodeFrame(FrameKind.request, 1, json({ body: {} })));
+    assert.equal(isDestroyed, true);
+  });
+});
+
 describe("a peer's note that is not in order", () => {
   it("cuts it off, and its command goes", async () => {
     const machine = new ScriptedMachine();
@@ -367,5 +455,77 @@ describe("a peer's note that is not in order", () => {
       machine.processes.map((p) => p.isAbandoned),
       [true],
     );
+  });
+});
+
+describe("a server that closes", () => {
+  it("lets the answers that are due go out first", async () => {
+    const { machine, client, server } = setUp();
+    server.sample();
+    const stopped = client.ask("stop", { force: false, timeoutMs: 1000 });
+    await turns();
+    let isAnswered = false;
+    const answered = server.answered().then(() => {
+      isAnswered = true;
+    });
+    await turns();
+    assert.equal(isAnswered, false);
+    machine.finish("power-off");
+    await answered;
+    server.close();
+    assert.deepEqual(await stopped, { how: "power-off" });
+    await client.closed;
+  });
+});
+
+describe("a client", () => {
+  const HELLO = encodeFrame(FrameKind.hello, 0, json({ protocol: "enlighten-control", version: 1 }));
+  const alone = (): { client: ControlClient; state: { isDestroyed: boolean } } => {
+    const state = { isDestroyed: false };
+    const client = new ControlClient(
+      {
+        send: () => {},
+        end: () => {},
+        destroy: () => {
+          state.isDestroyed = true;
+        },
+      },
+      { setTimer: () => () => {}, explain: async () => new VmError("ended", "gone") },
+    );
+    return { client, state };
+  };
+  it("does not take an answer that is not in order", async () => {
+    for (const kind of [FrameKind.answer, FrameKind.failure]) {
+      const { client, state } = alone();
+      client.received(HELLO);
+      await client.ready;
+      const asked = assert.rejects(
+        client.ask("stop", { force: true, timeoutMs: 1 }),
+        isVmError("failed", /not in order/),
+      );
+      client.received(encodeFrame(kind, 1, json({ how: 5 })));
+      await asked;
+      assert.equal(state.isDestroyed, true);
+    }
+  });
+  it("knows no code that the library has not", async () => {
+    const { client } = alone();
+    client.received(HELLO);
+    const asked = assert.rejects(client.ask("summary", {}), isVmError("failed", /^strange/));
+    client.received(
+      encodeFrame(FrameKind.failure, 1, json({ code: "new", message: "strange", hint: "", consoleTail: "" })),
+    );
+    await asked;
+  });
+  it("says who answers, when it is a stranger", async () => {
+    const { client } = alone();
+    const ready = assert.rejects(client.ready, isVmError("unsupported", /does not speak/));
+    client.received(text("HTTP/1.1 400 Bad Request\r\n\r\n"));
+    await ready;
+    await client.closed;
+    const controller = new AbortController();
+    controller.abort();
+    await assert.rejects(client.ask("summary", {}, { signal: controller.signal }), isVmError("aborted"));
+    client.close();
   });
 });
