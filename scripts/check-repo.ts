@@ -17,12 +17,13 @@ const ORDER = [
   ["services"],
   ["checkpoint"],
   ["vm"],
+  ["control"],
   ["host"],
   ["cli", "server", "console", "certify", "fleet"],
 ] as const;
 const rank = new Map<string, number>(ORDER.flatMap((names, i) => names.map((n) => [n, i] as [string, number])));
 /** Folders that must run in a page as they are. */
-const PLATFORM_FREE = new Set(ORDER.slice(0, 7).flat() as string[]);
+const PLATFORM_FREE = new Set(ORDER.slice(0, 8).flat() as string[]);
 const BANNED_NAMES = /(^|[/-])(utils?|common|helpers|misc|manager)\.ts$/;
 const MAX_LINES = 800;
 

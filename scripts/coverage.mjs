@@ -9,7 +9,15 @@ import { readdirSync } from "node:fs";
 import { join } from "node:path";
 
 const root = join(import.meta.dirname, "..");
-const FOLDERS = ["hypervisor", "vmbus", "disk", "services/integration", "services/sockets", "services/storage"];
+const FOLDERS = [
+  "hypervisor",
+  "vmbus",
+  "disk",
+  "services/integration",
+  "services/sockets",
+  "services/storage",
+  "control",
+];
 const tests = FOLDERS.flatMap((folder) => {
   const at = join("dist", "src", folder);
   return readdirSync(join(root, at))

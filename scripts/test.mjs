@@ -53,7 +53,7 @@ function find(folder) {
     .sort();
 }
 const groups = {
-  unit: () => [...find(join(dist, "src")), ...find(join(dist, "scripts")), ...find(join(dist, "bench"))],
+  unit: () => ["src", "scripts", "bench", "tests/control"].flatMap((f) => find(join(dist, f))),
   cpu: () => ["reference", "bare", "regions", "qemu"].flatMap((f) => find(join(dist, "tests", f))),
   guests: () => [
     ...find(join(dist, "tests", "guests")),

@@ -1,7 +1,6 @@
 /** `enlighten inspect FILE`. */
 import { inspectFile } from "../host/node/index.js";
-import { describeFailure, ExitCode } from "./exit-codes.js";
-import { reportFailure } from "./run.js";
+import { describeFailure, ExitCode, reportFailure } from "./exit-codes.js";
 
 export async function inspect(path: string, json: boolean): Promise<number> {
   try {

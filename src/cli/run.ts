@@ -1,15 +1,18 @@
 /** `enlighten run`: boots a guest; its console here, or a command's output and exit code. */
 import { createWriteStream, type WriteStream } from "node:fs";
+import type { CommandOutput } from "../control/commands.js";
 import { createVm } from "../host/node/index.js";
 import { stressFromEnvironment } from "../host/node/stress.js";
 import type { TraceRecord } from "../trace/trace.js";
 import type { ServiceName } from "../vm/device-messages.js";
 import { type NetworkOptions, type PublishSpec, type ShareOptions, type Vm, type VmEnd, VmError } from "../vm/index.js";
 import { TraceDecoder } from "../vm/trace-decoder.js";
-import { describeFailure, ExitCode } from "./exit-codes.js";
-import { networkLines } from "./network-status.js";
+import { describeFailure, ExitCode, reportFailure } from "./exit-codes.js";
+import { Starter } from "./named/detach.js";
+import { MAIN_COMMAND, NamedMachine } from "./named/named-machine.js";
 import { ProgressLine } from "./progress.js";
-import { attachTerminal } from "./terminal.js";
+import { AGENT_MS, describeEnd, explain, printRecords, printStats, status, summary } from "./run-report.js";
+import { attachTerminal, type ConsoleTarget } from "./terminal.js";
 
 export interface RunOptions {
   readonly memory: number;
@@ -43,6 +46,11 @@ export interface RunOptions {
   readonly publish: readonly PublishSpec[];
   readonly share: readonly ShareOptions[];
   readonly pcap?: string;
+  readonly cpuLimit?: number;
+  readonly name?: string;
+  readonly detach?: boolean;
+  /** This process was started by the one of `--detach`. */
+  readonly detachedChild?: boolean;
 }
 
 export interface DiskArgument {
@@ -52,9 +60,7 @@ export interface DiskArgument {
 }
 
 /** Events of `--json`, one object a line on standard output. */
-type Emit = (event: Record<string, unknown>) => void;
-
-const seconds = (ns: number): string => (ns / 1e9).toFixed(1);
+export type Emit = (event: Record<string, unknown>) => void;
 
 function endCode(end: VmEnd, hasExec: boolean): number {
   switch (end.how) {
@@ -70,7 +76,8 @@ function endCode(end: VmEnd, hasExec: boolean): number {
 }
 
 export async function run(guest: string | undefined, o: RunOptions): Promise<number> {
-  const json = o.json === true;
+  // what a detached one has to say goes to the one that started it, and to logs
+  const json = o.json === true && o.detachedChild !== true;
   const emit: Emit = (event) => {
     if (json) process.stdout.write(`${JSON.stringify(event)}\n`);
   };
@@ -78,14 +85,31 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
   const controller = new AbortController();
   let interrupted: NodeJS.Signals | undefined;
   let vm: Vm | undefined;
-  const onSignal = (signal: NodeJS.Signals): void => {
+  let named: NamedMachine | undefined;
+  let isUp = false;
+  const interrupt = (signal: NodeJS.Signals): void => {
     interrupted = signal;
     controller.abort(new VmError("aborted", "interrupted"));
     void vm?.kill();
   };
+  let isGoing = false;
+  const onSignal = (signal: NodeJS.Signals): void => {
+    // nobody is there to see a detached guest die: it is asked to go, unless it is told again
+    if (starter === undefined || !isUp || isGoing) {
+      interrupt(signal);
+      return;
+    }
+    isGoing = true;
+    named?.shutDown().catch((error: Error) => {
+      process.stderr.write(`enlighten: ${signal}: ${error.message}\n`);
+      interrupt(signal);
+    });
+  };
+  const starter = o.detachedChild === true ? new Starter(() => interrupt("SIGHUP")) : undefined;
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, onSignal);
   let restore = (): void => {};
   let log: WriteStream | undefined;
+  let mainOutput: CommandOutput | undefined;
   const logs: WriteStream[] = [];
   let logFailure: VmError | undefined;
   const logFailed = (e: VmError): void => {
@@ -94,7 +118,13 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
   };
   let timer: NodeJS.Timeout | undefined;
   let timedOut = false;
+  let how = "it did not start";
   try {
+    const what = { guest: o.kernel ?? guest ?? "debian:12", memoryMiB: o.memory };
+    if (starter !== undefined) {
+      await starter.go();
+      named = NamedMachine.adopt(o.name!, what);
+    } else if (o.name !== undefined) named = NamedMachine.claim(o.name, what);
     if (o.timeout !== undefined)
       timer = setTimeout(() => {
         timedOut = true;
@@ -134,7 +164,8 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
       cpu: o.cpu,
       progress: (p) => {
         emit({ event: "progress", ...p });
-        progress.report(p);
+        if (starter === undefined) progress.report(p);
+        else starter.tell({ type: "progress", progress: p });
       },
       signal: controller.signal,
       ...(o.append === undefined ? {} : { append: o.append }),
@@ -146,6 +177,7 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
       ...(regions === undefined ? {} : { regions }),
       ...(o.lockstep === undefined ? {} : { lockstep: o.lockstep }),
       ...(o.strictFloat === undefined ? {} : { strictFloat: o.strictFloat }),
+      ...(o.cpuLimit === undefined ? {} : { cpuLimit: o.cpuLimit }),
       ...(o.debugExit === undefined ? {} : { debugExit: o.debugExit }),
     });
     progress.clear();
@@ -169,9 +201,12 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
           process.stdout,
           `${JSON.stringify({ event: "console", text: Buffer.from(bytes).toString("latin1") })}\n`,
         );
-      return o.exec === undefined ? flow(process.stdout, bytes) : undefined;
+      return o.exec === undefined && starter === undefined ? flow(process.stdout, bytes) : undefined;
     });
-    if (o.exec !== undefined) {
+    if (o.exec !== undefined && starter !== undefined) {
+      mainOutput = named!.keep(MAIN_COMMAND);
+      for (const port of [1, 2] as const) machine.onOutput(port, (bytes) => mainOutput!.write(bytes));
+    } else if (o.exec !== undefined) {
       for (const [port, stream, name] of [
         [1, process.stdout, "stdout"],
         [2, process.stderr, "stderr"],
@@ -190,16 +225,31 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
       if (!json && o.exec === undefined) process.stderr.write("\r\nenlighten: the guest reboots\r\n");
     });
     controller.signal.throwIfAborted();
+    await named?.serve(machine);
     await machine.start();
     emit({ event: "started", memoryMiB: o.memory });
     if (o.publish.length > 0) await tellPorts(machine, o, json ? emit : undefined);
     if (o.exec !== undefined && !process.stdin.isTTY) forwardInput(machine);
-    if (o.exec === undefined && !json) {
+    void whenUp(machine, o).then(
+      () => {
+        if (machine.state !== "running") return;
+        isUp = true;
+        named?.isUp();
+        starter?.tell({ type: "up", summary: summary(machine) });
+      },
+      // how it ended is told below
+      () => {},
+    );
+    if (o.exec === undefined && !json && starter === undefined) {
       if (process.stdin.isTTY) {
         process.stderr.write("enlighten: Ctrl-] then ? for help\n");
-        announce(machine, progress);
+        announce(machine, o, progress);
       }
-      restore = attachTerminal(machine, { onQuit: () => void machine.kill(), status: () => status(machine) });
+      restore = attachTerminal(consoleOf(machine), {
+        leave: "quit: end the machine at once",
+        onQuit: () => void machine.kill(),
+        status: () => status(machine),
+      });
     }
     const end = await machine.waitForEnd();
     restore();
@@ -212,6 +262,18 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
         : timedOut
           ? ExitCode.timeout
           : endCode(end, o.exec !== undefined);
+    how = timedOut ? "time-out" : end.how;
+    mainOutput?.close({ exitCode: code });
+    starter?.tell({
+      type: "failed",
+      failure: {
+        exitCode: code === ExitCode.ok ? ExitCode.failed : code,
+        code: timedOut ? "timeout" : end.how,
+        message: describeEnd(end, timedOut, o),
+        hint: "",
+      },
+      consoleTail: machine.consoleTail,
+    });
     emit({ event: "ended", how: timedOut ? "timeout" : end.how, detail: end.detail, exitCode: code });
     printRecords(machine, end, json ? emit : undefined);
     if (!json) explain(machine, end, timedOut, o);
@@ -220,6 +282,12 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
   } catch (error) {
     restore();
     progress.clear();
+    if (starter !== undefined) {
+      const failure = timedOut
+        ? describeFailure(new VmError("timeout", `time-out after ${o.timeout} s, while preparing the guest`))
+        : describeFailure(error);
+      starter.tell({ type: "failed", failure, consoleTail: vm?.consoleTail ?? "" });
+    }
     if (interrupted !== undefined) {
       emit({ event: "ended", how: "interrupted" });
       if (!json) process.stderr.write("enlighten: interrupted\n");
@@ -241,11 +309,22 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
     clearTimeout(timer);
     for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.off(signal, onSignal);
     await vm?.kill();
+    await named?.close(interrupted === undefined ? how : interrupted);
     if (log !== undefined) logs.push(log);
     for (const stream of logs) if (stream.writable) await new Promise<void>((resolve) => stream.end(() => resolve()));
   }
 }
 
+function consoleOf(machine: Vm): ConsoleTarget {
+  return {
+    isRunning: () => machine.state === "running",
+    write: (bytes) => machine.write(bytes),
+    pressPowerButton: () => machine.pressPowerButton(),
+    ready: () => machine.waitForPrompt(),
+    // what Ctrl-D says on a terminal
+    ended: () => machine.write(Uint8Array.of(4)),
+  };
+}
 /** Only what the user said: a machine without options has its own defaults. */
 function networkOptions(o: RunOptions): { readonly network?: NetworkOptions } {
   if (o.net === undefined && o.publish.length === 0 && o.pcap === undefined) return {};
@@ -279,32 +358,26 @@ function flow(stream: NodeJS.WritableStream, data: string | Uint8Array): void | 
   return stream.write(data, () => settle()) ? undefined : taken;
 }
 
-/** The line that says what lit up waits this long for the agent. */
-const AGENT_MS = 700;
-/** "debian:12 up in 2.4 s · VMBus 5.3 · storage heartbeat": what lit up. */
-function summary(machine: Vm): string {
-  const { vmbusVersion, services } = machine.integration.lights;
-  const lights =
-    vmbusVersion === undefined ? [] : [`VMBus ${vmbusVersion}`, ...(services.length > 0 ? [services.join(" ")] : [])];
-  const [name, ...more] = machine.guest.description.split(" · ");
-  return [`${name} up in ${seconds(machine.uptimeNs)} s`, ...more, ...lights].join(" · ");
+/** Settles when the guest takes commands, as far as anybody can tell. */
+async function whenUp(machine: Vm, o: RunOptions): Promise<void> {
+  if (o.exec === undefined) await machine.waitForPrompt();
+  const { lights } = machine.integration;
+  const hasAgent = machine.guest.hasAgent === true && o.deterministic === undefined;
+  if (!hasAgent || (o.services !== undefined && !o.services.includes("sockets"))) return;
+  if (o.exec !== undefined) await machine.integration.waitForLights(["sockets"]);
+  // the agent comes up beside the shell
+  else if (lights.vmbusVersion !== undefined)
+    await machine.integration.waitForLights(["sockets"], { timeoutMs: AGENT_MS }).catch(() => {});
 }
-
 /** On a terminal: that it boots, and one line when it is up. */
-function announce(machine: Vm, progress: ProgressLine): void {
+function announce(machine: Vm, o: RunOptions, progress: ProgressLine): void {
   const { description } = machine.guest;
   progress.show(`booting ${description} …`);
   const stop = machine.onOutput(0, () => {
     progress.clear();
     stop();
   });
-  const lit = async (): Promise<void> => {
-    await machine.waitForPrompt();
-    // the agent comes up beside the shell
-    if (machine.integration.lights.vmbusVersion !== undefined)
-      await machine.integration.waitForLights(["sockets"], { timeoutMs: AGENT_MS }).catch(() => {});
-  };
-  lit().then(
+  whenUp(machine, o).then(
     () => {
       if (machine.guest.prompt !== undefined) process.stderr.write(`\r\x1b[K\r\n${summary(machine)}\r\n`);
       // the shell has drawn its prompt already: an empty line makes it draw another
@@ -312,12 +385,6 @@ function announce(machine: Vm, progress: ProgressLine): void {
     },
     () => {},
   );
-}
-
-export function reportFailure(failure: ReturnType<typeof describeFailure>, error: unknown): void {
-  process.stderr.write(`enlighten: ${failure.message}\n`);
-  if (failure.hint !== "") process.stderr.write(`  try: ${failure.hint}\n`);
-  if (process.env.ENLIGHTEN_DEBUG && error instanceof Error) process.stderr.write(`${error.stack}\n`);
 }
 
 /** @param onFailure when it cannot be written any more, a full disk for one */
@@ -347,70 +414,4 @@ function openLog(path: string, what: string, onFailure: (e: VmError) => void): P
       ),
     );
   });
-}
-
-/** Records that people get to see before a panic's text; our own mistakes show all. */
-const SHOWN_RECORDS = 40;
-/** What passed between guest and host before it crashed. */
-function printRecords(vm: Vm, end: VmEnd, emit: Emit | undefined): void {
-  const all = vm.lastRecords;
-  if (all.length === 0) return;
-  const decoder = new TraceDecoder();
-  const decoded = all.map((r) => decoder.decode(r));
-  if (emit !== undefined) {
-    emit({ event: "trace", records: decoded });
-    return;
-  }
-  // ticks are most of what there is, and say nothing
-  const telling = decoded.filter(({ event }) => event !== "timer-expired" && event !== "interrupt");
-  const shown = end.how === "failed" ? decoded : telling.slice(-SHOWN_RECORDS);
-  const lines = shown.map((r) => `  ${JSON.stringify(r)}\n`).join("");
-  process.stderr.write(
-    `\nenlighten: the last ${shown.length} messages between guest and host (all: --trace FILE)\n${lines}`,
-  );
-}
-
-/** What the user has to be told about an end that was not the guest's own wish. */
-function explain(vm: Vm, end: VmEnd, timedOut: boolean, o: RunOptions): void {
-  const err = (text: string): void => void process.stderr.write(text);
-  if (timedOut) {
-    const what =
-      o.exec === undefined ? "the guest to power off" : vm.ready ? "the command to end" : "the guest to come up";
-    err(`enlighten: time-out after ${o.timeout} s, waiting for ${what}\n`);
-    if (!vm.ready && vm.consoleTail !== "") err(`last console lines:\n${vm.consoleTail}\n`);
-    return;
-  }
-  if (end.how === "crashed") err(`\nenlighten: the guest crashed\n${end.detail}\n`);
-  else if (end.how === "failed") err(`\nenlighten: internal error, the machine was stopped\n${end.detail}\n`);
-  else if (end.how === "power-off" && o.exec !== undefined && end.exitCode === undefined)
-    err(`enlighten: the guest powered off before the command had ended\n${vm.consoleTail}\n`);
-}
-
-async function status(vm: Vm): Promise<string> {
-  const [s, network] = await Promise.all([
-    vm.stats({ timeoutMs: 2000 }),
-    // a guest without a hypervisor has no devices to ask
-    vm.network.status({ timeoutMs: 2000 }).catch(() => undefined),
-  ]);
-  const lines = [
-    `up ${seconds(vm.uptimeNs)} s · ${(s.instructions / 1e6).toFixed(0)} M instructions · ${(s.instructions / (vm.uptimeNs / 1e3)).toFixed(0)} MIPS over all`,
-    ...(network === undefined ? [] : networkLines(network)),
-  ];
-  return lines.join("\n");
-}
-
-async function printStats(vm: Vm, emit: Emit | undefined): Promise<void> {
-  const s = await vm.stats().catch(() => undefined);
-  if (s === undefined) return;
-  const cpu = process.cpuUsage();
-  const used = (cpu.user + cpu.system) / 1e6;
-  if (emit !== undefined) {
-    emit({ event: "stats", ...s, cpuSeconds: used, rssBytes: process.memoryUsage().rss });
-    return;
-  }
-  const lines = [
-    `instructions ${(s.instructions / 1e6).toFixed(1)} M   cpu ${used.toFixed(2)} s   ${(s.instructions / used / 1e6).toFixed(0)} MIPS   rss ${(process.memoryUsage().rss / 2 ** 20).toFixed(0)} MiB`,
-    ...Object.entries(s.counters).map(([name, n]) => `${name.padEnd(22)} ${n}`),
-  ];
-  process.stderr.write(`${lines.join("\n")}\n`);
 }

@@ -1,22 +1,33 @@
 /** The guest's console on this terminal: raw keys in, bytes out, Ctrl-] for the menu. In a pipe: plain bytes both ways. */
-import type { Vm } from "../vm/index.js";
-
 const ESCAPE = 0x1d; // Ctrl-]
 
-const HELP = `
-  q  quit: end the machine at once        s  status
+const help = (leave: string): string => `
+  q  ${leave.padEnd(36)} s  status
   b  press the power button               ]  send Ctrl-] to the guest
   ?  this help                            any other key: back to the guest
 `;
 
+/** The machine, as a terminal sees it. */
+export interface ConsoleTarget {
+  isRunning(): boolean;
+  write(bytes: Uint8Array): void;
+  pressPowerButton(): void;
+  /** Input from a pipe waits for it. */
+  ready(): Promise<void>;
+  /** A pipe has ended. */
+  ended(): void;
+}
+
 export interface TerminalHooks {
+  /** What leaving means. */
+  readonly leave: string;
   /** The user wants to leave. */
   readonly onQuit: () => void;
   readonly status: () => Promise<string>;
 }
 
 /** Attaches standard input. @returns what restores the terminal; call it on every way out. */
-export function attachTerminal(vm: Vm, hooks: TerminalHooks): () => void {
+export function attachTerminal(target: ConsoleTarget, hooks: TerminalHooks): () => void {
   const { stdin, stdout } = process;
   const raw = stdin.isTTY === true;
   let inMenu = false;
@@ -34,42 +45,41 @@ export function attachTerminal(vm: Vm, hooks: TerminalHooks): () => void {
         );
         break;
       case "b":
-        vm.pressPowerButton();
+        target.pressPowerButton();
         say("\npower button pressed\n");
         break;
       case "?":
-        say(HELP);
+        say(help(hooks.leave));
         inMenu = true;
         break;
       case "]":
-        vm.write(Uint8Array.of(ESCAPE));
+        target.write(Uint8Array.of(ESCAPE));
         break;
     }
   };
   const onData = (chunk: Buffer): void => {
-    if (vm.state !== "running") return;
+    if (!target.isRunning()) return;
     if (!raw) {
-      vm.write(chunk);
+      target.write(chunk);
       return;
     }
     let from = 0;
     for (let i = 0; i < chunk.length; i++) {
-      if (vm.state !== "running") return;
+      if (!target.isRunning()) return;
       if (inMenu) {
         menu(chunk[i]!);
         from = i + 1;
       } else if (chunk[i] === ESCAPE) {
-        if (i > from) vm.write(chunk.subarray(from, i));
+        if (i > from) target.write(chunk.subarray(from, i));
         from = i + 1;
         inMenu = true;
-        say("\n[enlighten: q quit, s status, b power button, ? help] ");
+        say(`\n[enlighten: q ${hooks.leave.split(":")[0]}, s status, b power button, ? help] `);
       }
     }
-    if (from < chunk.length && vm.state === "running") vm.write(chunk.subarray(from));
+    if (from < chunk.length && target.isRunning()) target.write(chunk.subarray(from));
   };
   const onEnd = (): void => {
-    // a pipe that ended: what Ctrl-D says on a terminal
-    if (vm.state === "running") vm.write(Uint8Array.of(4));
+    if (target.isRunning()) target.ended();
   };
   if (raw) stdin.setRawMode(true);
   let attached = true;
@@ -81,7 +91,7 @@ export function attachTerminal(vm: Vm, hooks: TerminalHooks): () => void {
   };
   // what comes from a pipe waits for the shell: a console takes what is typed before only in part
   if (raw) listen();
-  else vm.waitForPrompt().then(listen, () => {});
+  else target.ready().then(listen, () => {});
   return () => {
     attached = false;
     if (raw) stdin.setRawMode(false);

@@ -11,7 +11,7 @@ export const FrameType = {
   signal: "S",
   /** u16 rows, u16 columns. */
   windowSize: "W",
-  /** From the guest: the process has its id (u32). */
+  /** From the guest: the process has its id (u32), and whether the connection may be for another command after it (u8). */
   started: "P",
   stdout: "O",
   stderr: "X",

@@ -191,6 +191,16 @@ export interface ChannelStatus {
   readonly subIndex: number;
   readonly name: string;
   readonly state: string;
+  /** What driver and device agreed on, "3.2"; undefined before, and where there is nothing to agree on. */
+  readonly version: string | undefined;
+  /** Bytes in the rings from and to the guest, and of the ring to it. */
+  readonly inBytes: number;
+  readonly outBytes: number;
+  readonly ringBytes: number;
+  readonly packetsIn: number;
+  readonly packetsOut: number;
+  /** What the guest did wrong last. */
+  readonly problem: string | undefined;
 }
 export interface DeviceStatus {
   readonly vmbusVersion: string | undefined;

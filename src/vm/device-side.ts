@@ -279,7 +279,7 @@ export class DeviceSide {
   status(): DeviceStatus {
     return {
       vmbusVersion: this.#version(),
-      channels: this.#server.channels().map(({ relid, subIndex, name, state }) => ({ relid, subIndex, name, state })),
+      channels: this.#server.channels(),
       heartbeat: this.#heartbeat?.status,
       timeSync: this.#timeSync === undefined ? undefined : { messages: this.#timeSync.messages },
       disks: this.#o.disks?.status() ?? [],

@@ -1,7 +1,7 @@
 /** The agent in the guest, from here: whether it is up, and processes run by it. */
-
 import { concatBytes } from "../image/byte-reader.js";
 import { AGENT_PORT } from "../image/init/agent.js";
+import { AgentConnection } from "./agent-connection.js";
 import { GuestProcess, type SpawnOptions } from "./guest-process.js";
 import type { Integration } from "./integration.js";
 import { VmError } from "./vm-error.js";
@@ -28,6 +28,8 @@ export interface SpawnListeners {
 
 /** From a broken connection to the report of a crash. */
 const CRASH_MS = 2000;
+/** Connections that are kept for the next commands. */
+export const KEPT_IDLE = 4;
 
 /** A program with its arguments, or a shell script. */
 export type Command = string | readonly string[];
@@ -39,6 +41,8 @@ export class GuestAgent {
   readonly #integration: Integration;
   #ready = false;
   #boots = 0;
+  /** Connections that no command has now: making one costs the guest as much as half a fork. */
+  readonly #idle: AgentConnection[] = [];
   readonly #listeners = new Set<() => void>();
 
   /** @param prepare what is done in the guest before it takes commands; it may use this agent, and never fails */
@@ -74,8 +78,14 @@ export class GuestAgent {
   }
   /** Starts a program in the guest. Settles when it has been asked for; `GuestProcess` tells how it goes on. */
   async spawn(command: Command, o: SpawnOptions & SpawnListeners & WaitOptions = {}): Promise<GuestProcess> {
-    const socket = await this.#integration.connect(AGENT_PORT, o);
-    return new GuestProcess(socket, argumentsOf(command), o, () => this.#whyBroken());
+    let connection = this.#idle.pop();
+    while (connection?.isClosed === true) connection = this.#idle.pop();
+    if (connection === undefined) {
+      const socket = await this.#integration.connect(AGENT_PORT, o);
+      const made = new AgentConnection(socket, () => this.#idle.length < KEPT_IDLE && this.#idle.push(made) > 0);
+      connection = made;
+    }
+    return new GuestProcess(connection, argumentsOf(command), o, () => this.#whyBroken());
   }
   /** A guest that crashes lets go of its connections first: it gets a moment to say so. */
   #whyBroken(): Promise<VmError> {

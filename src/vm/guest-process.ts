@@ -1,6 +1,7 @@
 /** A process in the guest, run by its agent over a Hyper-V socket. */
+
+import type { AgentConnection } from "./agent-connection.js";
 import { FrameReader, FrameType, frame, numbers } from "./agent-protocol.js";
-import type { GuestSocket } from "./guest-socket.js";
 import { VmError } from "./vm-error.js";
 
 export interface SpawnOptions {
@@ -39,13 +40,14 @@ const STDIN_WINDOW = 256 << 10;
 const STDIN_PIECE = 64 << 10;
 
 export class GuestProcess {
-  readonly #socket: GuestSocket;
+  readonly #connection: AgentConnection;
   readonly #reader = new FrameReader();
   #stdout: DataListener = () => {};
   #stderr: DataListener = () => {};
   #credit = STDIN_WINDOW;
   #waitingWriter: (() => void) | undefined;
   #settled = false;
+  #isKept = false;
   #resolve!: (exit: ProcessExit) => void;
   #reject!: (error: Error) => void;
   /** Process id in the guest, once it is known. */
@@ -58,12 +60,12 @@ export class GuestProcess {
 
   /** @param whyBroken asked when the connection goes before the process has ended */
   constructor(
-    socket: GuestSocket,
+    connection: AgentConnection,
     command: readonly string[],
     o: SpawnOptions & { readonly onStdout?: DataListener; readonly onStderr?: DataListener },
     whyBroken: () => Promise<Error>,
   ) {
-    this.#socket = socket;
+    this.#connection = connection;
     this.#whyBroken = whyBroken;
     this.exited = new Promise((resolve, reject) => {
       this.#resolve = resolve;
@@ -73,15 +75,14 @@ export class GuestProcess {
     this.exited.catch(() => {});
     if (o.onStdout !== undefined) this.#stdout = o.onStdout;
     if (o.onStderr !== undefined) this.#stderr = o.onStderr;
-    socket.onData = (data) => this.#received(data);
-    socket.finished().then(
-      () => this.#broken(),
+    connection.attend(
+      (data) => this.#received(data),
       () => this.#broken(),
     );
     this.#send(FrameType.run, request(command, o));
   }
   #send(type: FrameType, payload?: Uint8Array): void {
-    this.#socket.write(frame(type, payload)).catch(() => this.#broken());
+    this.#connection.write(frame(type, payload)).catch(() => this.#broken());
   }
   #broken(): void {
     if (this.#settled) return;
@@ -96,6 +97,8 @@ export class GuestProcess {
       switch (type) {
         case FrameType.started:
           if (payload.length >= 4) this.pid = view.getUint32(0, true);
+          // an agent of before, on a disk that was kept, says nothing of it
+          this.#isKept = payload[4] === 1;
           break;
         case FrameType.stdout:
         case FrameType.stderr: {
@@ -116,7 +119,7 @@ export class GuestProcess {
           break;
       }
     });
-    if (!good) this.#socket.destroy();
+    if (!good) this.#connection.destroy();
     if (slow.length > 0) return Promise.allSettled(slow).then(() => {});
   }
   #done(code: number, signal: number): void {
@@ -124,7 +127,7 @@ export class GuestProcess {
     this.#settled = true;
     this.#waitingWriter?.();
     this.#resolve({ exitCode: signal === 0 ? code : 128 + signal, signal: signal === 0 ? undefined : signal });
-    this.#socket.end();
+    this.#connection.release(this.#isKept);
   }
   /** Settles when there is room for more. What a process that has ended does not read is dropped. */
   async write(data: Uint8Array | string): Promise<void> {
@@ -137,7 +140,7 @@ export class GuestProcess {
         });
       if (this.#settled) return;
       this.#credit -= piece.length;
-      await this.#socket.write(frame(FrameType.stdin, piece)).catch(() => this.#broken());
+      await this.#connection.write(frame(FrameType.stdin, piece)).catch(() => this.#broken());
     }
   }
   /** Ends its standard input. */
@@ -156,13 +159,15 @@ export class GuestProcess {
   }
   /** Nobody waits for it any more: the guest kills it. */
   abandon(): void {
+    // it has ended: its connection is another's
+    if (this.#settled) return;
     this.#broken();
-    this.#socket.destroy();
+    this.#connection.destroy();
   }
 }
 
 function request(command: readonly string[], o: SpawnOptions): Uint8Array {
-  const pairs: [string, string][] = command.map((arg) => ["arg", arg]);
+  const pairs: [string, string][] = [["keep", "1"], ...command.map((arg): [string, string] => ["arg", arg])];
   for (const [name, value] of Object.entries(o.env ?? {})) pairs.push(["env", `${name}=${value}`]);
   if (o.cwd !== undefined) pairs.push(["cwd", o.cwd]);
   if (o.user !== undefined) pairs.push(["user", o.user]);

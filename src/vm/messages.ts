@@ -43,6 +43,8 @@ export type EndKind = "power-off" | "reset" | "triple-fault" | "deadlock" | "sto
 export interface ProcessorStats {
   readonly instructions: number;
   readonly timeNs: number;
+  /** Of that, how long the processor slept, halted or held back. */
+  readonly haltedNs: number;
   readonly counters: Readonly<Record<string, number>>;
 }
 
@@ -57,6 +59,8 @@ export interface ProcessorStart {
   readonly engine: EngineBytes;
   readonly wallClockSeconds: number;
   readonly time: TimeBase;
+  /** The part of the host's time that the thread may run (cpu-limit.ts). */
+  readonly cpuLimit?: number;
   /** Control words shared with the API's thread (Control). */
   readonly control: Int32Array;
 }

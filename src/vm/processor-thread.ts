@@ -8,6 +8,7 @@ import { Stat } from "../cpu/layout.js";
 import type { GuestCrash } from "../hypervisor/hypervisor.js";
 import type { Clock, Entropy } from "../machine/device.js";
 import { TraceRing } from "../trace/trace.js";
+import { CpuLimit } from "./cpu-limit.js";
 import type { SerialNumber } from "./machine-spec.js";
 import {
   Control,
@@ -154,6 +155,10 @@ export class ProcessorThread {
     port.post({ type: "started", memory: words.buffer as SharedArrayBuffer, pendingWord }, []);
   }
 
+  /** ns of virtual time. */
+  now(): number {
+    return this.#clock.now();
+  }
   stats(): ProcessorStats {
     const { vp } = this.partition;
     const counters: Record<string, number> = {};
@@ -161,8 +166,16 @@ export class ProcessorThread {
     for (const [name, n] of Object.entries(vp.regions?.counters ?? {})) counters[`regions ${name}`] = n;
     counters.portReads = this.partition.ports.counters.reads;
     counters.portWrites = this.partition.ports.counters.writes;
-    return { instructions: vp.retired, timeNs: this.#clock.now(), counters };
+    return { instructions: vp.retired, timeNs: this.#clock.now(), haltedNs: this.#haltedNs, counters };
   }
+
+  /** Sleeps until the word is no longer `value`, or the time is up. */
+  sleep(words: Int32Array, index: number, value: number, ms: number): void {
+    const since = this.#clock.now();
+    Atomics.wait(words, index, value, ms);
+    this.#haltedNs += this.#clock.now() - since;
+  }
+  #haltedNs = 0;
 
   flushOutput(): void {
     for (const out of this.#outputs) {
@@ -325,25 +338,41 @@ export function nextSlice(last: number, done: number, ns: number): number {
   return Math.round(Math.min(Math.max(near, SHORTEST_SLICE), LONGEST_SLICE));
 }
 
+/** Nobody ever writes to it. */
+const RESTING = new Int32Array(new SharedArrayBuffer(4));
+
+/** Sleeps off what has been run too much: no sleep of the guest's, so nothing wakes it. @returns ns that it took */
+function rest(thread: ProcessorThread, ns: number): number {
+  if (ns === 0) return 0;
+  const since = thread.now();
+  Atomics.wait(RESTING, 0, 0, ns / 1e6);
+  return thread.now() - since;
+}
+
 /** The parallel scheduler's loop for one processor. Returns when the machine has ended. */
-export function runProcessor(thread: ProcessorThread, control: Int32Array): void {
+export function runProcessor(thread: ProcessorThread, control: Int32Array, cpuLimit?: number): void {
+  const limit = cpuLimit === undefined ? undefined : new CpuLimit(cpuLimit, thread.now());
   const { vp } = thread.partition;
   const { words, pendingWord } = vp;
   let slice = SHORTEST_SLICE;
   let from = 0;
   let done = 0;
+  let rested = 0;
   while (!thread.ended) {
     const { retired } = vp;
+    const restedBefore = rested;
+    const began = limit === undefined ? 0 : thread.now();
     const idleNs = thread.slice(slice);
+    if (limit !== undefined) rested = rest(thread, limit.ran(began, thread.now()));
     // the clock is looked at once a slice: when it begins, which is when the one before it has ended
     const at = thread.partition.steppedAt;
-    slice = nextSlice(slice, done, at - from);
+    slice = nextSlice(slice, done, at - from - restedBefore);
     from = at;
     done = vp.retired - retired;
     // mail that came after the last look has had its wake-up cleared by the step
-    if (idleNs > 0 && !thread.hasMail) Atomics.wait(words, pendingWord, 0, Math.min(idleNs / 1e6, LONGEST_SLEEP_MS));
+    if (idleNs > 0 && !thread.hasMail) thread.sleep(words, pendingWord, 0, Math.min(idleNs / 1e6, LONGEST_SLEEP_MS));
     while (thread.outputBlocked && !thread.ended) {
-      Atomics.wait(control, Control.outstanding, Atomics.load(control, Control.outstanding), 100);
+      thread.sleep(control, Control.outstanding, Atomics.load(control, Control.outstanding), 100);
       thread.readMail();
       thread.partition.hypervisor?.takeHostWrites();
     }

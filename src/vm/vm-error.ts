@@ -1,34 +1,38 @@
 /** Errors of the public API: a stable code, what happened, and the next thing to try. */
-export type VmErrorCode =
-  | "timeout"
-  | "aborted"
-  | "ended"
-  | "not-started"
-  | "already-started"
-  | "bad-option"
-  | "wrong-architecture"
-  | "no-exec"
-  | "guest-crashed"
-  | "failed"
-  /** Of the integration services. */
-  | "no-services"
-  | "not-ready"
-  | "busy"
-  | "refused"
-  | "unsupported"
-  | "reset"
-  | "closed"
-  /** Of disks, with the reason in the message. */
-  | "disk"
-  /** Of the network, the same way; a port of the host that another program has. */
-  | "network"
-  | "port-in-use"
-  | "not-found"
-  /** Of copies and shares. */
-  | "no-permission"
-  | "no-space"
-  | "exists"
-  | "mismatch";
+export const VM_ERROR_CODES = [
+  "timeout",
+  "aborted",
+  "ended",
+  "not-started",
+  "already-started",
+  "bad-option",
+  "wrong-architecture",
+  "no-exec",
+  "guest-crashed",
+  "failed",
+  // of the integration services
+  "no-services",
+  "not-ready",
+  "busy",
+  "refused",
+  "unsupported",
+  "reset",
+  "closed",
+  // of disks, with the reason in the message
+  "disk",
+  // of the network, the same way; a port of the host that another program has
+  "network",
+  "port-in-use",
+  "not-found",
+  // of copies and shares
+  "no-permission",
+  "no-space",
+  "exists",
+  "mismatch",
+  // of named machines
+  "name-taken",
+] as const;
+export type VmErrorCode = (typeof VM_ERROR_CODES)[number];
 
 export class VmError extends Error {
   override readonly name = "VmError";

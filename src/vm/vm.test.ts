@@ -4,8 +4,9 @@ import { describe, it } from "node:test";
 import { Control, type FromProcessor, type ProcessorStart, type ToProcessor } from "./messages.js";
 import type { PartitionState } from "./partition.js";
 import type { GuestFiles, Platform, ProcessorEvents } from "./platform.js";
-import { Vm, type VmOptions } from "./vm.js";
+import { Vm } from "./vm.js";
 import { VmError } from "./vm-error.js";
+import type { VmOptions } from "./vm-options.js";
 
 const guest: GuestFiles = {
   load: () => Promise.reject(new Error("not asked for")),
@@ -64,7 +65,7 @@ class Script {
     return this.starts.at(-1)!.control[Control.outstanding]!;
   }
   end(how: "power-off" | "reset" | "triple-fault", detail = ""): void {
-    this.say({ type: "ended", how, detail, stats: { instructions: 1, timeNs: 2, counters: {} } });
+    this.say({ type: "ended", how, detail, stats: { instructions: 1, timeNs: 2, haltedNs: 0, counters: {} } });
   }
 }
 // a saved machine needs no files
@@ -77,6 +78,17 @@ async function started(options: Partial<VmOptions> = {}): Promise<[Vm, Script]> 
 }
 
 describe("Vm", () => {
+  it("refuses limits that cannot be", async () => {
+    for (const options of [
+      { cpuLimit: 0 },
+      { cpuLimit: 101 },
+      { cpuLimit: Number.NaN },
+      { cpuLimit: 50, deterministic: 1 },
+    ])
+      await assert.rejects(started(options), (e: unknown) => e instanceof VmError && e.code === "bad-option");
+    const [, script] = await started({ cpuLimit: 50 });
+    assert.equal(script.starts[0]!.cpuLimit, 0.5);
+  });
   it("counts output as taken when its listeners are done with it", async () => {
     const [vm, script] = await started();
     script.print(0, "abc");

@@ -1,5 +1,3 @@
-/** The public API: one virtual machine, from its files to its end. Every wait has a time-out and an AbortSignal. */
-import type { Stress } from "../cpu/region/stress.js";
 import { parseCpuModel } from "../cpu/vp/cpuid.js";
 import type { TraceRecord } from "../trace/trace.js";
 import { bootImage } from "./boot-image.js";
@@ -8,7 +6,6 @@ import { startDeterministic } from "./deterministic.js";
 import {
   type DeviceSideState,
   type DeviceSpec,
-  type DiskSpec,
   type FromDevices,
   type NetworkSpec,
   type PlainError,
@@ -19,7 +16,7 @@ import {
 import { type Command, type ExecOptions, type ExecResult, GuestAgent, type SpawnListeners } from "./guest-agent.js";
 import { type CopyOptions, type CopyResult, GuestCopies } from "./guest-copy.js";
 import type { GuestProcess, SpawnOptions } from "./guest-process.js";
-import { type ShareOptions, shareMounter, shareSpecs } from "./guest-shares.js";
+import { shareMounter, shareSpecs } from "./guest-shares.js";
 import { fromPlain, Integration } from "./integration.js";
 import { LastRecords } from "./last-records.js";
 import type { SerialNumber } from "./machine-spec.js";
@@ -36,60 +33,9 @@ import type { PartitionState } from "./partition.js";
 import type { DeviceHandle, GuestFiles, Platform, ProcessorHandle } from "./platform.js";
 import { SerialCommands } from "./serial-commands.js";
 import { VmError } from "./vm-error.js";
-import { type NetworkOptions, networkSpec, VmNetwork } from "./vm-network.js";
+import { networkSpec, VmNetwork } from "./vm-network.js";
+import type { VmEnd, VmOptions } from "./vm-options.js";
 import { type WaitContext, type WaitOptions, waitUntil } from "./wait.js";
-
-export interface VmOptions {
-  readonly guest: GuestFiles;
-  /** MiB of guest memory. */
-  readonly memoryMiB?: number;
-  /** "default", "max", "+feature,-feature". */
-  readonly cpu?: string;
-  /** Added to the kernel's command line. */
-  readonly append?: string;
-  /** Run this instead of a login shell, then power off: a shell script, or a program with its arguments. */
-  readonly exec?: string | readonly string[];
-  readonly env?: Readonly<Record<string, string>>;
-  /** The command of `exec` reads what `writeStdin` gets (default: it has no input). */
-  readonly stdin?: boolean;
-  /** The guest takes commands (`Vm.exec`) beside its console. Default: yes, where its init knows how. */
-  readonly commands?: boolean;
-  /** A seed: the deterministic scheduler. */
-  readonly deterministic?: number;
-  readonly debugExit?: boolean;
-  /**
-   * All flags of SSE arithmetic are exact. Default: false; MXCSR.DE is then not set by an operation with a denormal operand and an
-   * ordinary result, which lets the host's own arithmetic do it.
-   */
-  readonly strictFloat?: boolean;
-  /** Hot code is compiled to WebAssembly. Default: yes, but not with `deterministic`. An object: under stress. */
-  readonly regions?: boolean | Stress;
-  /** With `deterministic`, without disks: both tiers side by side (lockstep.ts); where they differ the machine fails with a report. */
-  readonly lockstep?: boolean;
-  /** Gets a line for every instruction before it runs: count, RIP, bytes, text. Very slow. */
-  readonly traceCpu?: (lines: string) => void | Promise<void>;
-  /** Synthetic devices that are offered (default: all), or "none": a PC without a hypervisor. */
-  readonly services?: "none" | readonly ServiceName[];
-  /** Default: an adapter behind a router to the host's sockets; with `deterministic` there is none. */
-  readonly network?: NetworkOptions;
-  /** Folders of the host that the guest sees, mounted before the first command. */
-  readonly shares?: readonly ShareOptions[];
-  /** On the synthetic SCSI controller, LUN 0 and up. */
-  readonly disks?: readonly (Omit<DiskSpec, "kind"> & { readonly kind?: DiskSpec["kind"] })[];
-  /** Gets every VMBus and service message, hypercall and interrupt. */
-  readonly trace?: (records: readonly TraceRecord[]) => void;
-  /** Go on with a saved machine instead of booting. */
-  readonly saved?: PartitionState;
-}
-
-/** How a machine ended. */
-export interface VmEnd {
-  readonly how: "power-off" | "crashed" | "killed" | "debug-exit" | "failed";
-  /** Panic text, registers after a triple fault, our own error. */
-  readonly detail: string;
-  /** Exit code of `exec`, or of the debug port. */
-  readonly exitCode: number | undefined;
-}
 
 type Listener<T> = (value: T) => void;
 /** May return a promise: until it is settled, the bytes count as not taken, and a guest that prints much waits. */
@@ -187,6 +133,11 @@ export class Vm implements AsyncDisposable {
       this.#agent.setReady(before.agent ?? false);
       this.#log.push(new TextEncoder().encode(before.console));
     }
+    const { cpuLimit, deterministic } = options;
+    if (cpuLimit !== undefined && !(cpuLimit >= 1 && cpuLimit <= 100))
+      throw new VmError("bad-option", `a processor cannot be limited to ${cpuLimit} percent`, "1 to 100");
+    if (cpuLimit !== undefined && deterministic !== undefined)
+      throw new VmError("bad-option", "a deterministic machine has no share of the host's time", "leave cpuLimit out");
     if (options.exec !== undefined && !options.guest.takesExec) {
       throw new VmError(
         "no-exec",
@@ -269,6 +220,7 @@ export class Vm implements AsyncDisposable {
       wallClockSeconds: seed === undefined ? this.#platform.wallClockSeconds() : DETERMINISTIC_DATE,
       time: this.#platform.timeBase(saved?.timeNs ?? 0),
       control: this.#control,
+      ...(this.#options.cpuLimit === undefined ? {} : { cpuLimit: this.#options.cpuLimit / 100 }),
     };
     const events = {
       onMessage: (m: FromProcessor): void => this.#receive(m),

@@ -43,6 +43,8 @@ export class ChannelRecord {
   rescinded = false;
   /** As the guest sees it. */
   opening: "closed" | "open" | "failed" = "closed";
+  /** What the guest did wrong last, for status. */
+  problem: string | undefined;
   wasOpen = false;
   open: OpenChannel | undefined;
   readonly subs = new Set<ChannelRecord>();

@@ -42,6 +42,9 @@ describe("VMBus channels", () => {
       outBytes: 0,
       packetsIn: 3,
       packetsOut: 3,
+      ringBytes: 0,
+      version: undefined,
+      problem: undefined,
     });
   });
   it("do not touch the rings before they are opened, nor after they are closed", () => {
@@ -204,6 +207,7 @@ describe("VMBus channels", () => {
     guest.teardown(1, channel.gpadl);
     assert.deepEqual([device.closes, states(guest)], [1, ["1 failed"]]);
     assert.match(violations().join(), /open channel's ring/);
+    assert.match(server.channels()[0]!.problem ?? "", /open channel.s ring/);
     const before = guest.memory.ram.slice();
     channel.send(bytes(1));
     server.onSignal(1);

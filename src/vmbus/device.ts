@@ -95,6 +95,8 @@ export interface ChannelHandler {
 /** A device that a service offers. */
 export interface VmbusDevice {
   readonly offer: OfferParameters;
+  /** For people: the protocol version that the guest's driver agreed on, "3.2"; undefined before, and where there is none. */
+  readonly negotiated?: string | undefined;
   /** The guest opens a channel of it. @returns undefined to refuse */
   open(channel: Channel): ChannelHandler | undefined;
   /** Plain data; `channels` are saved by the bus. */

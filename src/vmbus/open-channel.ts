@@ -91,6 +91,8 @@ export class OpenChannel implements Channel {
     if (restored.mustSignal) this.#owner.addSignal(this);
     if (restored.waiting > 0) owner.addWaiting(this);
   }
+  /** Why it was shut down from our side. */
+  problem: string | undefined;
   get userData(): Uint8Array {
     return this.parameters.userData;
   }
@@ -220,6 +222,7 @@ export class OpenChannel implements Channel {
   fail(text: string): void {
     if (this.#state !== "open") return;
     this.#state = "failed";
+    this.problem = text;
     this.#owner.trace.text(TraceKind.violation, this.relid, text);
     this.#owner.addFailed(this);
   }

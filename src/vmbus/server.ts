@@ -54,8 +54,14 @@ export interface ChannelStatus {
   /** Bytes in the rings from and to the guest; 0 when it is not open. */
   readonly inBytes: number;
   readonly outBytes: number;
+  /** Of the ring to the guest; 0 when it is not open. */
+  readonly ringBytes: number;
   readonly packetsIn: number;
   readonly packetsOut: number;
+  /** Of the device's protocol, as its service tells it. */
+  readonly version: string | undefined;
+  /** What the guest did wrong last. */
+  readonly problem: string | undefined;
 }
 /** Plain data. */
 export interface SavedVmbus {
@@ -141,6 +147,9 @@ export class VmbusServer {
         outBytes: r.open?.outBytes ?? 0,
         packetsIn: r.packetsIn,
         packetsOut: r.packetsOut,
+        ringBytes: r.open?.outRingBytes ?? 0,
+        version: (r.primary ?? r).device?.negotiated,
+        problem: r.problem,
       }));
   }
 
@@ -251,6 +260,8 @@ export class VmbusServer {
   }
   #violation(relid: number, text: string): void {
     this.#trace.text(TraceKind.violation, relid, text);
+    const record = this.#records.get(relid);
+    if (record !== undefined) record.problem = text;
   }
 
   // Connection
@@ -531,6 +542,7 @@ export class VmbusServer {
     const record = this.#records.get(channel.relid);
     if (record?.open !== channel || record.opening !== "open") return;
     record.opening = "failed";
+    record.problem = channel.problem;
     this.#synic.setConnection(channel.relid, false);
     this.onChannelState?.(record.relid, record.offer.name, record.state);
   }

@@ -5,6 +5,7 @@
 import { linkSync, readFileSync, realpathSync, renameSync, unlinkSync, writeFileSync } from "node:fs";
 import { threadId } from "node:worker_threads";
 import { DiskFileError } from "./disk-file-error.js";
+import { describeProcess, isProcessAlive } from "./process-identity.js";
 
 export interface DiskLock {
   release(): void;
@@ -45,7 +46,7 @@ export function lockDiskFile(path: string): DiskLock {
 function clearIfStale(lock: string, aside: string): boolean {
   const text = read(lock);
   if (text === undefined) return true;
-  if (isAlive(text)) return false;
+  if (isProcessAlive(text)) return false;
   // Another process may have done the same and hold a new lock by now: only a renamed file can be looked at safely.
   try {
     renameSync(lock, aside);
@@ -63,31 +64,6 @@ function clearIfStale(lock: string, aside: string): boolean {
   }
   removed(aside);
   return stale;
-}
-
-/** Number and start of a process: numbers are used again. */
-function describeProcess(pid: number): string {
-  return `${pid} ${startOf(pid) ?? "-"}\n`;
-}
-
-function isAlive(text: string): boolean {
-  const [pid, start] = text.trim().split(" ");
-  const number = Number(pid);
-  if (!Number.isSafeInteger(number) || number <= 0) return false;
-  try {
-    process.kill(number, 0);
-  } catch (error) {
-    // EPERM: it is there and somebody else's.
-    if ((error as NodeJS.ErrnoException).code === "ESRCH") return false;
-  }
-  const now = startOf(number);
-  return now === undefined || start === "-" || now === start;
-}
-
-/** Where there is /proc: the process's start in clock ticks, its 22nd field; the 2nd may contain spaces and ends in ")". */
-function startOf(pid: number): string | undefined {
-  const stat = read(`/proc/${pid}/stat`);
-  return stat?.slice(stat.lastIndexOf(")") + 2).split(" ")[19];
 }
 
 function inUse(path: string, lock: string, cause: unknown): DiskFileError {

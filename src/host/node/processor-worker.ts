@@ -42,12 +42,12 @@ port.once("message", (start: ProcessorStart) => {
       return compiler;
     },
   );
-  const { control } = start;
+  const { control, cpuLimit } = start;
   // out of the handler, so that the start's images are nobody's any more
   setImmediate(() => {
     trim();
     try {
-      runProcessor(thread, control);
+      runProcessor(thread, control, cpuLimit);
     } catch (error) {
       thread.postLastRecords();
       thread.partition.hypervisor?.stop();

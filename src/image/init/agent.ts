@@ -24,7 +24,8 @@ unblock(LISTENER);
 # closed by hand: a variable of an if's condition lives on to the end of the file
 if (socket(HELLO, 40, 1, 0)) { if (connect(HELLO, address($PORT, $HOST))) { syswrite(HELLO, "ready\n") } close HELLO }
 
-# A session: sock, in (bytes not yet a frame), out (bytes to the host), pid, stdin, stdin_data, stdin_end, stdout, stderr, taken, status.
+# A session: sock, in (bytes not yet a frame), out (bytes to the host), keep (the connection is for the next command too), and of the
+# command: pid, stdin, stdin_data, stdin_end, stdout, stderr, status, why.
 %sessions = (); $next = 1;
 sub frame { my ($s, $type, $data) = @_; $s->{out} .= $type . pack('V', length $data) . $data }
 sub finish {
@@ -33,7 +34,9 @@ sub finish {
   if ($s->{pid} && !defined $s->{status}) { kill('KILL', -$s->{pid}) or kill('KILL', $s->{pid}); $s->{orphan} = 1 }
   else { delete $sessions{$s->{id}} }
 }
-sub refuse { my ($s, $text) = @_; frame($s, 'F', $text); $s->{closing} = 1 }
+sub refuse { my ($s, $text) = @_; frame($s, 'F', $text); $s->{closing} = 1 unless $s->{keep} }
+# The command is over, its connection waits for another.
+sub again { my ($s) = @_; delete @$s{qw(pid stdin stdout stderr status why pty)}; $s->{stdin_data} = ''; $s->{stdin_end} = 0 }
 
 sub run {
   my ($s, $request) = @_;
@@ -45,6 +48,7 @@ sub run {
     elsif ($key eq 'env') { my ($n, $v) = split /=/, $value, 2; $env{$n} = $v }
     else { $o{$key} = $value }
   }
+  $s->{keep} = $o{keep};
   return refuse($s, 'no command') unless @args;
   my ($uid, $gid, $home);
   if (defined $o{user}) {
@@ -78,14 +82,17 @@ sub run {
       ioctl($tty, 0x540e, 0);
       open(STDIN, '<&', $tty); open(STDOUT, '>&', $tty); open(STDERR, '>&', $tty);
       close $tty; close $master;
-    } else {
-      open(STDIN, '<&', $in_r); open(STDOUT, '>&', $out_w); open(STDERR, '>&', $err_w);
+    } else { # dup2
+      syscall(33, fileno $in_r, 0); syscall(33, fileno $out_w, 1); syscall(33, fileno $err_w, 2);
     }
     if (defined $uid) { $) = "$gid $gid"; $( = $gid; $< = $> = $uid; $ENV{HOME} = $home }
     $ENV{$_} = $env{$_} for keys %env;
     my $cwd = defined $o{cwd} ? $o{cwd} : $ENV{HOME} || '/';
     chdir $cwd or do { syswrite($fail_w, "$cwd: $!"); syscall(231, 126) };
-    exec { $args[0] } @args;
+    # an attempt of the kernel's costs more than a look
+    my $file = $args[0];
+    if (index($file, '/') < 0) { for (split /:/, $ENV{PATH}) { if (-x "$_/$file" && !-d _) { $file = "$_/$file"; last } } }
+    exec { $file } @args;
     syswrite($fail_w, "$args[0]: $!");
     syscall(231, 127); # exit_group
   }
@@ -97,7 +104,7 @@ sub run {
   $s->{pid} = $pid; $by_pid{$pid} = $s;
   if (defined $master) { $s->{stdin} = $s->{stdout} = $master; $s->{pty} = 1 }
   else { @$s{qw(stdin stdout stderr)} = ($in_w, $out_r, $err_r) }
-  frame($s, 'P', pack('V', $pid));
+  frame($s, 'P', pack('VC', $pid, $s->{keep} ? 1 : 0));
 }
 
 sub take {
@@ -109,6 +116,7 @@ sub take {
     my $data = substr($s->{in}, 5, $length);
     substr($s->{in}, 0, 5 + $length) = '';
     if ($type eq 'R') { eval { run($s, $data); 1 } or refuse($s, $@) unless $s->{pid} || $s->{closing} }
+    elsif (!$s->{pid}) { } # for a command that has ended
     elsif ($type eq 'I') { $s->{stdin_data} .= $data }
     elsif ($type eq 'E') { $s->{stdin_end} = 1 }
     elsif ($type eq 'S') { my $n = unpack 'V', $data; $s->{pid} && !defined $s->{status} and kill($n, -$s->{pid}) || kill($n, $s->{pid}) }
@@ -200,7 +208,7 @@ for (;;) {
       }
       if (!$more) {
         if (defined $s->{why}) { frame($s, 'F', $s->{why}) } else { frame($s, 'D', pack('VV', $s->{status} >> 8, $s->{status} & 127)) }
-        $s->{done} = $s->{closing} = 1;
+        if ($s->{keep}) { again($s) } else { $s->{done} = $s->{closing} = 1 }
       }
     }
     feed($s) if length $s->{stdin_data} || $s->{stdin_end};

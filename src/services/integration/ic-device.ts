@@ -83,6 +83,9 @@ export abstract class IcDevice implements VmbusDevice, ChannelHandler {
   protected abstract saveComponent(): unknown;
   protected abstract restoreComponent(state: unknown): void;
 
+  get negotiated(): string | undefined {
+    return this.version?.join(".");
+  }
   /** Message version in use; undefined before the guest has answered. */
   get version(): IcVersion | undefined {
     return this.#negotiated?.message;

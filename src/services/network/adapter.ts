@@ -304,6 +304,10 @@ export class NetworkAdapter implements VmbusDevice {
   get isReady(): boolean {
     return this.#session.initialized && this.#session.filter !== 0;
   }
+  get negotiated(): string | undefined {
+    const { version } = this.#session;
+    return version === undefined || version === 0 ? undefined : versionName(version);
+  }
   status(): NetworkStatus {
     const session = this.#session;
     return {

@@ -135,6 +135,9 @@ export class StorageController implements VmbusDevice {
   statistics(lun: number): Readonly<StorageStatistics> | undefined {
     return this.#slots[lun]?.target.statistics;
   }
+  get negotiated(): string | undefined {
+    return this.#version === 0 ? undefined : `${this.#version >> 8}.${this.#version & 0xff}`;
+  }
   /** The version that was agreed on, major << 8 | minor; 0 when there is none. */
   get protocolVersion(): number {
     return this.#version;
