@@ -1,6 +1,7 @@
 /** The machines that are compared: how each is started with a kernel and an initramfs, and whether it is installed here. */
 import { spawnSync } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { layoutMemory } from "../../src/cpu/layout.js";
 import { COMMAND_LINE } from "../../src/host/node/guest.js";
@@ -33,12 +34,25 @@ interface SearchOptions {
   readonly v86?: string | undefined;
 }
 
-function enlighten(): Machine {
+/** What one run compiled, for the next: the cold one empties it first. */
+let cache: string | undefined;
+function cacheFolder(isWarm: boolean): string {
+  if (cache === undefined) {
+    const folder = mkdtempSync(join(tmpdir(), "enlighten-bench-regions-"));
+    process.once("exit", () => rmSync(folder, { recursive: true, force: true }));
+    cache = folder;
+  }
+  if (!isWarm) for (const name of readdirSync(cache)) rmSync(join(cache, name));
+  return cache;
+}
+
+/** @param isWarm with the regions that the run before left in the cache */
+function enlighten(isWarm: boolean): Machine {
   const { version } = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as { version: string };
   const layout = layoutMemory(MEMORY, 1);
   return {
-    name: "enlighten",
-    title: `enlighten ${version}`,
+    name: isWarm ? "enlighten-warm" : "enlighten",
+    title: `enlighten ${version}, ${isWarm ? "with the regions of the run before" : "its cache empty"}`,
     bits: 64,
     command: ({ kernel, initrd }, append) => ({
       program: process.execPath,
@@ -48,6 +62,7 @@ function enlighten(): Machine {
         ...["--memory", `${MEMORY_MIB}M`, "--kernel", kernel, "--initrd", initrd],
         ...["--append", append],
       ],
+      environment: { ENLIGHTEN_REGION_CACHE: cacheFolder(isWarm) },
       ram: { mappingBytes: layout.pages * 65536, offset: layout.ram, bytes: MEMORY },
     }),
   };
@@ -92,7 +107,8 @@ function v86(files: V86Files | string): Machine | Missing {
 }
 
 const MACHINES: Readonly<Record<string, (options: SearchOptions) => Machine | Missing>> = {
-  enlighten,
+  enlighten: () => enlighten(false),
+  "enlighten-warm": () => enlighten(true),
   qemu: () => qemu("qemu", "qemu64", "multi"),
   "qemu-max": () => qemu("qemu-max", "max", "multi"),
   "qemu-single": () => qemu("qemu-single", "qemu64", "single"),

@@ -6,6 +6,8 @@ import { type Boot, type MachineWorkload, Transcript } from "./transcript.js";
 export interface Command {
   readonly program: string;
   readonly arguments: readonly string[];
+  /** Beside this process's own. */
+  readonly environment?: Readonly<Record<string, string>>;
   /** Where the guest's RAM is in the process; undefined where that is not known. */
   readonly ram?: RamPlace;
 }
@@ -24,7 +26,8 @@ export async function measure(
   options: { readonly timeoutMs: number; readonly onBegin?: (workload: string) => void },
 ): Promise<Run> {
   const started = performance.now();
-  const child = spawn(command.program, command.arguments, { stdio: ["ignore", "pipe", "pipe"] });
+  const env = { ...process.env, ...command.environment };
+  const child = spawn(command.program, command.arguments, { stdio: ["ignore", "pipe", "pipe"], env });
   const pid = child.pid;
   if (pid === undefined) {
     const error = await new Promise<Error>((resolve) => child.once("error", resolve));

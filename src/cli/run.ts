@@ -1,6 +1,7 @@
 /** `enlighten run`: boots a guest; its console here, or a command's output and exit code. */
 import { createWriteStream, type WriteStream } from "node:fs";
 import type { CommandOutput } from "../control/commands.js";
+import { growUp, stayYoung } from "../host/node/engine-flags.js";
 import { createVm } from "../host/node/index.js";
 import { stressFromEnvironment } from "../host/node/stress.js";
 import type { TraceRecord } from "../trace/trace.js";
@@ -119,6 +120,7 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
   let timer: NodeJS.Timeout | undefined;
   let timedOut = false;
   let how = "it did not start";
+  stayYoung();
   try {
     const what = { guest: o.kernel ?? guest ?? "debian:12", memoryMiB: o.memory };
     if (starter !== undefined) {
@@ -227,6 +229,7 @@ export async function run(guest: string | undefined, o: RunOptions): Promise<num
     controller.signal.throwIfAborted();
     await named?.serve(machine);
     await machine.start();
+    growUp();
     emit({ event: "started", memoryMiB: o.memory });
     if (o.publish.length > 0) await tellPorts(machine, o, json ? emit : undefined);
     if (o.exec !== undefined && !process.stdin.isTTY) forwardInput(machine);

@@ -25,3 +25,19 @@ export function tieringUpLater<T>(make: () => T): T {
 export function optimizeLess(): void {
   setFlagsFromString("--interrupt-budget=300000");
 }
+/**
+ * The same process while it reads and unpacks a guest: V8's young generation stays as small as it begins, since what is made then is
+ * large and lives outside of it. Not for longer: a network makes much that is short-lived.
+ */
+export function stayYoung(): void {
+  setFlagsFromString("--semi-space-growth-factor=1");
+}
+export function growUp(): void {
+  setFlagsFromString("--semi-space-growth-factor=2");
+}
+
+/**
+ * For threads of the program's own, whose JavaScript makes little garbage that lives: V8's young generation would grow to some 30 MB in
+ * each before it is looked through.
+ */
+export const SMALL_YOUNG_GENERATION = { maxYoungGenerationSizeMb: 6 } as const;

@@ -12,6 +12,7 @@ import { openSink } from "./copy-sink.js";
 import { openSource } from "./copy-source.js";
 import type { DeviceWorkerData } from "./device-worker.js";
 import { ENGINE_FILES } from "./engine-files.js";
+import { SMALL_YOUNG_GENERATION } from "./engine-flags.js";
 import { openMachineDisks } from "./machine-disks.js";
 import { trim } from "./trim.js";
 
@@ -57,7 +58,10 @@ function threads(): string {
 export const nodePlatform: Platform = {
   files: { openSource, openSink },
   startProcessor(start, events, transfer) {
-    const worker = new Worker(ENGINE_FILES.processorWorker, { name: "processor-0" });
+    const worker = new Worker(ENGINE_FILES.processorWorker, {
+      name: "processor-0",
+      resourceLimits: SMALL_YOUNG_GENERATION,
+    });
     worker.postMessage(start, [...transfer]);
     worker.on("message", (m: FromProcessor) => events.onMessage(m));
     worker.on("error", (e: unknown) => events.onFailure(e instanceof Error ? e : new Error(String(e))));
@@ -69,7 +73,12 @@ export const nodePlatform: Platform = {
   startDevices(spec, events, cable) {
     const workerData: DeviceWorkerData = { spec, cable: cable as MessagePort | undefined };
     const transferList = cable === undefined ? [] : [cable as MessagePort];
-    const worker = new Worker(ENGINE_FILES.deviceWorker, { name: "devices", workerData, transferList });
+    const worker = new Worker(ENGINE_FILES.deviceWorker, {
+      name: "devices",
+      workerData,
+      transferList,
+      resourceLimits: SMALL_YOUNG_GENERATION,
+    });
     worker.on("message", (m: FromDevices) => events.onMessage(m));
     worker.on("error", (e: unknown) => events.onFailure(e instanceof Error ? e : new Error(String(e))));
     let terminated: Promise<void> | undefined;

@@ -2,6 +2,7 @@
 import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from "node:worker_threads";
 import type { EngineConstants, FinishedBatch, RegionCompiler, RegionRequest } from "../../cpu/region/batch-compiler.js";
 import { ENGINE_FILES } from "./engine-files.js";
+import { SMALL_YOUNG_GENERATION } from "./engine-flags.js";
 import { collectGarbage } from "./garbage.js";
 import type { KnownCode, RegionWorkerData } from "./region-worker.js";
 
@@ -61,7 +62,12 @@ export class WorkerCompiler implements RegionCompiler {
       answers: this.#answers,
       usesCache: this.#usesCache,
     };
-    this.#worker = new Worker(ENGINE_FILES.regionWorker, { name: "regions", workerData, transferList: [port2] });
+    this.#worker = new Worker(ENGINE_FILES.regionWorker, {
+      name: "regions",
+      workerData,
+      transferList: [port2],
+      resourceLimits: SMALL_YOUNG_GENERATION,
+    });
     // a machine that has ended is not held up by it
     this.#worker.unref();
     port1.unref();
