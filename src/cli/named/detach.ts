@@ -17,6 +17,8 @@ export type FromDetached =
 /** Its name is taken for it: it may begin. */
 export const GO = "go";
 
+/** One that has said that it failed has its threads and files to close. */
+const ENDS_WITHIN_MS = 15_000;
 /** Lines of the process's own log that are shown when it died. */
 const SHOWN_LINES = 12;
 
@@ -70,6 +72,8 @@ export async function runDetached(
       return interrupted === "SIGINT" ? ExitCode.interrupted : ExitCode.killed;
     }
     if (outcome.type === "failed") {
+      // its name is free when this returns
+      await ended(child);
       if (o.json) say({ event: "error", ...outcome.failure, consoleTail: outcome.consoleTail });
       else {
         reportFailure(outcome.failure);
@@ -128,6 +132,17 @@ function waitFor(child: ChildProcess, claim: Claim, onProgress: (p: Progress) =>
       else resolve(m);
     });
     child.on("exit", (code, signal) => resolve({ type: "died", how: signal ?? `exit code ${code}` }));
+  });
+}
+/** Waits for the end of a process that is about to end; not for ever. */
+async function ended(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  await new Promise<void>((resolve) => {
+    const timer = setTimeout(resolve, ENDS_WITHIN_MS);
+    child.once("exit", () => {
+      clearTimeout(timer);
+      resolve();
+    });
   });
 }
 function tellTail(what: string, text: string): void {
