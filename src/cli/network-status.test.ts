@@ -4,6 +4,7 @@ import type { NetworkDeviceStatus } from "../vm/index.js";
 import { networkLines } from "./network-status.js";
 
 const ADAPTER: NetworkDeviceStatus = {
+  number: 0,
   mac: "00:15:5d:01:02:03",
   protocol: "6.1",
   isReady: true,

@@ -280,7 +280,7 @@ else {
         areas,
         memory: p.memory,
         clock: { now: () => 0 },
-        deadlines: { set: () => {}, register: () => {} },
+        deadlines: { set: () => {}, register: () => {}, unregister: () => {} },
         trace: { record: () => {}, text: () => {} },
         targets: { processors: 1, flushTlb: () => {}, sendIpi: () => {} },
         processor: {

@@ -11,6 +11,19 @@ function queue(ids: readonly string[]) {
 }
 
 describe("deadline queue", () => {
+  it("lets a device go, and another one of its name come", () => {
+    const { q, fired } = queue(["a", "b"]);
+    q.set("a", 10);
+    assert.throws(() => q.register("a", () => {}), /registered twice/);
+    q.unregister("a");
+    assert.equal(q.earliest(), Number.POSITIVE_INFINITY);
+    q.register("a", (now) => fired.push(`new a@${now}`));
+    assert.throws(() => q.register("a", () => {}), /registered twice/);
+    q.set("b", 5);
+    q.set("a", 5);
+    q.runDue(5);
+    assert.deepEqual(fired, ["new a@5", "b@5"]);
+  });
   it("fires by time, then by order of registration, once each", () => {
     const { q, fired } = queue(["a", "b", "c"]);
     q.set("c", 10);

@@ -23,11 +23,18 @@ export class DeadlineQueue implements Deadlines, Checkpointed<DeadlineQueueState
   readonly #when: number[] = [];
   /** The pass of `runDue` in which each deadline fired last. */
   readonly #firedIn: number[] = [];
+  /** Those whose device is gone; their places are kept for others of the same name. */
+  readonly #gone = new Set<string>();
   #pass = 0;
   #earliest = DISARMED;
 
   register(id: string, fire: (nowNs: number) => void): void {
-    invariant(!this.#index.has(id), `deadline ${id} registered twice`);
+    const before = this.#index.get(id);
+    if (before !== undefined) {
+      invariant(this.#gone.delete(id), `deadline ${id} registered twice`);
+      this.#fire[before] = fire;
+      return;
+    }
     this.#index.set(id, this.#ids.length);
     this.#ids.push(id);
     this.#fire.push(fire);
@@ -43,6 +50,11 @@ export class DeadlineQueue implements Deadlines, Checkpointed<DeadlineQueueState
     this.#when[i] = when;
     if (when <= this.#earliest) this.#earliest = when;
     else if (old === this.#earliest) this.#recompute();
+  }
+
+  unregister(id: string): void {
+    this.set(id, undefined);
+    this.#gone.add(id);
   }
 
   /** Virtual time in ns at which something is due; Infinity if nothing is armed. */

@@ -63,6 +63,8 @@ export interface Deadlines {
   set(id: string, whenNs: number | undefined): void;
   /** Registers what runs when `id` is due. Registered once by the device's constructor. */
   register(id: string, fire: (nowNs: number) => void): void;
+  /** The device is gone: `id` may be registered again. */
+  unregister(id: string): void;
 }
 
 /** One interrupt input. `set(true)` asserts, `set(false)` deasserts; edge inputs latch on the rise. */

@@ -50,8 +50,9 @@ export interface ShareSpec {
 export interface DeviceSpec {
   readonly services: readonly ServiceName[];
   readonly disks: readonly DiskSpec[];
-  /** Of the service "network". */
+  /** Of the service "network": adapter 0, and those beside it. */
   readonly network?: NetworkSpec;
+  readonly adapters?: readonly NetworkSpec[];
   readonly shares?: readonly ShareSpec[];
   /** Highest VMBus version: major << 16 | minor. */
   readonly maxVersion?: number;
@@ -64,8 +65,9 @@ export interface DeviceSideState {
   readonly version: 1;
   readonly services: readonly ServiceName[];
   readonly vmbus: unknown;
-  /** The network adapter's address. */
+  /** The network adapter's address, and all by number. */
   readonly mac?: string;
+  readonly macs?: Readonly<Record<number, string>>;
   /** By name of the offer. */
   readonly devices: Readonly<Record<string, unknown>>;
   readonly deadlines: unknown;
@@ -97,6 +99,15 @@ export type ToDevices =
   | { readonly type: "publish"; readonly id: number; readonly spec: PublishSpec }
   | { readonly type: "unpublish"; readonly id: number; readonly port: number }
   | { readonly type: "allow"; readonly id: number; readonly list: readonly string[] | undefined }
+  /** The cable, to a network that is shared, goes with the message. */
+  | {
+      readonly type: "add-adapter";
+      readonly id: number;
+      readonly number: number;
+      readonly spec: NetworkSpec;
+      readonly cable: unknown;
+    }
+  | { readonly type: "remove-adapter"; readonly id: number; readonly number: number }
   /** Finish what is in flight, then stand still and say `frozen`. */
   | { readonly type: "freeze" }
   /** Go on; with a time, virtual time goes on from there. */
@@ -146,6 +157,8 @@ export interface PlainError {
 
 /** The network adapter, and the router behind it. */
 export interface NetworkDeviceStatus {
+  /** 0 is the one that every machine has. */
+  readonly number: number;
   readonly mac: string;
   /** NVSP version that the guest's driver agreed on; "none" while there is no driver. */
   readonly protocol: string;
@@ -214,6 +227,8 @@ export interface DeviceStatus {
   }[];
   /** Undefined where there is no network service. */
   readonly network: NetworkDeviceStatus | undefined;
+  /** All of them, by number. */
+  readonly adapters: readonly NetworkDeviceStatus[];
   readonly sockets: number;
   readonly shares: readonly ShareSpec[];
   /** Calls of all shares' file systems. */

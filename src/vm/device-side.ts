@@ -8,12 +8,9 @@ import { hvAreas } from "../hypervisor/shared-areas.js";
 import { DeadlineQueue, type DeadlineQueueState } from "../machine/deadlines.js";
 import type { Clock } from "../machine/device.js";
 import { GuestMemory, type WriteWatcher } from "../machine/guest-memory.js";
-import { parseMac } from "../net/address.js";
-import { EthernetPort } from "../net/port.js";
 import { HeartbeatService } from "../services/integration/heartbeat.js";
 import { ShutdownService } from "../services/integration/shutdown.js";
 import { TimeSyncService } from "../services/integration/time-sync.js";
-import { NetworkAdapter } from "../services/network/adapter.js";
 import { SocketService } from "../services/sockets/socket-service.js";
 import { TraceRing } from "../trace/trace.js";
 import type { VmbusDevice } from "../vmbus/device.js";
@@ -26,14 +23,12 @@ import {
   SERVICE_NAMES,
   type ToDevices,
 } from "./device-messages.js";
+import { type AdapterOptions, MachineAdapters } from "./machine-adapters.js";
 import type { MachineDisks } from "./machine-disks.js";
-import { type MachineNetworkState, type NetworkPlug, networkStatus } from "./machine-network.js";
 import { SocketBridge } from "./socket-bridge.js";
 
 /** Packets that a channel may hand over before another one gets its turn. */
 const PACKETS_PER_TURN = 256;
-/** The adapter's name: the same in every machine, so that guests keep their device names. */
-const ADAPTER = "9c0d7a3e-2b61-4f58-b1c7-3e5a8d90f412";
 
 export interface DeviceSideOptions {
   readonly spec: DeviceSpec;
@@ -46,8 +41,8 @@ export interface DeviceSideOptions {
   readonly watcher?: WriteWatcher;
   /** The machine's disks; undefined when storage is not offered. */
   readonly disks?: MachineDisks;
-  /** What the network adapter is plugged in to; undefined: nothing. */
-  readonly network?: NetworkPlug;
+  /** Network adapters by number. */
+  readonly adapters?: Iterable<readonly [number, AdapterOptions]>;
   /** A turn is due, for something that happened outside of one. */
   readonly wake?: () => void;
   readonly saved?: DeviceSideState;
@@ -66,7 +61,7 @@ export class DeviceSide {
   readonly #timeSync: TimeSyncService | undefined;
   readonly #sockets: SocketService | undefined;
   readonly #bridge: SocketBridge | undefined;
-  readonly #adapter: NetworkAdapter | undefined;
+  readonly #adapters: MachineAdapters;
   readonly #devices: VmbusDevice[] = [];
   #lightsChanged = false;
   #socketsLit = false;
@@ -115,24 +110,18 @@ export class DeviceSide {
     if (has("timesync"))
       this.#devices.push((this.#timeSync = new TimeSyncService({ ...common, wallClockMs: o.wallClockMs })));
     if (has("storage") && o.disks !== undefined) this.#devices.push(o.disks.controller(memory, this.trace));
-    if (has("network") && o.spec.network !== undefined) {
-      this.#adapter = new NetworkAdapter({
-        instanceId: ADAPTER,
-        mac: macOf(o.spec.network.mac),
-        port: o.network?.port ?? new EthernetPort(),
-        memory,
-        trace: this.trace,
-        patience: { clock: o.clock, deadlines: this.deadlines },
-        onWork: () => o.wake?.(),
-      });
-      o.network?.attach(o.clock);
-      this.#devices.push(this.#adapter);
-    }
     for (const device of this.#devices) {
       const offer = this.#server.offer(device);
       if (o.disks?.device === device) o.disks.offered(offer);
-      if (device === this.#adapter) this.#adapter.attach(offer);
     }
+    this.#adapters = new MachineAdapters({
+      memory,
+      trace: this.trace,
+      clock: o.clock,
+      deadlines: this.deadlines,
+      onWork: () => o.wake?.(),
+    });
+    if (has("network")) for (const [n, adapter] of o.adapters ?? []) this.#plugIn(n, adapter);
     if (has("sockets")) {
       const server = this.#server;
       this.#sockets = new SocketService({ bus: server, clock: o.clock, deadlines: this.deadlines });
@@ -141,13 +130,25 @@ export class DeviceSide {
     }
     if (o.saved !== undefined) this.#restore(o.saved);
   }
+  #plugIn(n: number, adapter: AdapterOptions): void {
+    this.#adapters.add(n, adapter);
+    this.#adapters.offer(n, this.#server);
+  }
+  /** A network adapter more, while the guest runs. */
+  addAdapter(n: number, adapter: AdapterOptions): void {
+    this.#plugIn(n, adapter);
+    this.#o.wake?.();
+  }
+  /** @returns false if there is none */
+  removeAdapter(n: number): boolean {
+    const had = this.#adapters.remove(n);
+    this.#o.wake?.();
+    return had;
+  }
   #restore(s: DeviceSideState): void {
     this.deadlines.restore(s.deadlines as DeadlineQueueState);
     this.#server.restore(s.vmbus as never);
-    const network = s.devices.network as MachineNetworkState | undefined;
-    if (network !== undefined) this.#o.network?.restore(network, this.#o.spec.network?.allow);
-    // other wires, even where addresses are the same
-    this.#adapter?.networkChange();
+    this.#adapters.restore(s.devices);
     // the guest's clock stood still
     this.#timeSync?.synchronize();
     this.#lightsChanged = true;
@@ -160,8 +161,7 @@ export class DeviceSide {
     const server = this.#server;
     const now = this.#o.clock.now();
     if (this.deadlines.earliest() <= now) this.deadlines.runDue(now);
-    const { network } = this.#o;
-    if (network !== undefined && network.nextDeadline() <= now) network.runDue(now);
+    this.#adapters.runDue(now);
     server.onQueueSpace();
     this.door.takeMessages(
       () => server.acceptsMessages,
@@ -170,17 +170,16 @@ export class DeviceSide {
     this.door.takeSignals((relid) => server.onSignal(relid));
     const more = server.run(PACKETS_PER_TURN);
     this.#sockets?.check();
-    this.#adapter?.flush();
-    network?.flush();
+    this.#adapters.flush();
     server.flush();
     if (this.#lightsChanged) this.#sendLights();
     if (this.#freezing) this.#freeze();
-    return more || this.#adapter?.isFlushDue === true;
+    return more || this.#adapters.isFlushDue;
   }
   /** Virtual time in ns at which a turn is due by itself. */
   nextDeadline(): number {
     if (this.#frozen) return Number.POSITIVE_INFINITY;
-    return Math.min(this.deadlines.earliest(), this.#o.network?.nextDeadline() ?? Number.POSITIVE_INFINITY);
+    return Math.min(this.deadlines.earliest(), this.#adapters.nextDeadline());
   }
   #freeze(): void {
     const disks = this.#o.disks;
@@ -195,20 +194,20 @@ export class DeviceSide {
   #stand(still: boolean): void {
     if (still) {
       // what sockets brought since the last turn
-      this.#adapter?.flush();
+      this.#adapters.flush();
       this.#server.flush();
     }
     this.#frozen = still;
-    if (this.#o.network !== undefined) this.#o.network.isHeld = still;
+    this.#adapters.isHeld = still;
   }
   save(): DeviceSideState {
-    const { network } = this.#o;
+    const { macs } = this.#adapters;
     return {
       version: 1,
       services: this.#o.spec.services,
       vmbus: this.#server.save(),
-      devices: network === undefined ? {} : { network: network.save() },
-      ...(this.#o.spec.network === undefined ? {} : { mac: this.#o.spec.network.mac }),
+      devices: this.#adapters.save(),
+      ...(macs[0] === undefined ? {} : { mac: macs[0], macs }),
       deadlines: {
         ...this.deadlines.save(),
         armed: this.deadlines.save().armed.filter(({ id }) => !id.startsWith("socket")),
@@ -270,6 +269,8 @@ export class DeviceSide {
       case "publish":
       case "unpublish":
       case "allow":
+      case "add-adapter":
+      case "remove-adapter":
       case "machine":
         break; // the worker's
       default:
@@ -277,23 +278,19 @@ export class DeviceSide {
     }
   }
   status(): DeviceStatus {
+    const adapters = this.#adapters.status();
     return {
       vmbusVersion: this.#version(),
       channels: this.#server.channels(),
       heartbeat: this.#heartbeat?.status,
       timeSync: this.#timeSync === undefined ? undefined : { messages: this.#timeSync.messages },
       disks: this.#o.disks?.status() ?? [],
-      network: this.#adapter === undefined ? undefined : networkStatus(this.#adapter, this.#o.network),
+      network: adapters[0],
+      adapters,
       sockets: this.#sockets?.count ?? 0,
       shares: this.#o.spec.shares ?? [],
-      shareCalls: this.#o.network?.fileCalls ?? 0,
+      shareCalls: this.#adapters.fileCalls,
       busyMs: this.#o.busyMs?.(),
     };
   }
-}
-
-function macOf(text: string): Uint8Array {
-  const mac = parseMac(text);
-  if (mac === undefined) throw new RangeError(`not a link address: ${text}`);
-  return mac;
 }

@@ -24,7 +24,7 @@ export interface ShutdownOptions extends WaitOptions {
 }
 
 /** Reaches the device side; undefined when the machine has none. */
-export type DevicePort = ((message: ToDevices, transfer?: readonly ArrayBuffer[]) => void) | undefined;
+export type DevicePort = ((message: ToDevices, transfer?: readonly object[]) => void) | undefined;
 
 export class Integration {
   readonly #context: WaitContext;
@@ -55,13 +55,14 @@ export class Integration {
     o: WaitOptions,
     message: (id: number) => ToDevices,
     type: T["type"],
+    transfer: readonly object[] = [],
   ): Promise<T> {
     return waitUntil<T>(this.#context, what, o, true, (done) => {
       const id = this.#nextId++;
       this.#answers.set(id, (m) => {
         if (m.type === type) done(m as T);
       });
-      this.#need()(message(id));
+      this.#need()(message(id), transfer);
       return () => void this.#answers.delete(id);
     });
   }

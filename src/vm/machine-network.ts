@@ -242,7 +242,10 @@ export function natStatus(nat: Nat, refusals: Refusals): NatStatus {
   };
 }
 /** The adapter and what is behind it, for people. */
-export function networkStatus(adapter: NetworkAdapter, network: NetworkPlug | undefined): NetworkDeviceStatus {
+export function networkStatus(
+  adapter: NetworkAdapter,
+  network: NetworkPlug | undefined,
+): Omit<NetworkDeviceStatus, "number"> {
   const s = adapter.status();
   const { drops, transmittedFrames, transmittedBytes, receivedFrames, receivedBytes } = s.statistics;
   return {

@@ -19,7 +19,8 @@ export interface ProcessorEvents {
 
 /** The device side somewhere: on another thread, or in turns on this one. */
 export interface DeviceHandle {
-  post(message: ToDevices, transfer?: readonly ArrayBuffer[]): void;
+  /** @param transfer what this thread gives away: buffers, and cables */
+  post(message: ToDevices, transfer?: readonly (ArrayBuffer | object)[]): void;
   terminate(): Promise<void>;
 }
 
@@ -54,8 +55,8 @@ export interface Platform {
   /** @param transfer buffers of `start` that this thread gives away */
   startProcessor(start: ProcessorStart, events: ProcessorEvents, transfer: readonly ArrayBuffer[]): ProcessorHandle;
   /** Starts the device side; its first message is "started" or "failed". */
-  /** @param cable to a network that is shared, as its `plug` gave it */
-  startDevices(spec: DeviceSpec, events: DeviceEvents, cable?: unknown): DeviceHandle;
+  /** @param cables to networks that are shared, by adapter, as their `plug` gave them */
+  startDevices(spec: DeviceSpec, events: DeviceEvents, cables: readonly unknown[]): DeviceHandle;
   /**
    * Opens the machine's disks for a device side on this thread: everything completes inline.
    * @throws what a user can do something about (code, message, hint)

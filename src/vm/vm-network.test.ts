@@ -5,6 +5,7 @@ import { type NetworkOptions, type NetworkSituation, networkSpec } from "./vm-ne
 const PLAIN: NetworkSituation = {
   hasService: true,
   deterministic: false,
+  number: 0,
   savedMac: undefined,
   firstDisk: undefined,
   random: () => 0x12345678,

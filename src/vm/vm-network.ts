@@ -4,6 +4,7 @@ import { EgressPolicy } from "../net/policy.js";
 import { PublishError, type PublishedPort, type PublishSpec, parsePublish } from "../net/publish.js";
 import type { FromDevices, NetworkDeviceStatus, NetworkSpec, PlainError, ToDevices } from "./device-messages.js";
 import { fromPlain, type Integration } from "./integration.js";
+import { MAX_ADAPTERS } from "./machine-adapters.js";
 import { networkFailure } from "./network-failure.js";
 import { VmError } from "./vm-error.js";
 import type { WaitOptions } from "./wait.js";
@@ -40,9 +41,45 @@ type Answer = Extract<FromDevices, { type: "network-answer" }>;
 
 export class VmNetwork {
   readonly #integration: Integration;
+  readonly #specOf: (o: NetworkOptions, n: number) => NetworkSpec;
+  #adding = new Set<number>();
 
-  constructor(integration: Integration) {
+  /** @param specOf what an adapter is to be. @throws VmError "bad-option" */
+  constructor(integration: Integration, specOf: (o: NetworkOptions, n: number) => NetworkSpec) {
     this.#integration = integration;
+    this.#specOf = specOf;
+  }
+  /**
+   * Plugs one more adapter in while the guest runs. Its addresses are the guest's own matter.
+   * @returns its number, 1 to 7
+   * @throws VmError "bad-option", "network"
+   */
+  async addAdapter(options: NetworkOptions, o: WaitOptions = {}): Promise<number> {
+    const used = new Set((await this.#integration.status(o)).adapters.map(({ number }) => number));
+    let n = 1;
+    while (used.has(n) || this.#adding.has(n)) n++;
+    if (n >= MAX_ADAPTERS)
+      throw new VmError("bad-option", `a machine has ${MAX_ADAPTERS} network adapters at most`, "remove one first");
+    const spec = this.#specOf(options, n);
+    const cable = options.join?.plug();
+    this.#adding.add(n);
+    try {
+      const transfer = cable === undefined ? [] : [cable as object];
+      await this.#ask("the adapter", o, (id) => ({ type: "add-adapter", id, number: n, spec, cable }), transfer);
+    } finally {
+      this.#adding.delete(n);
+    }
+    return n;
+  }
+  /** Takes an adapter away; its connections break. @returns false if there is none of that number */
+  async removeAdapter(n: number, o: WaitOptions = {}): Promise<boolean> {
+    if (n === 0) throw new VmError("bad-option", "adapter 0 stays", 'make the machine with network: { mode: "none" }');
+    const { done } = await this.#ask("the adapter to go", o, (id) => ({ type: "remove-adapter", id, number: n }));
+    return done!;
+  }
+  /** All adapters, by number. */
+  async adapters(o: WaitOptions = {}): Promise<readonly NetworkDeviceStatus[]> {
+    return (await this.#integration.status(o)).adapters;
   }
   /**
    * Makes a port of the host lead to one of the guest.
@@ -73,8 +110,13 @@ export class VmNetwork {
   async status(o: WaitOptions = {}): Promise<NetworkDeviceStatus | undefined> {
     return (await this.#integration.status(o)).network;
   }
-  async #ask(what: string, o: WaitOptions, message: (id: number) => ToDevices): Promise<Answer> {
-    const answer = await this.#integration.ask<Answer>(what, o, message, "network-answer");
+  async #ask(
+    what: string,
+    o: WaitOptions,
+    message: (id: number) => ToDevices,
+    transfer: readonly object[] = [],
+  ): Promise<Answer> {
+    const answer = await this.#integration.ask<Answer>(what, o, message, "network-answer", transfer);
     if (answer.error !== undefined) throw fromPlain(answer.error);
     return answer;
   }
@@ -99,6 +141,8 @@ function checkAllowed(list: readonly string[] | undefined): void {
 export interface NetworkSituation {
   readonly hasService: boolean;
   readonly deterministic: boolean;
+  /** Of the adapter. */
+  readonly number: number;
   /** Of a saved machine: its adapter's address. */
   readonly savedMac: string | undefined;
   readonly firstDisk: string | undefined;
@@ -151,8 +195,8 @@ export function networkSpec(o: NetworkOptions | undefined, s: NetworkSituation):
 }
 
 /** Of Hyper-V's range. A machine that has a disk keeps its address as long as the disk has its name. */
-function chooseMac({ firstDisk, random }: NetworkSituation): string {
-  let n = firstDisk === undefined ? random() : 0x811c9dc5;
+function chooseMac({ firstDisk, random, number }: NetworkSituation): string {
+  let n = firstDisk === undefined ? random() : 0x811c9dc5 ^ number;
   // FNV-1a
   for (const c of new TextEncoder().encode(firstDisk ?? "")) n = Math.imul(n ^ c, 0x01000193);
   return formatMac(Uint8Array.of(0x00, 0x15, 0x5d, n >>> 16, n >>> 8, n));

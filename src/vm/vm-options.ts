@@ -45,6 +45,8 @@ export interface VmOptions {
   readonly services?: "none" | readonly ServiceName[];
   /** Default: an adapter behind a router to the host's sockets; with `deterministic` there is none. */
   readonly network?: NetworkOptions;
+  /** Adapters beside that one, up to 7: each with a router of its own, or on a network that is shared. */
+  readonly adapters?: readonly NetworkOptions[];
   /** Folders of the host that the guest sees, mounted before the first command. */
   readonly shares?: readonly ShareOptions[];
   /** On the synthetic SCSI controller, LUN 0 and up. */

@@ -19,6 +19,7 @@ import type { GuestProcess, SpawnOptions } from "./guest-process.js";
 import { shareMounter, shareSpecs } from "./guest-shares.js";
 import { fromPlain, Integration } from "./integration.js";
 import { LastRecords } from "./last-records.js";
+import { MAX_ADAPTERS } from "./machine-adapters.js";
 import type { SerialNumber } from "./machine-spec.js";
 import { MainCommand } from "./main-command.js";
 import {
@@ -33,7 +34,7 @@ import type { PartitionState } from "./partition.js";
 import type { DeviceHandle, GuestFiles, Platform, ProcessorHandle } from "./platform.js";
 import { SerialCommands } from "./serial-commands.js";
 import { VmError } from "./vm-error.js";
-import { networkSpec, VmNetwork } from "./vm-network.js";
+import { type NetworkOptions, networkSpec, VmNetwork } from "./vm-network.js";
 import type { VmEnd, VmOptions } from "./vm-options.js";
 import { type WaitContext, type WaitOptions, waitUntil } from "./wait.js";
 
@@ -44,6 +45,9 @@ export type OutputListener = (bytes: Uint8Array) => void | Promise<void>;
 const DETERMINISTIC_DATE = 1_767_225_600;
 /** A guest that was asked to go down gets this long. */
 const SHUTDOWN_MS = 15_000;
+
+const savedMac = (devices: DeviceSideState | undefined, n: number): string | undefined =>
+  n === 0 ? devices?.mac : devices?.macs?.[n];
 
 /** Takes a waiter that gave up off its list. */
 function forget<T>(list: T[], item: T): void {
@@ -79,6 +83,7 @@ export class Vm implements AsyncDisposable {
   /** Published ports, what the guest may reach, counters. */
   readonly network: VmNetwork;
   readonly #networkSpec: NetworkSpec | undefined;
+  readonly #adapterSpecs: readonly NetworkSpec[];
   readonly #shares: readonly ShareSpec[];
   /** Commands by serial ports, and by the agent. */
   readonly #serial: SerialCommands;
@@ -108,14 +113,27 @@ export class Vm implements AsyncDisposable {
       const devices = this.#devices;
       return devices === undefined ? undefined : (m, transfer) => devices.post(m, transfer);
     });
-    this.network = new VmNetwork(this.integration);
-    this.#networkSpec = networkSpec(options.network, {
-      hasService: this.#services.includes("network"),
-      deterministic: options.deterministic !== undefined,
-      savedMac: options.saved?.devices?.mac,
-      firstDisk: [...(options.guest.disks ?? []), ...(options.disks ?? [])].find((d) => !d.readOnly)?.file,
-      random: () => platform.random(),
-    });
+    const adapterSpec = (o: NetworkOptions | undefined, number: number): NetworkSpec | undefined =>
+      networkSpec(o, {
+        hasService: this.#services.includes("network"),
+        deterministic: options.deterministic !== undefined,
+        number,
+        savedMac: savedMac(options.saved?.devices, number),
+        firstDisk: [...(options.guest.disks ?? []), ...(options.disks ?? [])].find((d) => !d.readOnly)?.file,
+        random: () => platform.random(),
+      });
+    this.#networkSpec = adapterSpec(options.network, 0);
+    const another = (o: NetworkOptions, n: number): NetworkSpec => {
+      const spec = this.#networkSpec === undefined || o.mode === "none" ? undefined : adapterSpec(o, n);
+      if (spec !== undefined && n < MAX_ADAPTERS) return spec;
+      throw new VmError(
+        "bad-option",
+        "adapters are beside the network's own, seven at most",
+        'offer the network service, and leave mode: "none" out',
+      );
+    };
+    this.#adapterSpecs = (options.adapters ?? []).map((o, i) => another(o, i + 1));
+    this.network = new VmNetwork(this.integration, another);
     this.#serial = new SerialCommands(this.#waits, this, this.#serves ? "serving" : "ready");
     const hasNetwork = this.#networkSpec?.isPluggedIn === true;
     this.#shares = shareSpecs(options.shares ?? [], {
@@ -261,7 +279,7 @@ export class Vm implements AsyncDisposable {
         kind: "disk",
         ...d,
       })),
-      ...(this.#networkSpec === undefined ? {} : { network: this.#networkSpec }),
+      ...(this.#networkSpec === undefined ? {} : { network: this.#networkSpec, adapters: this.#adapterSpecs }),
       shares: this.#shares,
       trace: this.#options.trace !== undefined,
     };
@@ -269,7 +287,8 @@ export class Vm implements AsyncDisposable {
   /** The device side's thread, for all of the machine's boots. Fails when a disk cannot be opened. */
   async #startDevices(): Promise<void> {
     await new Promise<void>((resolve, reject) => {
-      const cable = this.#options.network?.join?.plug();
+      const { network, adapters = [] } = this.#options;
+      const cables = [network, ...adapters].map((o) => o?.join?.plug());
       this.#devices = this.#platform.startDevices(
         this.#deviceSpec(),
         {
@@ -285,7 +304,7 @@ export class Vm implements AsyncDisposable {
             this.#fail(error.stack ?? error.message);
           },
         },
-        cable,
+        cables,
       );
     });
   }

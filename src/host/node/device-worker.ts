@@ -1,7 +1,7 @@
 /** The device side's worker thread in Node: an event loop between the processors' doorbell, the API's messages and the disks. */
 import { performance } from "node:perf_hooks";
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
-import type { DeviceSpec, FromDevices, PlainError, ToDevices } from "../../vm/device-messages.js";
+import type { DeviceSpec, FromDevices, NetworkSpec, PlainError, ToDevices } from "../../vm/device-messages.js";
 import { DeviceSide } from "../../vm/device-side.js";
 import type { MachineDisks } from "../../vm/machine-disks.js";
 import { DiskFileError } from "./disk-file-error.js";
@@ -11,12 +11,12 @@ import { monotonicClock } from "./monotonic-clock.js";
 
 export interface DeviceWorkerData {
   readonly spec: DeviceSpec;
-  /** To a network that is shared. */
-  readonly cable: MessagePort | undefined;
+  /** To networks that are shared, by adapter. */
+  readonly cables: readonly (MessagePort | undefined)[];
 }
 
 const port = parentPort!;
-const { spec, cable } = workerData as DeviceWorkerData;
+const { spec, cables } = workerData as DeviceWorkerData;
 const post = (message: FromDevices, transfer: readonly ArrayBuffer[] = []): void =>
   port.postMessage(message, [...transfer]);
 /** The event loop gets a turn after this much work in a row: fsync's answers, promises. */
@@ -37,7 +37,8 @@ const TRAFFIC_BLOCK_MS = 0.2;
 
 let side: DeviceSide | undefined;
 let disks: MachineDisks | undefined;
-let network: OpenNetwork | undefined;
+/** What the adapters are plugged in to, by number, for all of the machine's boots; undefined: nothing. */
+const networks = new Map<number, { readonly spec: NetworkSpec; readonly open: OpenNetwork | undefined }>();
 let isInTurn = false;
 let clock: ReturnType<typeof monotonicClock> | undefined;
 /** Counts machines: the loop of one that has gone ends. */
@@ -71,7 +72,8 @@ async function loop(mine: number, machine: DeviceSide): Promise<void> {
     isInTurn = false;
     machine.flushTrace();
     const now = performance.now();
-    const activity = network?.network.activity ?? 0;
+    let activity = 0;
+    for (const { open } of networks.values()) activity += open?.network.activity ?? 0;
     if (activity !== traffic) {
       traffic = activity;
       trafficAt = now;
@@ -117,7 +119,7 @@ function receive(m: ToDevices): void {
       post,
       wake,
       ...(disks === undefined ? {} : { disks }),
-      ...(network === undefined ? {} : { network: network.network }),
+      adapters: [...networks].map(([n, { spec: adapter, open }]) => [n, { spec: adapter, plug: open?.network }]),
       ...(m.saved === undefined ? {} : { saved: m.saved }),
     });
     const mine = ++generation;
@@ -134,6 +136,16 @@ function receive(m: ToDevices): void {
       .then(ring, fail);
     return;
   }
+  if (m.type === "add-adapter" || m.type === "remove-adapter") {
+    const asked = m.type === "add-adapter" ? addAdapter(m) : Promise.resolve(removeAdapter(m.number));
+    asked
+      .then(
+        (done) => post({ type: "network-answer", id: m.id, done }),
+        (error: unknown) => post({ type: "network-answer", id: m.id, error: plain(error) }),
+      )
+      .then(ring, fail);
+    return;
+  }
   if (m.type === "publish" || m.type === "unpublish" || m.type === "allow") {
     configure(m);
     return;
@@ -141,17 +153,36 @@ function receive(m: ToDevices): void {
   if (m.type === "close") {
     generation++;
     side = undefined;
-    network?.close();
+    for (const { open } of networks.values()) open?.close();
     disks!.close().then(() => post({ type: "closed" }), fail);
     return;
   }
   if (m.type === "thaw" && m.time !== undefined) clock?.rebase(m.time);
   side?.receive(m);
 }
+async function addAdapter(m: Extract<ToDevices, { type: "add-adapter" }>): Promise<boolean> {
+  await plugIn(m.number, m.spec, m.cable as MessagePort | undefined);
+  side?.addAdapter(m.number, { spec: m.spec, plug: networks.get(m.number)?.open?.network });
+  return true;
+}
+function removeAdapter(n: number): boolean {
+  const had = networks.get(n);
+  networks.delete(n);
+  side?.removeAdapter(n);
+  had?.open?.close();
+  return had !== undefined;
+}
+async function plugIn(n: number, adapter: NetworkSpec, cable: MessagePort | undefined): Promise<void> {
+  const shares = n === 0 ? (spec.shares ?? []) : [];
+  const open = adapter.isPluggedIn
+    ? await openMachineNetwork(adapter, shares, { onProblem, onWork: wake, cable })
+    : undefined;
+  networks.set(n, { spec: adapter, open });
+}
 function configure(m: Extract<ToDevices, { type: "publish" | "unpublish" | "allow" }>): void {
   const { id } = m;
   const answer = async (): Promise<void> => {
-    const open = network?.network;
+    const open = networks.get(0)?.open?.network;
     if (open === undefined) throw new Error("this machine's adapter is not plugged in");
     if (m.type === "publish") post({ type: "network-answer", id, port: await open.publish(m.spec) });
     else if (m.type === "unpublish") post({ type: "network-answer", id, done: open.unpublish(m.port) });
@@ -189,8 +220,8 @@ port.on("message", (m: ToDevices) => {
 });
 const onProblem = (text: string): void => post({ type: "problem", text });
 async function open(): Promise<void> {
-  if (spec.network?.isPluggedIn === true)
-    network = await openMachineNetwork(spec.network, spec.shares ?? [], { onProblem, onWork: wake, cable });
+  const adapters = spec.network === undefined ? [] : [spec.network, ...(spec.adapters ?? [])];
+  for (const [n, adapter] of adapters.entries()) await plugIn(n, adapter, cables[n]);
   disks = await openMachineDisks(spec.disks, {
     inline: false,
     onProblem,

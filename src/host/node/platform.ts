@@ -2,7 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
-import { type MessagePort, Worker } from "node:worker_threads";
+import { type MessagePort, type Transferable, Worker } from "node:worker_threads";
 import { FIRST_BLOCK, Vp } from "../../cpu/layout.js";
 import { PartitionArea } from "../../hypervisor/shared-areas.js";
 import type { FromDevices } from "../../vm/device-messages.js";
@@ -70,9 +70,10 @@ export const nodePlatform: Platform = {
       terminate: () => end(worker, "processor"),
     };
   },
-  startDevices(spec, events, cable) {
-    const workerData: DeviceWorkerData = { spec, cable: cable as MessagePort | undefined };
-    const transferList = cable === undefined ? [] : [cable as MessagePort];
+  startDevices(spec, events, given) {
+    const cables = given as readonly (MessagePort | undefined)[];
+    const workerData: DeviceWorkerData = { spec, cables };
+    const transferList = cables.filter((cable) => cable !== undefined);
     const worker = new Worker(ENGINE_FILES.deviceWorker, {
       name: "devices",
       workerData,
@@ -98,7 +99,7 @@ export const nodePlatform: Platform = {
     let words: Int32Array | undefined;
     const handle: DeviceHandle = {
       post: (m, transfer = []) => {
-        worker.postMessage(m, [...transfer]);
+        worker.postMessage(m, transfer as Transferable[]);
         if (m.type === "machine") words = new Int32Array(m.memory);
         if (words === undefined) return;
         // it may be blocked on this word, away from its messages

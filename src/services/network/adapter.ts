@@ -139,7 +139,7 @@ export class NetworkAdapter implements VmbusDevice {
   readonly #answers: Uint8Array[] = [];
   readonly #answerBatch = new ReceiveBatch(ChannelType.control);
   readonly #tablePacket: OutboundPacket;
-  readonly #patience: { readonly clock: Clock; readonly deadlines: Deadlines } | undefined;
+  #patience: { readonly clock: Clock; readonly deadlines: Deadlines } | undefined;
   readonly #deadline: string;
   #attached: Offer | undefined;
   /** The other end has had no room for so long that nothing waits for it now. */
@@ -279,6 +279,11 @@ export class NetworkAdapter implements VmbusDevice {
   /** Whether there is something for `flush`: what came while the bus delivered its signals has to have another turn. */
   get isFlushDue(): boolean {
     return this.#isWorkDue;
+  }
+  /** It has been taken away: another one may have its name. */
+  retire(): void {
+    this.#patience?.deadlines.unregister(this.#deadline);
+    this.#patience = undefined;
   }
   /** Takes our end of the cable out, or puts it in. */
   setLink(up: boolean): void {

@@ -1,0 +1,139 @@
+/** The network adapters of one machine: number 0 is the one that every machine has, others are beside it and may come and go. */
+import type { DeadlineQueue } from "../machine/deadlines.js";
+import type { Clock } from "../machine/device.js";
+import type { GuestMemory } from "../machine/guest-memory.js";
+import { parseMac } from "../net/address.js";
+import { EthernetPort } from "../net/port.js";
+import { NetworkAdapter } from "../services/network/adapter.js";
+import type { TraceRing } from "../trace/trace.js";
+import type { Offer } from "../vmbus/device.js";
+import type { VmbusServer } from "../vmbus/server.js";
+import type { NetworkDeviceStatus, NetworkSpec } from "./device-messages.js";
+import { type MachineNetworkState, type NetworkPlug, networkStatus } from "./machine-network.js";
+
+/** As many as Hyper-V has. */
+export const MAX_ADAPTERS = 8;
+/** Of number n, that much later: the same in every machine, so that guests keep their device names. */
+const INSTANCE = { prefix: "9c0d7a3e-2b61-4f58-b1c7-3e5a8d90", last: 0xf412 } as const;
+
+export interface AdapterOptions {
+  readonly spec: NetworkSpec;
+  /** What it is plugged in to; undefined: nothing. */
+  readonly plug: NetworkPlug | undefined;
+}
+export interface MachineAdaptersOptions {
+  readonly memory: GuestMemory;
+  readonly trace: TraceRing;
+  readonly clock: Clock;
+  readonly deadlines: DeadlineQueue;
+  /** A turn of the device side is due. */
+  readonly onWork: () => void;
+}
+interface Plugged extends AdapterOptions {
+  readonly adapter: NetworkAdapter;
+  offer: Offer | undefined;
+}
+
+export class MachineAdapters {
+  readonly #o: MachineAdaptersOptions;
+  readonly #all = new Map<number, Plugged>();
+  /** Taken away, but not yet let go of by the guest: its driver waits for its last frames. */
+  readonly #leaving = new Map<number, NetworkAdapter>();
+
+  constructor(o: MachineAdaptersOptions) {
+    this.#o = o;
+  }
+  /** Makes the device; `offer` shows it to the guest. */
+  add(n: number, { spec, plug }: AdapterOptions): void {
+    const { memory, trace, clock, deadlines, onWork } = this.#o;
+    const mac = parseMac(spec.mac);
+    if (mac === undefined) throw new RangeError(`not a link address: ${spec.mac}`);
+    this.#forget(n);
+    const adapter = new NetworkAdapter({
+      instanceId: INSTANCE.prefix + (INSTANCE.last + n).toString(16),
+      mac,
+      port: plug?.port ?? new EthernetPort(),
+      memory,
+      trace,
+      patience: { clock, deadlines },
+      onWork,
+    });
+    plug?.attach(clock);
+    this.#all.set(n, { spec, plug, adapter, offer: undefined });
+  }
+  offer(n: number, server: VmbusServer): void {
+    const plugged = this.#all.get(n)!;
+    const { adapter } = plugged;
+    plugged.offer = server.offer(adapter, {
+      released: () => {
+        if (this.#leaving.get(n) === adapter) this.#forget(n);
+      },
+    });
+    plugged.adapter.attach(plugged.offer);
+  }
+  /** The guest's driver lets go of it. @returns false if there is none */
+  remove(n: number): boolean {
+    const plugged = this.#all.get(n);
+    if (plugged === undefined) return false;
+    this.#all.delete(n);
+    this.#leaving.set(n, plugged.adapter);
+    plugged.offer?.rescind();
+    return true;
+  }
+  #forget(n: number): void {
+    this.#leaving.get(n)?.retire();
+    this.#leaving.delete(n);
+  }
+
+  flush(): void {
+    for (const { adapter, plug } of this.#all.values()) {
+      adapter.flush();
+      plug?.flush();
+    }
+    for (const adapter of this.#leaving.values()) adapter.flush();
+  }
+  get isFlushDue(): boolean {
+    for (const { adapter } of this.#all.values()) if (adapter.isFlushDue) return true;
+    return false;
+  }
+  nextDeadline(): number {
+    let next = Number.POSITIVE_INFINITY;
+    for (const { plug } of this.#all.values()) next = Math.min(next, plug?.nextDeadline() ?? Number.POSITIVE_INFINITY);
+    return next;
+  }
+  runDue(now: number): void {
+    for (const { plug } of this.#all.values()) if (plug !== undefined && plug.nextDeadline() <= now) plug.runDue(now);
+  }
+  set isHeld(held: boolean) {
+    for (const { plug } of this.#all.values()) if (plug !== undefined) plug.isHeld = held;
+  }
+
+  /** By name: "network", "network1". */
+  save(): Record<string, MachineNetworkState> {
+    const states: Record<string, MachineNetworkState> = {};
+    for (const [n, { plug }] of this.#all) if (plug !== undefined) states[nameOf(n)] = plug.save();
+    return states;
+  }
+  restore(states: Readonly<Record<string, unknown>>): void {
+    for (const [n, { spec, plug, adapter }] of this.#all) {
+      const state = states[nameOf(n)] as MachineNetworkState | undefined;
+      if (state !== undefined) plug?.restore(state, spec.allow);
+      // other wires, even where addresses are the same
+      adapter.networkChange();
+    }
+  }
+  /** Addresses by number. */
+  get macs(): Record<number, string> {
+    return Object.fromEntries([...this.#all].map(([n, { spec }]) => [n, spec.mac]));
+  }
+  status(): NetworkDeviceStatus[] {
+    return [...this.#all]
+      .sort(([a], [b]) => a - b)
+      .map(([number, { adapter, plug }]) => ({ number, ...networkStatus(adapter, plug) }));
+  }
+  /** Calls that the guest's file system has made of shares. */
+  get fileCalls(): number {
+    return this.#all.get(0)?.plug?.fileCalls ?? 0;
+  }
+}
+const nameOf = (n: number): string => (n === 0 ? "network" : `network${n}`);
