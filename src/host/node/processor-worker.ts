@@ -27,7 +27,6 @@ const entropy = {
 // the first message is the start; everything after it is taken by the loop
 port.once("message", (start: ProcessorStart) => {
   const clock = monotonicClock(start.time);
-  let compiler: WorkerCompiler | undefined;
   const thread = new ProcessorThread(
     start,
     {
@@ -37,10 +36,7 @@ port.once("message", (start: ProcessorStart) => {
     clock,
     entropy,
     (base) => clock.rebase(base),
-    (constants) => {
-      compiler = new WorkerCompiler(constants, true);
-      return compiler;
-    },
+    (constants) => new WorkerCompiler(constants, true),
   );
   const { control, cpuLimit } = start;
   // out of the handler, so that the start's images are nobody's any more
@@ -53,7 +49,8 @@ port.once("message", (start: ProcessorStart) => {
       thread.partition.hypervisor?.stop();
       throw error;
     }
-    compiler?.stop();
-    port.close();
+    // This thread waits to be ended by the one that it has told: when it went by itself, with the compiler's thread below it, while
+    // that one was ending it, neither came to its end now and then.
+    port.ref();
   });
 });
