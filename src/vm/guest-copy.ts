@@ -1,4 +1,5 @@
 /** Copies of files and trees between host and guest, as `cp -a` makes them: `Vm.copyIn`, `Vm.copyOut`. */
+import { type BytesListener, sinkOfBytes, sourceOfBytes } from "./copy-bytes.js";
 import type { CopyStep } from "./copy-protocol.js";
 import {
   COPY_CHUNK,
@@ -53,6 +54,12 @@ export interface CopyResult {
   /** What was left out, up to 1,000. */
   readonly warnings: readonly CopyWarning[];
 }
+
+/** A host path, or the bytes of one file. */
+export type CopyFrom = string | AsyncIterable<Uint8Array>;
+/** A host path, or who gets the bytes of one file. */
+export type CopyTo = string | BytesListener;
+const hostName = (place: CopyFrom | CopyTo): string => (typeof place === "string" ? place : "a stream");
 
 type Spawn = (command: readonly string[], o: SpawnOptions & SpawnListeners & WaitOptions) => Promise<GuestProcess>;
 
@@ -186,8 +193,9 @@ class Copy {
     });
   }
 
-  async in(hostPath: string, guestPath: string): Promise<CopyResult> {
-    const source = await this.#context.platform.files.openSource(hostPath);
+  async in(from: CopyFrom, guestPath: string): Promise<CopyResult> {
+    const { files, wallClockSeconds } = this.#context.platform;
+    const source = typeof from === "string" ? await files.openSource(from) : sourceOfBytes(from, wallClockSeconds());
     this.#totalBytes = source.totalBytes;
     const name = new TextDecoder().decode(source.name);
     const socket = await this.#open(`in\0${guestPath}\0${name}`);
@@ -240,9 +248,13 @@ class Copy {
     }
   }
 
-  async out(guestPath: string, hostPath: string): Promise<CopyResult> {
+  async out(guestPath: string, to: CopyTo): Promise<CopyResult> {
     const name = lastName(guestPath);
-    const sink = await this.#context.platform.files.openSink(hostPath, name, (path, reason) => this.warn(path, reason));
+    const hostPath = hostName(to);
+    const sink =
+      typeof to === "string"
+        ? await this.#context.platform.files.openSink(to, name, (path, reason) => this.warn(path, reason))
+        : sinkOfBytes(guestPath, to);
     this.#undo.push(() => sink.close());
     try {
       const socket = await this.#open(`out\0${guestPath}\0${name}`);
@@ -359,14 +371,14 @@ export class GuestCopies {
       return () => copy.close();
     });
   }
-  async in(hostPath: string, guestPath: string, o: CopyOptions): Promise<CopyResult> {
-    checkPath(hostPath, "the source");
+  async in(from: CopyFrom, guestPath: string, o: CopyOptions): Promise<CopyResult> {
+    checkPath(hostName(from), "the source");
     checkPath(guestPath, "the destination");
-    return this.#run(`the copy of ${hostPath} into the guest`, o, (copy) => copy.in(hostPath, guestPath));
+    return this.#run(`the copy of ${hostName(from)} into the guest`, o, (copy) => copy.in(from, guestPath));
   }
-  async out(guestPath: string, hostPath: string, o: CopyOptions): Promise<CopyResult> {
+  async out(guestPath: string, to: CopyTo, o: CopyOptions): Promise<CopyResult> {
     checkPath(guestPath, "the source");
-    checkPath(hostPath, "the destination");
-    return this.#run(`the copy of ${guestPath} out of the guest`, o, (copy) => copy.out(guestPath, hostPath));
+    checkPath(hostName(to), "the destination");
+    return this.#run(`the copy of ${guestPath} out of the guest`, o, (copy) => copy.out(guestPath, to));
   }
 }

@@ -14,9 +14,9 @@ import {
   type ShareSpec,
 } from "./device-messages.js";
 import { type Command, type ExecOptions, type ExecResult, GuestAgent, type SpawnListeners } from "./guest-agent.js";
-import { type CopyOptions, type CopyResult, GuestCopies } from "./guest-copy.js";
+import { type CopyFrom, type CopyOptions, type CopyResult, type CopyTo, GuestCopies } from "./guest-copy.js";
 import type { GuestProcess, SpawnOptions } from "./guest-process.js";
-import { shareMounter, shareSpecs } from "./guest-shares.js";
+import { type ShareOptions, shareMounter, shareSpecs } from "./guest-shares.js";
 import { fromPlain, Integration } from "./integration.js";
 import { LastRecords } from "./last-records.js";
 import type { SerialNumber } from "./machine-spec.js";
@@ -453,6 +453,10 @@ export class Vm implements AsyncDisposable {
     this.#endListeners.clear();
   }
 
+  /** Folders of the host that the guest sees, and where: all that was left open is filled in. */
+  get shares(): readonly Required<ShareOptions>[] {
+    return this.#shares;
+  }
   /** What it was made from. */
   get guest(): GuestFiles {
     return this.#options.guest;
@@ -661,13 +665,21 @@ export class Vm implements AsyncDisposable {
       await this.#wait<void>("the agent in the guest", o, true, (done) => this.#agent.onReady(done));
     return this.#agent.spawn(command, o);
   }
-  /** Copies a file or a tree of the host into the guest, as `cp -a` does: into a folder that is there, else under that name. */
-  copyIn(hostPath: string, guestPath: string, o: CopyOptions = {}): Promise<CopyResult> {
-    return this.#copies.in(hostPath, guestPath, o);
+  /**
+   * Copies a file or a tree of the host into the guest, as `cp -a` does: into a folder that is there, else under that name.
+   * @param from a host path; or the bytes of a file, of which `guestPath` is the name
+   * @throws VmError "not-found", "no-permission", "no-space", "exists", "mismatch"; as every wait
+   */
+  copyIn(from: CopyFrom, guestPath: string, o: CopyOptions = {}): Promise<CopyResult> {
+    return this.#copies.in(from, guestPath, o);
   }
-  /** Copies a file or a tree of the guest to the host; owners are not taken over, nor setuid and setgid. */
-  copyOut(guestPath: string, hostPath: string, o: CopyOptions = {}): Promise<CopyResult> {
-    return this.#copies.out(guestPath, hostPath, o);
+  /**
+   * Copies a file or a tree of the guest to the host; owners are not taken over, nor setuid and setgid.
+   * @param to a host path; or a function that gets a file's bytes, a piece at a time
+   * @throws VmError as `copyIn`
+   */
+  copyOut(guestPath: string, to: CopyTo, o: CopyOptions = {}): Promise<CopyResult> {
+    return this.#copies.out(guestPath, to, o);
   }
   /** Standard input of the command of `exec`; undefined ends it. Needs `stdin: true`. */
   writeStdin(data: Uint8Array | string | undefined): Promise<void> {
