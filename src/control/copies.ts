@@ -6,7 +6,7 @@ import type { Exchange } from "./connection.js";
 import type { ControlHost, ControlledMachine } from "./server.js";
 
 /** A copy says so often how far it is. */
-const PROGRESS_NS = 100e6;
+const PROGRESS_MS = 100;
 /** A guest may name as many files as it likes that cannot be copied. */
 const MAX_WARNINGS = 1000;
 const MAX_SHOWN = 4096;
@@ -27,19 +27,16 @@ export async function copy(
   exchange.onNote = (note) => {
     if (VERBS.copy.toServer(note, "").abort === true) controller.abort();
   };
-  let toldNs = Number.NEGATIVE_INFINITY;
+  const tell = atIntervals(host, ({ bytes, totalBytes, files, current }: CopyProgress) => {
+    const state = { bytes, files, current: current.slice(-MAX_SHOWN) };
+    exchange.note({ progress: totalBytes === undefined ? state : { ...state, totalBytes } });
+  });
   let warnings = 0;
   const o: CopyOptions = {
     signal: controller.signal,
     ...(user === undefined ? {} : { user }),
     ...(timeoutMs === undefined ? {} : { timeoutMs }),
-    onProgress: ({ bytes, totalBytes, files, current }: CopyProgress) => {
-      const now = host.now();
-      if (now - toldNs < PROGRESS_NS) return;
-      toldNs = now;
-      const state = { bytes, files, current: current.slice(-MAX_SHOWN) };
-      exchange.note({ progress: totalBytes === undefined ? state : { ...state, totalBytes } });
-    },
+    onProgress: tell.next,
     onWarning: ({ path, reason }) => {
       if (++warnings <= MAX_WARNINGS)
         exchange.note({ warning: { path: path.slice(-MAX_SHOWN), reason: reason.slice(0, MAX_SHOWN) } });
@@ -59,7 +56,33 @@ export async function copy(
       "give it more time (--timeout)",
       error.consoleTail,
     );
+  } finally {
+    tell.close();
   }
+}
+
+/** Passes on the first at once, then the last of each interval. */
+function atIntervals<T>(
+  host: ControlHost,
+  pass: (value: T) => void,
+): { readonly next: (value: T) => void; readonly close: () => void } {
+  let waiting: { readonly value: T } | undefined;
+  let forget: (() => void) | undefined;
+  const fire = (): void => {
+    forget = undefined;
+    if (waiting === undefined) return;
+    const { value } = waiting;
+    waiting = undefined;
+    pass(value);
+    forget = host.setTimer(PROGRESS_MS, fire);
+  };
+  return {
+    next: (value) => {
+      waiting = { value };
+      if (forget === undefined) fire();
+    },
+    close: () => forget?.(),
+  };
 }
 
 /** What comes on the request's input, up to its end; the peer sends more as it is taken. */

@@ -1,6 +1,7 @@
 /** One end of a copy that is no file of the host: bytes that come from somewhere, or go somewhere. */
 import type { CopySink, CopySource } from "./copy-files.js";
-import { COPY_CHUNK, type CopyStep, fileError } from "./copy-protocol.js";
+import { COPY_CHUNK, type CopyStep } from "./copy-protocol.js";
+import { VmError } from "./vm-error.js";
 
 const NOTHING = new Uint8Array(0);
 const MODE = 0o644;
@@ -58,11 +59,10 @@ export function sinkOfBytes(path: string, listener: BytesListener): CopySink {
       switch (step.is) {
         case "entry":
           if (step.entry.kind !== "file")
-            throw fileError(
+            throw new VmError(
               "exists",
-              path,
-              "in the guest",
-              `it is a ${step.entry.kind.replace("-", " ")}, and no file`,
+              `${path} in the guest is a ${step.entry.kind.replace("-", " ")}, and no file`,
+              "copy it to a folder",
             );
           break;
         case "data":

@@ -68,6 +68,8 @@ const FIRST_PORT = 0x656e_0000;
 const PORTS = 0x1_0000;
 /** From the end of the copier's process to the last that it said. */
 const LAST_WORDS_MS = 2000;
+/** A copier without a connection gets this long to tidy up. */
+const GOING_MS = 2000;
 const MAX_WARNINGS = 1000;
 const TOKEN_BYTES = 16;
 /** Small records are sent together. */
@@ -105,12 +107,16 @@ class Copy {
     if (this.#warnings.length < MAX_WARNINGS) this.#warnings.push(warning);
     this.#o.onWarning?.(warning);
   }
-  /** Nothing of it goes on: the guest kills the copier when its connection goes. */
+  /** Nothing of it goes on: a copier whose connection goes removes what it has half of a file; one that does not is killed. */
   close(): void {
     this.#isOver = true;
     for (const f of this.#undo.splice(0)) f();
     this.#socket?.destroy();
-    this.#child?.abandon();
+    const child = this.#child;
+    if (this.#socket === undefined) child?.abandon();
+    if (child === undefined || this.#socket === undefined) return;
+    const forget = this.#context.platform.setTimer(GOING_MS, () => child.abandon());
+    child.exited.then(forget, forget);
   }
 
   /** Starts the copier and gives the connection that it makes. */

@@ -125,6 +125,9 @@ async function copyOne(
   } catch (error) {
     if (error instanceof VmError && error.code === "aborted")
       throw new VmError("aborted", "interrupted: the copy is not complete");
+    // of several, the last had what the others left
+    if (isTimed && error instanceof VmError && error.code === "timeout")
+      throw new VmError("timeout", `the copy has not ended within ${o.timeout} s`, error.hint, error.consoleTail);
     throw error;
   } finally {
     clearTimeout(timer);
