@@ -1,6 +1,6 @@
 /**
  * Checks that everything a program sees of the library is described: every name that the entry exports and every type that these
- * lead to, with each of their members. It reads the declarations that the compiler wrote.
+ * lead to, with each member of interfaces and classes. It reads the declarations that the compiler wrote.
  *
  *   npm run check
  *
@@ -26,8 +26,7 @@ interface Module {
   readonly exports: ReadonlySet<string>;
 }
 
-const HEAD =
-  /^(?:export )?(?:declare )?(?:abstract )?(?:interface|class|type|function|const|let) ([A-Za-z_$][\w$]*)/;
+const HEAD = /^(?:export )?(?:declare )?(?:abstract )?(?:interface|class|type|function|const|let) ([A-Za-z_$][\w$]*)/;
 const FROM = /^(import|export) (?:type )?\{([^}]*)\} from "(\.[^"]+)";/gm;
 
 /** @param file for paths of what it imports; @param text as the compiler writes declarations: members are indented by four spaces */
@@ -52,7 +51,8 @@ export function parseModule(file: string, text: string): Module {
     const members = [...statements(lines.slice(1), "    ")]
       .filter(({ lines: [first = ""] }) => !/^ {4}(?:#private|private |protected )/.test(first))
       .map((m) => ({
-        name: /^ {4}(?:static |readonly |get |set |abstract )*(\[[^\]]+\]|"[^"]+"|[\w$]+)/.exec(m.lines[0]!)?.[1] ?? "()",
+        name:
+          /^ {4}(?:static |readonly |get |set |abstract )*(\[[^\]]+\]|"[^"]+"|[\w$]+)/.exec(m.lines[0]!)?.[1] ?? "()",
         doc: m.doc,
         text: m.lines.join("\n"),
       }));
@@ -61,7 +61,7 @@ export function parseModule(file: string, text: string): Module {
       name,
       doc: `${before?.doc ?? ""}${doc}`,
       text: `${before?.text ?? ""}${withoutComments(lines.join("\n"))}`,
-      members: /^(?:export )?(?:declare )?(?:abstract )?(?:interface|class|type)/.test(lines[0]!) ? members : [],
+      members: /^(?:export )?(?:declare )?(?:abstract )?(?:interface|class)/.test(lines[0]!) ? members : [],
     });
     if (lines[0]!.startsWith("export ")) exports.add(name);
   }

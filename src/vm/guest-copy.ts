@@ -22,6 +22,7 @@ import type { Integration } from "./integration.js";
 import { VmError } from "./vm-error.js";
 import { type WaitContext, type WaitOptions, waitUntil } from "./wait.js";
 
+/** How far a copy is. */
 export interface CopyProgress {
   /** Bytes of files, without holes. */
   readonly bytes: number;
@@ -33,7 +34,9 @@ export interface CopyProgress {
   readonly current: string;
 }
 
+/** How to copy. */
 export interface CopyOptions extends WaitOptions {
+  /** Called with each piece and each file. */
   readonly onProgress?: (progress: CopyProgress) => void;
   /** A copy out of the guest ends with an error when it comes to more. Default: what the disk holds. */
   readonly maxBytes?: number;
@@ -43,13 +46,19 @@ export interface CopyOptions extends WaitOptions {
   readonly onWarning?: (warning: CopyWarning) => void;
 }
 
+/** What was left out. */
 export interface CopyWarning {
+  /** Of what was left out, on the side that could not have it. */
   readonly path: string;
+  /** For people. */
   readonly reason: string;
 }
 
+/** What a copy came to. */
 export interface CopyResult {
+  /** Of files, without holes. */
   readonly bytes: number;
+  /** Files, folders and links. */
   readonly files: number;
   /** What was left out, up to 1,000. */
   readonly warnings: readonly CopyWarning[];

@@ -38,9 +38,11 @@ export interface NetworkOptions {
 
 type Answer = Extract<FromDevices, { type: "network-answer" }>;
 
+/** The network of one machine, while it runs. */
 export class VmNetwork {
   readonly #integration: Integration;
 
+  /** @internal */
   constructor(integration: Integration) {
     this.#integration = integration;
   }

@@ -51,6 +51,7 @@ function forget<T>(list: T[], item: T): void {
   if (at >= 0) list.splice(at, 1);
 }
 
+/** A machine. It is made by `createVm`, runs from `start()` to its end, and starts once. */
 export class Vm implements AsyncDisposable {
   readonly #platform: Platform;
   readonly #options: VmOptions;
@@ -88,6 +89,7 @@ export class Vm implements AsyncDisposable {
   #startedAt = 0;
   #reboots = 0;
 
+  /** @internal */
   constructor(platform: Platform, options: VmOptions) {
     this.#platform = platform;
     this.#options = options;
@@ -465,9 +467,11 @@ export class Vm implements AsyncDisposable {
   get consoleText(): string {
     return this.#log.text;
   }
+  /** The console's last lines, for messages. */
   get consoleTail(): string {
     return this.#log.tail();
   }
+  /** "new" before `start()`. */
   get state(): "new" | "running" | "ended" {
     return this.#end !== undefined ? "ended" : this.#processor === undefined ? "new" : "running";
   }
@@ -484,6 +488,7 @@ export class Vm implements AsyncDisposable {
     if (this.#options.deterministic !== undefined) return false;
     return this.#options.guest.hasAgent === true && this.#services.includes("sockets");
   }
+  /** How often the guest has reset itself. */
   get reboots(): number {
     return this.#reboots;
   }
@@ -491,6 +496,7 @@ export class Vm implements AsyncDisposable {
   get uptimeNs(): number {
     return this.#platform.now() - this.#startedAt;
   }
+  /** How it ended; undefined while it runs. */
   get end(): VmEnd | undefined {
     return this.#end;
   }
@@ -499,6 +505,7 @@ export class Vm implements AsyncDisposable {
     this.#outputListeners[serial]!.add(listener);
     return () => void this.#outputListeners[serial]!.delete(listener);
   }
+  /** Called when the guest resets itself. @returns a function that ends it */
   onReboot(listener: () => void): () => void {
     this.#rebootListeners.add(listener);
     return () => void this.#rebootListeners.delete(listener);
@@ -530,6 +537,7 @@ export class Vm implements AsyncDisposable {
       bytes: typeof data === "string" ? new TextEncoder().encode(data) : data.slice(),
     });
   }
+  /** As ACPI's: what the guest does about it is its own setting. */
   pressPowerButton(): void {
     this.#post({ type: "power-button" });
   }
@@ -601,6 +609,7 @@ export class Vm implements AsyncDisposable {
       return () => void this.#endListeners.delete(onEnd);
     });
   }
+  /** Counters of the processor; those at its end once it has ended. */
   stats(o: WaitOptions = {}): Promise<ProcessorStats> {
     if (this.#end !== undefined && this.#stats !== undefined) return Promise.resolve(this.#stats);
     return this.#wait<ProcessorStats>("the counters", o, true, (done, fail) => {
@@ -756,6 +765,7 @@ export class Vm implements AsyncDisposable {
     this.#post({ type: "resume", time });
     if (this.#services.includes("timesync")) this.integration.synchronizeTime();
   }
+  /** Between `pause` and `resume`. */
   get paused(): boolean {
     return this.#resumed !== undefined;
   }
@@ -763,6 +773,7 @@ export class Vm implements AsyncDisposable {
   async kill(): Promise<void> {
     await this.#stop({ how: "killed", detail: "", exitCode: undefined });
   }
+  /** As `kill`. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.kill();
   }
