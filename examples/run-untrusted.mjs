@@ -10,8 +10,8 @@ import { createVm, VmError } from "enlighten";
 
 const SAMPLE = `
 echo "I am $(id -un) on $(uname -n), and see $(ls / | wc -l) folders"
-wget -q -T 5 http://example.com/ || echo "there is nobody out there"
-rm -rf /usr /etc 2>/dev/null
+echo "networks: $(ls /sys/class/net | tr '\\n' ' ')"
+rm -rf /usr /etc 2>/dev/null || echo "what I would destroy is not mine"
 echo "I shall run for ever"
 while :; do :; done
 `;

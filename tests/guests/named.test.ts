@@ -49,7 +49,8 @@ after(async () => {
 
 describe("a machine in the background", () => {
   before(async () => {
-    const r = await start("--name", "web");
+    await mkdir(join(dir, "shared"));
+    const r = await start("--name", "web", "--share", `${join(dir, "shared")}:/data:ro`);
     assert.equal(r.code, 0, r.stderr);
     assert.equal(r.stdout.toString(), "web\n");
     assert.match(r.stderr, /^debian:12 up in [\d.]+ s · Linux 6\.1\S* · VMBus 5\.3 · storage .*sockets$/m);
@@ -180,7 +181,10 @@ describe("a machine in the background", () => {
       vmbusVersion: string;
       channels: { name: string; state: string; version?: string; packetsIn: number; ringBytes: number }[];
       instructions: number;
+      shares: unknown;
     };
+    assert.deepEqual(status.shares, [{ directory: join(dir, "shared"), mountPoint: "/data", readOnly: true }]);
+    assert.match(await ok(["status", "web"]), /^share {2}\/data is \/.*\/shared, read only$/m);
     assert.equal(status.summary.state, "running");
     assert.equal(status.vmbusVersion, "5.3");
     assert.ok(status.instructions > 1e8);
@@ -300,7 +304,7 @@ describe("a machine in the background", () => {
     assert.match(stopped.stdout.toString(), /"code":"aborted","message":"interrupted: the copy is not complete"/);
     // what there was of them goes
     await ok(["exec", "web", "--", "sh", "-c", "while [ -e /tmp/late -o -e /tmp/endless ]; do sleep 0.1; done"]);
-    assert.deepEqual((await readdir(dir)).sort(), ["back", "state", "tree"]);
+    assert.deepEqual((await readdir(dir)).sort(), ["back", "shared", "state", "tree"]);
   });
 
   it("powers off when it is told to, and leaves its logs", async () => {
