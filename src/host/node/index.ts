@@ -10,9 +10,11 @@ import { nodePlatform } from "./platform.js";
 export type { Identity } from "../../image/identify.js";
 export {
   type Command,
+  type CopyFrom,
   type CopyOptions,
   type CopyProgress,
   type CopyResult,
+  type CopyTo,
   type CopyWarning,
   type DeviceStatus,
   type DiskSpec,
@@ -38,6 +40,7 @@ export {
   Vm,
   type VmEnd,
   VmError,
+  type VmErrorCode,
   type VmNetwork,
   type WaitOptions,
 } from "../../vm/index.js";
