@@ -6,7 +6,7 @@ import { progressText } from "./cp.js";
 import { copiesOf, placeOf } from "./places.js";
 
 const copies = (...operands: string[]): string => {
-  const { machine, direction, list } = copiesOf(operands, "/work/dir");
+  const { machine, direction, list } = copiesOf(operands, "/base/dir");
   return `${machine} ${direction} ${list.map(({ host = "-", guest }) => `${host} ${guest}`).join(", ")}`;
 };
 const refuses = (message: RegExp, ...operands: string[]): void =>
@@ -41,13 +41,13 @@ describe("operands of cp", () => {
       assert.equal(placeOf(given, "/w").path, path, given);
   });
   it("are sources and a destination", () => {
-    assert.equal(copies("a", "web:/b"), "web in /work/dir/a /b");
-    assert.equal(copies("web:/b", "."), "web out /work/dir/. /b");
+    assert.equal(copies("a", "web:/b"), "web in /base/dir/a /b");
+    assert.equal(copies("web:/b", "."), "web out /base/dir/. /b");
     assert.equal(copies("-", "web:/b"), "web in - /b");
     assert.equal(copies("web:/b", "-"), "web out - /b");
-    assert.equal(copies("a", "/c", "web:/b/"), "web in /work/dir/a /b/., /c /b/.");
-    assert.equal(copies("a", "c", "web:/"), "web in /work/dir/a /., /work/dir/c /.");
-    assert.equal(copies("web:/a", "web:/c", "to"), "web out /work/dir/to/. /a, /work/dir/to/. /c");
+    assert.equal(copies("a", "/c", "web:/b/"), "web in /base/dir/a /b/., /c /b/.");
+    assert.equal(copies("a", "c", "web:/"), "web in /base/dir/a /., /base/dir/c /.");
+    assert.equal(copies("web:/a", "web:/c", "to"), "web out /base/dir/to/. /a, /base/dir/to/. /c");
   });
   it("that make no copy are refused, with what to write", () => {
     refuses(/a source and a destination/, "a");
