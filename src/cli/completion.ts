@@ -44,6 +44,8 @@ function all(program: Command, before: readonly string[], partial: string, names
       .flatMap((o) => (o.long === undefined ? [] : [{ word: o.long, about: o.description }]));
   if (verb === "help") return operands.length === 0 ? plain(visible.map((c) => c.name())) : [];
   if (verb === "stop") return plain(names().filter((name) => !operands.includes(name)));
+  // a path follows the colon; the shell adds this host's files
+  if (verb === "cp") return partial.includes(":") ? [] : plain(names().map((name) => `${name}:`));
   if (operands.length > 0) return [];
   if (ONE_NAME.has(verb)) return plain(names());
   if (verb === "run") return plain(GUESTS);
@@ -111,6 +113,9 @@ _enlighten() {
   if [[ $partial == *:* ]]; then
     local before="\${partial%"\${partial##*:}"}" i
     for i in "\${!COMPREPLY[@]}"; do COMPREPLY[i]="\${COMPREPLY[i]#"$before"}"; done
+  elif [[ "\${COMPREPLY[0]}" == *: ]]; then
+    compopt -o nospace
+    COMPREPLY+=($(compgen -f -- "$partial"))
   fi
 }
 complete -o default -F _enlighten enlighten
@@ -120,7 +125,9 @@ const ZSH = `#compdef enlighten
 _enlighten() {
   local -a found
   found=("\${(@f)$("\${words[1]}" ${COMPLETE} -- "\${(@)words[2,CURRENT]}" 2>/dev/null | cut -f1)}")
-  if [[ -n "\${found[1]}" ]]; then compadd -a found; else _files; fi
+  if [[ "\${found[1]}" == *: ]]; then compadd -S "" -a found; _files
+  elif [[ -n "\${found[1]}" ]]; then compadd -a found
+  else _files; fi
 }
 compdef _enlighten enlighten
 `;
@@ -130,6 +137,7 @@ function __enlighten_complete
   set -l found ($words[1] ${COMPLETE} -- $words[2..-1] 2>/dev/null)
   if test (count $found) -gt 0
     printf '%s\\n' $found
+    string match -q '*:' (string split -f1 \\t -- $found[1]); and __fish_complete_path (commandline -ct)
   else
     __fish_complete_path (commandline -ct)
   end

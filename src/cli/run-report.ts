@@ -3,6 +3,7 @@ import type { Vm, VmEnd } from "../vm/index.js";
 import { TraceDecoder } from "../vm/trace-decoder.js";
 import { networkLines } from "./network-status.js";
 import type { Emit, RunOptions } from "./run.js";
+import { shareLines } from "./share-status.js";
 
 const seconds = (ns: number): string => (ns / 1e9).toFixed(1);
 
@@ -77,6 +78,7 @@ export async function status(vm: Vm): Promise<string> {
   const lines = [
     `up ${seconds(vm.uptimeNs)} s · ${(s.instructions / 1e6).toFixed(0)} M instructions · ${(s.instructions / (vm.uptimeNs / 1e3)).toFixed(0)} MIPS over all`,
     ...(network === undefined ? [] : networkLines(network)),
+    ...shareLines(vm.shares),
   ];
   return lines.join("\n");
 }

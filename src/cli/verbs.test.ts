@@ -41,6 +41,9 @@ describe("completion", () => {
     assert.deepEqual(words("exec", "-e", "w"), []);
     assert.deepEqual(words("exec", "-e", "A=b", "w"), ["web", "worker"]);
     assert.ok(words("exec", "web", "-").includes("--detach"));
+    assert.deepEqual(words("cp", "w"), ["web:", "worker:"]);
+    assert.deepEqual(words("cp", "-u", "w"), []);
+    assert.deepEqual(words("cp", "file", "d"), ["db:"]);
   });
   it("leaves a guest's command, and files, to the shell", () => {
     for (const line of [
@@ -49,6 +52,7 @@ describe("completion", () => {
       ["inspect", ""],
       ["run", "--disk", ""],
       ["status", "web", ""],
+      ["cp", "web:/"],
     ])
       assert.deepEqual(words(...line), [], line.join(" "));
   });

@@ -2,7 +2,7 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { describeFailure, reportFailure } from "./exit-codes.js";
 
-const VERBS = new Set(["ps", "status", "stop", "exec", "console", "logs", "publish", "unpublish"]);
+const VERBS = new Set(["ps", "status", "stop", "exec", "console", "logs", "cp", "publish", "unpublish"]);
 export const isVerb = (word: string | undefined): boolean => word !== undefined && VERBS.has(word);
 
 function seconds(text: string): number {
@@ -121,6 +121,31 @@ export function addVerbs(program: Command): void {
     .addHelpText("after", examples("logs web", "logs web --tail 20 --follow", "logs web --exec 1"))
     .action((name: string, o: Parameters<typeof import("./named/logs.js").logs>[1]) =>
       does(async () => (await import("./named/logs.js")).logs(name, o)),
+    );
+
+  program
+    .command("cp")
+    .description("copy files and trees between this host and a VM, as cp -a does")
+    .argument("<paths...>", "sources and a destination; NAME:PATH is in a VM, - standard input or output")
+    .option("-u, --user <name>", "as whom in the guest, by name or number (default: root)")
+    .option("-t, --timeout <seconds>", "give up after this time with code 124", seconds)
+    .option("--json", "events as JSON, one object a line")
+    .addHelpText(
+      "after",
+      `
+A folder that is there is copied into; FOLDER/. is what is in the folder. Several sources need a folder that is there.
+Paths in a guest begin at its root. What has a colon in its name on this host is ./NAME:WITH-COLON.
+${examples(
+  "cp app.tar web:/root",
+  "cp build/. web:/srv/www",
+  "cp web:/var/log logs",
+  "cp -u nobody a.txt b.txt web:/tmp",
+  "cp web:/etc/hostname -",
+  "cp - web:/etc/motd <motd",
+)}`,
+    )
+    .action((paths: string[], o: Parameters<typeof import("./named/cp.js").cp>[1]) =>
+      does(async () => (await import("./named/cp.js")).cp(paths, o)),
     );
 
   program

@@ -78,9 +78,14 @@ export const status = record({
   /** Of the network adapter, as `Vm.network.status` has it. */
   network: anything,
   disks: list(record({ lun: number, file: text, counters: table(number) })),
+  /** A machine that was started by an older program does not tell. */
+  shares: optional(list(record({ directory: text, mountPoint: text, readOnly: flag }))),
   problems: list(text),
 });
 export type Status = Shaped<typeof status>;
+
+const copyProgress = record({ bytes: number, totalBytes: optional(number), files: number, current: text });
+export type CopyState = Shaped<typeof copyProgress>;
 
 interface Verb {
   readonly request: Shape<unknown>;
@@ -128,6 +133,27 @@ export const VERBS = {
     answer: record({ how: text }),
     toServer: record({ powerButton: optional(flag) }),
     toClient: noNote,
+  }),
+  /**
+   * A file or a tree between the host and the guest. Files of the host are the machine's process's to open: it is the same user's.
+   * Answered when everything is there. Streams, without a path of the host: input or output, the bytes of one file.
+   */
+  copy: verb({
+    request: record({
+      direction: oneOf("in", "out"),
+      /** Absolute. */
+      host: optional(text),
+      guest: text,
+      user: optional(text),
+      timeoutMs: optional(whole(1, 2 ** 31 - 1)),
+    }),
+    answer: record({ bytes: number, files: number, warnings: number }),
+    /** To abort it and be told when nothing of it goes on. */
+    toServer: record({ abort: optional(flag) }),
+    toClient: record({
+      progress: optional(copyProgress),
+      warning: optional(record({ path: text, reason: text })),
+    }),
   }),
   publish: verb({
     request: record({ port: text }),

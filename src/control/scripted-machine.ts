@@ -1,5 +1,6 @@
 /** A machine that is a script, for tests of the control protocol: no guest, and everything happens when the test says so. */
 import type { DeviceStatus } from "../vm/device-messages.js";
+import type { CopyFrom, CopyOptions, CopyResult, CopyTo } from "../vm/guest-copy.js";
 import type { GuestProcess, ProcessExit, SpawnOptions } from "../vm/guest-process.js";
 import { VmError } from "../vm/vm-error.js";
 import type { VmEnd } from "../vm/vm-options.js";
@@ -52,6 +53,16 @@ export class ScriptedProcess {
   abandon(): void {
     this.isAbandoned = true;
   }
+}
+
+export interface ScriptedCopy {
+  readonly direction: "in" | "out";
+  readonly guest: string;
+  /** The other end: a host path, bytes, or who gets them. */
+  readonly other: unknown;
+  readonly options: CopyOptions;
+  readonly finish: (result: CopyResult) => void;
+  readonly fail: (error: Error) => void;
 }
 
 export class ScriptedMachine implements ControlledMachine {
@@ -118,6 +129,21 @@ export class ScriptedMachine implements ControlledMachine {
     const process = new ScriptedProcess(typeof command === "string" ? [command] : command, o);
     this.processes.push(process);
     return process as unknown as GuestProcess;
+  }
+  shares: ControlledMachine["shares"] = [];
+  /** Copies that were asked for; each waits for the test. */
+  readonly copies: ScriptedCopy[] = [];
+  #copy(direction: "in" | "out", guest: string, other: unknown, o: CopyOptions): Promise<CopyResult> {
+    return new Promise((resolve, reject) => {
+      this.copies.push({ direction, guest, other, options: o, finish: resolve, fail: reject });
+      o.signal?.addEventListener("abort", () => reject(new VmError("aborted", "waiting for the copy was aborted")));
+    });
+  }
+  copyIn(from: CopyFrom, guestPath: string, o: CopyOptions = {}): Promise<CopyResult> {
+    return this.#copy("in", guestPath, from, o);
+  }
+  copyOut(guestPath: string, to: CopyTo, o: CopyOptions = {}): Promise<CopyResult> {
+    return this.#copy("out", guestPath, to, o);
   }
   waitForEnd({ signal, timeoutMs }: WaitOptions = {}): Promise<VmEnd> {
     if (this.end !== undefined) return Promise.resolve(this.end);

@@ -4,56 +4,12 @@ import { describe, it } from "node:test";
 import { VmError } from "../vm/vm-error.js";
 import type { Request, VerbName } from "./catalogue.js";
 import { ControlClient } from "./client.js";
-import { json, type Transport } from "./connection.js";
+import { json } from "./connection.js";
 import { encodeFrame, FrameDecoder, FrameKind } from "./frames.js";
-import { type ScriptedHost, ScriptedMachine, scriptedHost } from "./scripted-machine.js";
+import { isVmError, setUp, turns } from "./scripted-connection.js";
+import { ScriptedMachine, scriptedHost } from "./scripted-machine.js";
 import { ControlServer } from "./server.js";
 
-interface Setup {
-  readonly machine: ScriptedMachine;
-  readonly host: ScriptedHost;
-  readonly server: ControlServer;
-  readonly client: ControlClient;
-  /** The process at the other end is gone. */
-  readonly die: () => void;
-}
-function setUp(): Setup {
-  const machine = new ScriptedMachine();
-  const host = scriptedHost();
-  const server = new ControlServer(machine, { guest: "debian:12", memoryMiB: 256 }, host);
-  let isDead = false;
-  const later = (f: () => void): void => void setImmediate(() => isDead || f());
-  const link: { toClient?: (b: Uint8Array) => void; toServer?: (b: Uint8Array) => void } = {};
-  const die = (): void => {
-    if (isDead) return;
-    isDead = true;
-    client.gone();
-    connection.closed();
-  };
-  const transport = (send: (b: Uint8Array) => void): Transport => ({
-    send: (bytes) => later(() => send(bytes)),
-    end: () => later(die),
-    destroy: () => later(die),
-  });
-  const connection = server.accept(transport((b) => link.toClient!(b)));
-  const client: ControlClient = new ControlClient(
-    transport((b) => link.toServer!(b)),
-    {
-      setTimer: (ms, fire) => host.setTimer(ms, fire),
-      explain: async (doing) => new VmError("ended", `the machine's process is gone, ${doing}`),
-    },
-  );
-  link.toClient = (b) => client.received(b);
-  link.toServer = (b) => connection.received(b);
-  return { machine, host, server, client, die };
-}
-const turns = async (n = 20): Promise<void> => {
-  for (let i = 0; i < n; i++) await new Promise((resolve) => setImmediate(resolve));
-};
-const isVmError =
-  (code: string, message = /./) =>
-  (e: unknown): boolean =>
-    e instanceof VmError && e.code === code && message.test(e.message);
 const COMMAND: Request<"exec"> = { command: ["sleep", "1"], env: {}, input: false, detached: false, patienceMs: 1000 };
 const text = (s: string): Uint8Array => new TextEncoder().encode(s);
 
@@ -66,6 +22,7 @@ const WAITING: {
   stop: { body: { force: false, timeoutMs: 1000 }, hang: () => {} },
   exec: { body: COMMAND, hang: () => {} },
   console: { body: { lines: 2, input: true }, hang: () => {} },
+  copy: { body: { direction: "in", host: "/a", guest: "/b" }, hang: () => {} },
   publish: { body: { port: "80:80" }, hang: (m) => void (m.network.publish = () => new Promise(() => {})) },
   unpublish: {
     body: { port: 80, protocol: "tcp" },

@@ -8,6 +8,7 @@ import { type Answer, type Failure, isVerb, type Request, request, VERBS, type V
 import { GuestCommands, type OutputStore } from "./commands.js";
 import { ControlConnection, type Exchange, type Transport } from "./connection.js";
 import { watchConsole } from "./console.js";
+import { copy } from "./copies.js";
 import { LoadMeter, type Usage } from "./load.js";
 import { ShapeError } from "./shape.js";
 
@@ -27,6 +28,9 @@ export interface ControlledMachine
     | "onOutput"
     | "stats"
     | "spawn"
+    | "copyIn"
+    | "copyOut"
+    | "shares"
     | "waitForEnd"
     | "kill"
   > {
@@ -146,6 +150,8 @@ export class ControlServer {
         return this.#commands.run(exchange, asked as Request<"exec">, signal);
       case "console":
         return watchConsole(this.#machine, exchange, asked as Request<"console">);
+      case "copy":
+        return copy(this.#machine, this.#host, exchange, asked as Request<"copy">, controller);
       case "publish": {
         const port = await this.#machine.network.publish((asked as Request<"publish">).port, {
           signal,
@@ -212,6 +218,7 @@ export class ControlServer {
       commands: this.#commands.list(),
       network: devices?.network ?? null,
       disks: devices?.disks ?? [],
+      shares: machine.shares.map(({ directory, mountPoint, readOnly }) => ({ directory, mountPoint, readOnly })),
       problems: [...this.#problems],
     };
   }

@@ -6,6 +6,7 @@ import { unpackLz4Frame, unpackLz4Legacy } from "./lz4.js";
 import { readAll, streamOf } from "./streams.js";
 import { unpackXz } from "./xz.js";
 
+/** How bytes are packed. */
 export type Compression = "none" | "gzip" | "xz" | "zstd" | "lz4" | "lz4-legacy" | "bzip2" | "lzma" | "lzop";
 
 const MAGICS: readonly (readonly [Compression, readonly number[]])[] = [

@@ -8,6 +8,7 @@ import { identifyExecutable } from "./identify-executable.js";
 import { integrationDrivers } from "./integration-drivers.js";
 import { isBzImage, readBzImageHeader, readKernelImage } from "./kernel-image.js";
 
+/** Of a processor; "unknown" where the file does not tell. */
 export type Architecture =
   | "x86-64"
   | "x86"
@@ -20,17 +21,22 @@ export type Architecture =
   | "other"
   | "unknown";
 
+/** `method`: how it boots. `reason` and `hint`: why it cannot, and what to do instead, for people. */
 export type Bootable =
   | { readonly ok: true; readonly method: "linux-boot" | "pvh" | "multiboot" | "uefi" | "disk" | "cdrom" }
   | { readonly ok: false; readonly reason: string; readonly hint: string };
 
+/** What a file is. */
 export interface Identity {
   /** Short and stable: "bzimage", "elf", "efi", "vhdx", ... */
   readonly format: string;
   /** For people: "Linux 6.1.0-56-cloud-amd64 (bzImage)". */
   readonly description: string;
+  /** Of the processor that it is for. */
   readonly architecture: Architecture;
+  /** Whether it can run here, and by what way; else why not. */
   readonly bootable: Bootable;
+  /** As a Linux kernel tells it. */
   readonly kernelVersion?: string;
   /** How the file, or the kernel in it, is packed. */
   readonly compression?: Compression;
@@ -125,6 +131,7 @@ async function identifyPacked(source: ByteSource, compression: Compression): Pro
   }
 }
 
+/** How closely to look. */
 export interface IdentifyOptions {
   /** A Linux kernel is not unpacked: whoever boots it does so anyway, and is told then if it cannot be. */
   readonly headOnly?: boolean;

@@ -30,6 +30,7 @@ export interface PackageCache {
   writeRecord(name: string, value: unknown): Promise<void>;
 }
 
+/** How far a guest is that is being made: by `step`, with the name of what is fetched or unpacked, in bytes. */
 export type Progress =
   | { readonly step: "index" | "package"; readonly name: string; readonly bytes: number; readonly totalBytes: number }
   | { readonly step: "unpack" | "assemble"; readonly name: string }

@@ -7,6 +7,7 @@ import type { UdpNat } from "./udp-nat.js";
 
 /** What to publish. */
 export interface PublishSpec {
+  /** What it speaks. */
   readonly protocol: "tcp" | "udp";
   /** Default 127.0.0.1. */
   readonly hostAddress?: string;
@@ -14,16 +15,22 @@ export interface PublishSpec {
   readonly hostPort: number;
   /** Default: the first address that is leased. */
   readonly guestAddress?: string;
+  /** 1 to 65535. */
   readonly guestPort: number;
 }
 /** What is published. */
 export interface PublishedPort {
+  /** For `unpublish`. */
   readonly id: number;
+  /** What it speaks. */
   readonly protocol: "tcp" | "udp";
   /** Address and port that listen. */
   readonly host: string;
+  /** 1 to 65535: the one that was taken where 0 was asked for. */
   readonly hostPort: number;
+  /** Address and port in the guest, "10.0.2.15:80". */
   readonly guest: string;
+  /** That are open. */
   readonly connections: number;
 }
 /** Why a port could not be published. */

@@ -37,20 +37,27 @@ export class NatStatistics {
 
 /** One live flow, as `status` shows it. */
 export interface FlowInfo {
+  /** What it speaks. */
   readonly protocol: "tcp" | "udp";
   /** The guest opened it, or it came in by a published port. */
   readonly direction: "out" | "in";
+  /** "10.0.2.15:40000". */
   readonly guest: string;
   /** As the guest sees it. */
   readonly remote: string;
+  /** As TCP calls it; for people. */
   readonly state: string;
+  /** Without headers. */
   readonly bytesToHost: number;
+  /** Without headers. */
   readonly bytesToGuest: number;
 }
 
 /** Something that the allow list refused. */
 export interface Refusal {
+  /** What it spoke. */
   readonly protocol: "tcp" | "udp" | "dns";
+  /** Who asked. */
   readonly guest: string;
   /** Address and port, or the name. */
   readonly to: string;

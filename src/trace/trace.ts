@@ -42,12 +42,17 @@ export interface Trace {
   text(kind: typeof TraceKind.violation | typeof TraceKind.note, relid: number, text: string): void;
 }
 
+/** One event of the bus, the processor or a service. `a`, `b`, `c` are what `kind` says. */
 export interface TraceRecord {
+  /** What happened. */
   readonly kind: TraceKind;
   /** Virtual time in ns. */
   readonly timeNs: number;
+  /** By kind. */
   readonly a: number;
+  /** By kind. */
   readonly b: number;
+  /** By kind. */
   readonly c: number;
   /** The first bytes of what there was. */
   readonly bytes: Uint8Array;

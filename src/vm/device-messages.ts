@@ -8,15 +8,18 @@ import type { TimeBase } from "./messages.js";
 
 /** What is offered to the guest. Names are those of `--services`. */
 export const SERVICE_NAMES = ["storage", "network", "heartbeat", "shutdown", "timesync", "sockets"] as const;
+/** The synthetic devices. */
 export type ServiceName = (typeof SERVICE_NAMES)[number];
 
 /** A disk on the synthetic SCSI controller. */
 export interface DiskSpec {
   /** Host path. */
   readonly file: string;
+  /** The guest may not write. */
   readonly readOnly: boolean;
   /** Make it, of this size, when it is not there. */
   readonly createBytes?: number;
+  /** A DVD is an ISO image. */
   readonly kind: "disk" | "dvd";
 }
 
@@ -40,6 +43,7 @@ export interface NetworkSpec {
 export interface ShareSpec {
   /** Host path, absolute. */
   readonly directory: string;
+  /** The server refuses every change. */
   readonly readOnly: boolean;
   /** In the guest. */
   readonly mountPoint: string;
@@ -73,6 +77,7 @@ export interface DeviceSideState {
   readonly deadlines: unknown;
 }
 
+/** What the main thread tells the device side. */
 export type ToDevices =
   /** A machine has been made: its memory. The one before is gone. */
   | {
@@ -159,6 +164,7 @@ export interface PlainError {
 export interface NetworkDeviceStatus {
   /** 0 is the one that every machine has. */
   readonly number: number;
+  /** "00:15:5d:…". */
   readonly mac: string;
   /** NVSP version that the guest's driver agreed on; "none" while there is no driver. */
   readonly protocol: string;
@@ -166,14 +172,21 @@ export interface NetworkDeviceStatus {
   readonly isReady: boolean;
   /** The cable is plugged in. */
   readonly link: boolean;
+  /** Bytes of an IP packet, at most. */
   readonly mtu: number;
+  /** That are open, the primary one included. */
   readonly channels: number;
+  /** Of the guest's receive buffer. */
   readonly receiveSections: number;
+  /** Of these, those that the guest does not hold. */
   readonly freeReceiveSections: number;
-  /** Frames and bytes as the adapter counts them, seen from the guest. */
+  /** By the guest, as the adapter counts them. */
   readonly sentFrames: number;
+  /** By the guest, headers included. */
   readonly sentBytes: number;
+  /** By the guest. */
   readonly receivedFrames: number;
+  /** By the guest, headers included. */
   readonly receivedBytes: number;
   /** Frames that were lost, by reason. */
   readonly drops: Readonly<Record<string, number>>;
@@ -182,44 +195,65 @@ export interface NetworkDeviceStatus {
 }
 /** A router. */
 export interface NatStatus {
+  /** By what is counted, since the router was made. */
   readonly counters: Readonly<Record<string, number>>;
   /** Packets given up, by reason. */
   readonly dropped: Readonly<Record<string, number>>;
+  /** Connections and datagram flows that live. */
   readonly flows: readonly FlowInfo[];
+  /** Addresses that guests have by DHCP. */
   readonly leases: readonly { readonly address: string; readonly mac: string; readonly hostName: string }[];
+  /** Ports of this host that lead to guests'. */
   readonly published: readonly PublishedPort[];
   /** The last that the allow list refused, each once. */
   readonly refused: readonly Refusal[];
 }
 /** A network that machines share. */
 export interface SharedNetworkStatus {
+  /** That are plugged in. */
   readonly machines: number;
   /** What the switch has done with frames. */
   readonly frames: Readonly<Record<string, number>>;
+  /** Its router. */
   readonly nat: NatStatus;
 }
 
+/** One VMBus channel. */
 export interface ChannelStatus {
+  /** The channel's number on the bus. */
   readonly relid: number;
+  /** 0: the primary channel. */
   readonly subIndex: number;
+  /** Of the service. */
   readonly name: string;
+  /** "offered", "open" and others, for people. */
   readonly state: string;
   /** What driver and device agreed on, "3.2"; undefined before, and where there is nothing to agree on. */
   readonly version: string | undefined;
-  /** Bytes in the rings from and to the guest, and of the ring to it. */
+  /** Bytes that wait in the ring from the guest. */
   readonly inBytes: number;
+  /** To the guest. */
   readonly outBytes: number;
+  /** Size of the ring to the guest. */
   readonly ringBytes: number;
+  /** From the guest, so far. */
   readonly packetsIn: number;
+  /** To the guest, so far. */
   readonly packetsOut: number;
   /** What the guest did wrong last. */
   readonly problem: string | undefined;
 }
+/** The state of all synthetic devices. */
 export interface DeviceStatus {
+  /** What the guest negotiated, "5.3"; undefined before. */
   readonly vmbusVersion: string | undefined;
+  /** Of the devices that are offered, open or not. */
   readonly channels: readonly ChannelStatus[];
+  /** Undefined where the service is not offered. `replies`: of the guest, so far. */
   readonly heartbeat: { readonly health: string; readonly replies: number } | undefined;
+  /** Undefined where the service is not offered. `messages`: sent so far. */
   readonly timeSync: { readonly messages: number } | undefined;
+  /** On the SCSI controller, with counters of requests and bytes by kind. */
   readonly disks: readonly {
     readonly lun: number;
     readonly file: string;
@@ -229,7 +263,9 @@ export interface DeviceStatus {
   readonly network: NetworkDeviceStatus | undefined;
   /** All of them, by number. */
   readonly adapters: readonly NetworkDeviceStatus[];
+  /** Hyper-V sockets that are open. */
   readonly sockets: number;
+  /** Folders of the host that the guest sees. */
   readonly shares: readonly ShareSpec[];
   /** Calls of all shares' file systems. */
   readonly shareCalls: number;

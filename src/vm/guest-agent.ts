@@ -9,20 +9,27 @@ import { type WaitContext, type WaitOptions, waitUntil } from "./wait.js";
 
 /** What a command left. */
 export interface ExecResult {
+  /** 128 + signal when a signal ended it; 126 or 127 when it could not be started. */
   readonly exitCode: number;
+  /** As UTF-8. */
   readonly stdout: string;
+  /** As UTF-8. */
   readonly stderr: string;
   /** Standard output as it came. */
   readonly stdoutBytes: Uint8Array;
 }
 
+/** How to run a command to its end. */
 export interface ExecOptions extends WaitOptions, SpawnOptions {
   /** Standard input; without it, there is nothing to read. */
   readonly stdin?: string | Uint8Array;
 }
 
+/** Who gets a process's output; more comes when the promise is settled. */
 export interface SpawnListeners {
+  /** Standard output; with a terminal, all of it. */
   readonly onStdout?: (data: Uint8Array) => void | Promise<void>;
+  /** Standard error. */
   readonly onStderr?: (data: Uint8Array) => void | Promise<void>;
 }
 

@@ -4,6 +4,9 @@
  */
 export const GUEST_COPIER = String.raw`
 umask 0; $SIG{PIPE} = 'IGNORE';
+# half a file is none, however this ends
+my $half;
+END { unlink $half if defined $half }
 my ($port, $token) = delete @ENV{qw(ENLIGHTEN_COPY_PORT ENLIGHTEN_COPY_TOKEN)};
 socket(S, 40, 1, 0) && connect(S, pack('SSLLx4', 40, 0, $port, 2)) or die "no connection to the host: $!\n";
 my ($in, $out, $sum, $CHUNK) = ('', $token, 0, 262144);
@@ -78,6 +81,7 @@ sub receive {
         make_room($path);
         # write, create, exclusive, no link
         sysopen($file, $path, 1 | 64 | 128 | 131072, 0600) or failed($path);
+        $half = $path;
         ($at, $sum) = (0, 0);
         @entry = ($mode, $seconds, $ns);
       } else {
@@ -100,6 +104,7 @@ sub receive {
       $at == $size or truncate($file, $size) or failed($path);
       chmod($entry[0], $file) or failed($path);
       close $file or failed($path);
+      undef $half;
       set_time($path, @entry[1, 2]);
     } elsif ($type eq 'L') {
       my $folder = pop @open;

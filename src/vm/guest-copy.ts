@@ -1,4 +1,5 @@
 /** Copies of files and trees between host and guest, as `cp -a` makes them: `Vm.copyIn`, `Vm.copyOut`. */
+import { type BytesListener, sinkOfBytes, sourceOfBytes } from "./copy-bytes.js";
 import type { CopyStep } from "./copy-protocol.js";
 import {
   COPY_CHUNK,
@@ -21,6 +22,7 @@ import type { Integration } from "./integration.js";
 import { VmError } from "./vm-error.js";
 import { type WaitContext, type WaitOptions, waitUntil } from "./wait.js";
 
+/** How far a copy is. */
 export interface CopyProgress {
   /** Bytes of files, without holes. */
   readonly bytes: number;
@@ -32,7 +34,9 @@ export interface CopyProgress {
   readonly current: string;
 }
 
+/** How to copy. */
 export interface CopyOptions extends WaitOptions {
+  /** Called with each piece and each file. */
   readonly onProgress?: (progress: CopyProgress) => void;
   /** A copy out of the guest ends with an error when it comes to more. Default: what the disk holds. */
   readonly maxBytes?: number;
@@ -42,17 +46,29 @@ export interface CopyOptions extends WaitOptions {
   readonly onWarning?: (warning: CopyWarning) => void;
 }
 
+/** What was left out. */
 export interface CopyWarning {
+  /** Of what was left out, on the side that could not have it. */
   readonly path: string;
+  /** For people. */
   readonly reason: string;
 }
 
+/** What a copy came to. */
 export interface CopyResult {
+  /** Of files, without holes. */
   readonly bytes: number;
+  /** Files, folders and links. */
   readonly files: number;
   /** What was left out, up to 1,000. */
   readonly warnings: readonly CopyWarning[];
 }
+
+/** A host path, or the bytes of one file. */
+export type CopyFrom = string | AsyncIterable<Uint8Array>;
+/** A host path, or who gets the bytes of one file. */
+export type CopyTo = string | BytesListener;
+const hostName = (place: CopyFrom | CopyTo): string => (typeof place === "string" ? place : "a stream");
 
 type Spawn = (command: readonly string[], o: SpawnOptions & SpawnListeners & WaitOptions) => Promise<GuestProcess>;
 
@@ -61,6 +77,8 @@ const FIRST_PORT = 0x656e_0000;
 const PORTS = 0x1_0000;
 /** From the end of the copier's process to the last that it said. */
 const LAST_WORDS_MS = 2000;
+/** A copier without a connection gets this long to tidy up. */
+const GOING_MS = 2000;
 const MAX_WARNINGS = 1000;
 const TOKEN_BYTES = 16;
 /** Small records are sent together. */
@@ -98,12 +116,16 @@ class Copy {
     if (this.#warnings.length < MAX_WARNINGS) this.#warnings.push(warning);
     this.#o.onWarning?.(warning);
   }
-  /** Nothing of it goes on: the guest kills the copier when its connection goes. */
+  /** Nothing of it goes on: a copier whose connection goes removes what it has half of a file; one that does not is killed. */
   close(): void {
     this.#isOver = true;
     for (const f of this.#undo.splice(0)) f();
     this.#socket?.destroy();
-    this.#child?.abandon();
+    const child = this.#child;
+    if (this.#socket === undefined) child?.abandon();
+    if (child === undefined || this.#socket === undefined) return;
+    const forget = this.#context.platform.setTimer(GOING_MS, () => child.abandon());
+    child.exited.then(forget, forget);
   }
 
   /** Starts the copier and gives the connection that it makes. */
@@ -186,8 +208,9 @@ class Copy {
     });
   }
 
-  async in(hostPath: string, guestPath: string): Promise<CopyResult> {
-    const source = await this.#context.platform.files.openSource(hostPath);
+  async in(from: CopyFrom, guestPath: string): Promise<CopyResult> {
+    const { files, wallClockSeconds } = this.#context.platform;
+    const source = typeof from === "string" ? await files.openSource(from) : sourceOfBytes(from, wallClockSeconds());
     this.#totalBytes = source.totalBytes;
     const name = new TextDecoder().decode(source.name);
     const socket = await this.#open(`in\0${guestPath}\0${name}`);
@@ -240,9 +263,13 @@ class Copy {
     }
   }
 
-  async out(guestPath: string, hostPath: string): Promise<CopyResult> {
+  async out(guestPath: string, to: CopyTo): Promise<CopyResult> {
     const name = lastName(guestPath);
-    const sink = await this.#context.platform.files.openSink(hostPath, name, (path, reason) => this.warn(path, reason));
+    const hostPath = hostName(to);
+    const sink =
+      typeof to === "string"
+        ? await this.#context.platform.files.openSink(to, name, (path, reason) => this.warn(path, reason))
+        : sinkOfBytes(guestPath, to);
     this.#undo.push(() => sink.close());
     try {
       const socket = await this.#open(`out\0${guestPath}\0${name}`);
@@ -359,14 +386,14 @@ export class GuestCopies {
       return () => copy.close();
     });
   }
-  async in(hostPath: string, guestPath: string, o: CopyOptions): Promise<CopyResult> {
-    checkPath(hostPath, "the source");
+  async in(from: CopyFrom, guestPath: string, o: CopyOptions): Promise<CopyResult> {
+    checkPath(hostName(from), "the source");
     checkPath(guestPath, "the destination");
-    return this.#run(`the copy of ${hostPath} into the guest`, o, (copy) => copy.in(hostPath, guestPath));
+    return this.#run(`the copy of ${hostName(from)} into the guest`, o, (copy) => copy.in(from, guestPath));
   }
-  async out(guestPath: string, hostPath: string, o: CopyOptions): Promise<CopyResult> {
+  async out(guestPath: string, to: CopyTo, o: CopyOptions): Promise<CopyResult> {
     checkPath(guestPath, "the source");
-    checkPath(hostPath, "the destination");
-    return this.#run(`the copy of ${guestPath} out of the guest`, o, (copy) => copy.out(guestPath, hostPath));
+    checkPath(hostName(to), "the destination");
+    return this.#run(`the copy of ${guestPath} out of the guest`, o, (copy) => copy.out(guestPath, to));
   }
 }

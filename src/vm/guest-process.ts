@@ -4,8 +4,11 @@ import type { AgentConnection } from "./agent-connection.js";
 import { FrameReader, FrameType, frame, numbers } from "./agent-protocol.js";
 import { VmError } from "./vm-error.js";
 
+/** How to start a program. */
 export interface SpawnOptions {
+  /** Variables beside those that the agent sets. */
   readonly env?: Readonly<Record<string, string>>;
+  /** Where it runs. Default: the user's home. */
   readonly cwd?: string;
   /** Name or number. Default: root. */
   readonly user?: string;
@@ -13,9 +16,11 @@ export interface SpawnOptions {
   readonly pty?: { readonly rows: number; readonly columns: number };
 }
 
+/** How a process ended. */
 export interface ProcessExit {
   /** 128 + signal when a signal ended it, as shells say it; 126 or 127 when it could not be started. */
   readonly exitCode: number;
+  /** The one that ended it. */
   readonly signal: number | undefined;
 }
 
@@ -34,11 +39,13 @@ export const SIGNALS: Readonly<Record<string, number>> = {
   SIGWINCH: 28,
 };
 
+/** Gets bytes; more come when its promise is settled. */
 type DataListener = (data: Uint8Array) => void | Promise<void>;
 /** Bytes of standard input that the guest may have and not yet have used: signals must not wait behind more. */
 const STDIN_WINDOW = 256 << 10;
 const STDIN_PIECE = 64 << 10;
 
+/** A process in the guest that `Vm.spawn` started. */
 export class GuestProcess {
   readonly #connection: AgentConnection;
   readonly #reader = new FrameReader();
@@ -58,7 +65,7 @@ export class GuestProcess {
   failure: string | undefined;
   readonly #whyBroken: () => Promise<Error>;
 
-  /** @param whyBroken asked when the connection goes before the process has ended */
+  /** @internal @param whyBroken asked when the connection goes before the process has ended */
   constructor(
     connection: AgentConnection,
     command: readonly string[],
@@ -154,6 +161,7 @@ export class GuestProcess {
       throw new VmError("bad-option", `there is no signal ${signal}`, Object.keys(SIGNALS).join(", "));
     if (!this.#settled) this.#send(FrameType.signal, numbers(4, n));
   }
+  /** Its terminal has another size. Nothing without `pty`. */
   resize(rows: number, columns: number): void {
     if (!this.#settled) this.#send(FrameType.windowSize, numbers(2, rows, columns));
   }

@@ -7,6 +7,7 @@ const PIECE = 64 << 10;
 /** Pieces on their way: the writer waits beyond it. */
 const WINDOW = 8;
 
+/** A connection by Hyper-V sockets (AF_VSOCK) to a program in the guest. */
 export class GuestSocket implements AsyncIterable<Uint8Array>, AsyncDisposable {
   /** The other end's port. */
   readonly port: number;
@@ -22,12 +23,14 @@ export class GuestSocket implements AsyncIterable<Uint8Array>, AsyncDisposable {
   #wakeReader: (() => void) | undefined;
   readonly #writers: (() => void)[] = [];
   readonly #closeListeners: (() => void)[] = [];
+  /** The guest has taken it. */
   onOpen: (() => void) | undefined;
   /** It was closed before it was open. */
   onRefused: (() => void) | undefined;
   /** Gets data instead of a reader. What it gets counts as taken when its promise is settled. */
   onData: ((data: Uint8Array) => void | Promise<void>) | undefined;
 
+  /** @internal */
   constructor(
     id: number,
     port: number,
@@ -77,6 +80,7 @@ export class GuestSocket implements AsyncIterable<Uint8Array>, AsyncDisposable {
     }
     return all;
   }
+  /** Piece by piece to the end. @throws VmError when the connection broke */
   async *[Symbol.asyncIterator](): AsyncIterator<Uint8Array> {
     for (let piece = await this.read(); piece !== undefined; piece = await this.read()) yield piece;
   }
@@ -107,15 +111,18 @@ export class GuestSocket implements AsyncIterable<Uint8Array>, AsyncDisposable {
     if (!this.#isClosed) await new Promise<void>((resolve) => void this.#closeListeners.push(resolve));
     if (this.#failure !== undefined) throw this.#failure;
   }
+  /** Breaks it, if it is open. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.destroy();
   }
 
   // ---- from the device side ---------------------------------------------------------------------------------------------
+  /** @internal */
   opened(): void {
     this.#isOpen = true;
     this.onOpen?.();
   }
+  /** @internal */
   received(bytes: Uint8Array): void {
     if (this.onData === undefined) {
       this.#received.push(bytes);
@@ -126,14 +133,17 @@ export class GuestSocket implements AsyncIterable<Uint8Array>, AsyncDisposable {
     if (taken === undefined) this.#take(bytes.length);
     else void taken.finally(() => this.#take(bytes.length));
   }
+  /** @internal */
   ended(): void {
     this.#guestEnded = true;
     this.#wake();
   }
+  /** @internal */
   drained(messages: number): void {
     this.#inFlight -= messages;
     for (const f of this.#writers.splice(0)) f();
   }
+  /** @internal */
   closed(failure: "refused" | "reset" | undefined): void {
     if (this.#isClosed) return;
     this.#isClosed = true;

@@ -10,7 +10,7 @@ export type {
   SharedNetworkStatus,
 } from "./device-messages.js";
 export type { Command, ExecOptions, ExecResult } from "./guest-agent.js";
-export type { CopyOptions, CopyProgress, CopyResult, CopyWarning } from "./guest-copy.js";
+export type { CopyFrom, CopyOptions, CopyProgress, CopyResult, CopyTo, CopyWarning } from "./guest-copy.js";
 export type { GuestProcess, ProcessExit, SpawnOptions } from "./guest-process.js";
 export { parseShare, type ShareOptions } from "./guest-shares.js";
 export type { GuestSocket } from "./guest-socket.js";
@@ -19,7 +19,7 @@ export type { ProcessorStats } from "./messages.js";
 export type { PartitionState } from "./partition.js";
 export type { GuestFiles, Platform } from "./platform.js";
 export { type OutputListener, Vm } from "./vm.js";
-export { VmError } from "./vm-error.js";
+export { VmError, type VmErrorCode } from "./vm-error.js";
 export type { JoinableNetwork, NetworkOptions, VmNetwork } from "./vm-network.js";
 export type { VmEnd, VmOptions } from "./vm-options.js";
 export type { WaitOptions } from "./wait.js";

@@ -16,16 +16,20 @@ export interface Lights {
   readonly services: readonly string[];
 }
 
+/** How to ask the guest to go down. */
 export interface ShutdownOptions extends WaitOptions {
+  /** It is to come up again. */
   readonly restart?: boolean;
   /** Do not wait for applications. */
   readonly force?: boolean;
+  /** For its users. */
   readonly message?: string;
 }
 
 /** Reaches the device side; undefined when the machine has none. */
 export type DevicePort = ((message: ToDevices, transfer?: readonly object[]) => void) | undefined;
 
+/** What the guest's own drivers answer. */
 export class Integration {
   readonly #context: WaitContext;
   readonly #port: () => DevicePort;
@@ -38,6 +42,7 @@ export class Integration {
   readonly #listeners = new Map<number, (socket: GuestSocket) => void>();
   readonly #problemListeners = new Set<(text: string) => void>();
 
+  /** @internal */
   constructor(context: WaitContext, port: () => DevicePort) {
     this.#context = context;
     this.#port = port;
@@ -68,9 +73,11 @@ export class Integration {
   }
 
   // ---- what lit up ------------------------------------------------------------------------------------------------------
+  /** What the guest has connected to so far. */
   get lights(): Lights {
     return this.#lights;
   }
+  /** Called at each change. @returns a function that ends it */
   onLights(listener: (lights: Lights) => void): () => void {
     this.#lightListeners.add(listener);
     return () => void this.#lightListeners.delete(listener);
@@ -91,6 +98,7 @@ export class Integration {
     this.#problemListeners.add(listener);
     return () => void this.#problemListeners.delete(listener);
   }
+  /** The state of all synthetic devices. @throws VmError "no-services" where there are none */
   async status(o: WaitOptions = {}): Promise<DeviceStatus> {
     const answer = await this.ask<Extract<FromDevices, { type: "status" }>>(
       "the devices' status",
@@ -153,6 +161,7 @@ export class Integration {
     if (answer.error !== undefined) throw fromPlain(answer.error);
     return answer.lun!;
   }
+  /** Unplugs a disk; it is closed then. @throws VmError where there is none */
   async removeDisk(lun: number, o: WaitOptions = {}): Promise<void> {
     const answer = await this.ask<Extract<FromDevices, { type: "disk-answer" }>>(
       "the disk to go",
@@ -214,6 +223,7 @@ export class Integration {
     this.dropSockets();
     for (const port of this.#listeners.keys()) this.#port()?.({ type: "listen", port });
   }
+  /** @internal */
   dropSockets(): void {
     for (const socket of [...this.#sockets.values()]) socket.closed("reset");
     this.#sockets.clear();
@@ -222,6 +232,7 @@ export class Integration {
     this.#lights = lights;
     for (const f of [...this.#lightListeners]) f(lights);
   }
+  /** @internal */
   receive(m: FromDevices): void {
     switch (m.type) {
       case "lights":

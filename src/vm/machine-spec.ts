@@ -3,6 +3,7 @@ import type { Stress } from "../cpu/region/stress.js";
 import type { BootImage } from "../firmware/linux-boot.js";
 import type { SavedPartition } from "./partition.js";
 
+/** A serial port: COM1 (0, the console) to COM4. */
 export type SerialNumber = 0 | 1 | 2 | 3;
 
 export interface MachineSpec {

@@ -41,10 +41,13 @@ export type EndKind = "power-off" | "reset" | "triple-fault" | "deadlock" | "sto
 
 /** Counters, for `--stats`. Times in ns of virtual time. */
 export interface ProcessorStats {
+  /** That the guest has retired. */
   readonly instructions: number;
+  /** Virtual time since the start. */
   readonly timeNs: number;
   /** Of that, how long the processor slept, halted or held back. */
   readonly haltedNs: number;
+  /** By what is counted. */
   readonly counters: Readonly<Record<string, number>>;
 }
 

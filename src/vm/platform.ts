@@ -29,6 +29,7 @@ export interface DeviceEvents {
   readonly onFailure: (error: Error) => void;
 }
 
+/** What a guest boots from. */
 export interface GuestFiles {
   /** Reads them anew at each boot, so that nothing of some 60 MB is kept while the guest runs. */
   load(): Promise<{
@@ -36,6 +37,7 @@ export interface GuestFiles {
     readonly kernel: Uint8Array;
     readonly initrds: readonly Uint8Array[];
   }>;
+  /** The kernel's; `append` comes behind it. */
   readonly commandLine: string;
   /** How it boots (default: as Linux). */
   readonly method?: "linux-boot" | "multiboot";
@@ -45,11 +47,13 @@ export interface GuestFiles {
   readonly hasAgent?: boolean;
   /** What its console shows when it takes commands. */
   readonly prompt?: RegExp;
+  /** For people: "debian:12". */
   readonly description: string;
   /** Disks that it needs, before all others on the controller. */
   readonly disks?: readonly DiskSpec[];
 }
 
+/** What a machine needs of what it runs on. @opaque */
 export interface Platform {
   /** Starts a processor on a thread of its own. */
   /** @param transfer buffers of `start` that this thread gives away */

@@ -32,15 +32,21 @@ export const VM_ERROR_CODES = [
   // of named machines
   "name-taken",
 ] as const;
+/** What went wrong, for programs. */
 export type VmErrorCode = (typeof VM_ERROR_CODES)[number];
 
+/** What went wrong, with the next thing to try. */
 export class VmError extends Error {
+  /** "VmError". */
   override readonly name = "VmError";
+  /** For programs: it does not change. */
   readonly code: VmErrorCode;
+  /** The next thing to try, for people; may be empty. */
   readonly hint: string;
   /** The console's last lines, where they help. */
   readonly consoleTail: string;
 
+  /** @internal */
   constructor(code: VmErrorCode, message: string, hint = "", consoleTail = "") {
     super(consoleTail === "" ? message : `${message}\nlast console lines:\n${consoleTail}`);
     this.code = code;

@@ -39,12 +39,13 @@ export interface NetworkOptions {
 
 type Answer = Extract<FromDevices, { type: "network-answer" }>;
 
+/** The network of one machine, while it runs. */
 export class VmNetwork {
   readonly #integration: Integration;
   readonly #specOf: (o: NetworkOptions, n: number) => NetworkSpec;
   #adding = new Set<number>();
 
-  /** @param specOf what an adapter is to be. @throws VmError "bad-option" */
+  /** @internal @param specOf what an adapter is to be; it throws VmError "bad-option" */
   constructor(integration: Integration, specOf: (o: NetworkOptions, n: number) => NetworkSpec) {
     this.#integration = integration;
     this.#specOf = specOf;

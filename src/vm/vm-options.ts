@@ -7,7 +7,9 @@ import type { PartitionState } from "./partition.js";
 import type { GuestFiles } from "./platform.js";
 import type { NetworkOptions } from "./vm-network.js";
 
+/** What a machine is made from. */
 export interface VmOptions {
+  /** What it boots from. */
   readonly guest: GuestFiles;
   /** MiB of guest memory. */
   readonly memoryMiB?: number;
@@ -17,6 +19,7 @@ export interface VmOptions {
   readonly append?: string;
   /** Run this instead of a login shell, then power off: a shell script, or a program with its arguments. */
   readonly exec?: string | readonly string[];
+  /** Variables of the command of `exec`. */
   readonly env?: Readonly<Record<string, string>>;
   /** The command of `exec` reads what `writeStdin` gets (default: it has no input). */
   readonly stdin?: boolean;
@@ -29,6 +32,7 @@ export interface VmOptions {
   readonly cpuLimit?: number;
   /** A seed: the deterministic scheduler. */
   readonly deterministic?: number;
+  /** QEMU's devices for tests: exit port, firmware configuration, test device. Default: none. */
   readonly debugExit?: boolean;
   /**
    * All flags of SSE arithmetic are exact. Default: false; MXCSR.DE is then not set by an operation with a denormal operand and an
@@ -59,6 +63,7 @@ export interface VmOptions {
 
 /** How a machine ended. */
 export interface VmEnd {
+  /** "killed": from here; "failed": by an error of ours. */
   readonly how: "power-off" | "crashed" | "killed" | "debug-exit" | "failed";
   /** Panic text, registers after a triple fault, our own error. */
   readonly detail: string;

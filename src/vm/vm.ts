@@ -14,9 +14,9 @@ import {
   type ShareSpec,
 } from "./device-messages.js";
 import { type Command, type ExecOptions, type ExecResult, GuestAgent, type SpawnListeners } from "./guest-agent.js";
-import { type CopyOptions, type CopyResult, GuestCopies } from "./guest-copy.js";
+import { type CopyFrom, type CopyOptions, type CopyResult, type CopyTo, GuestCopies } from "./guest-copy.js";
 import type { GuestProcess, SpawnOptions } from "./guest-process.js";
-import { shareMounter, shareSpecs } from "./guest-shares.js";
+import { type ShareOptions, shareMounter, shareSpecs } from "./guest-shares.js";
 import { fromPlain, Integration } from "./integration.js";
 import { LastRecords } from "./last-records.js";
 import { MAX_ADAPTERS } from "./machine-adapters.js";
@@ -55,6 +55,7 @@ function forget<T>(list: T[], item: T): void {
   if (at >= 0) list.splice(at, 1);
 }
 
+/** A machine. It is made by `createVm`, runs from `start()` to its end, and starts once. */
 export class Vm implements AsyncDisposable {
   readonly #platform: Platform;
   readonly #options: VmOptions;
@@ -93,6 +94,7 @@ export class Vm implements AsyncDisposable {
   #startedAt = 0;
   #reboots = 0;
 
+  /** @internal */
   constructor(platform: Platform, options: VmOptions) {
     this.#platform = platform;
     this.#options = options;
@@ -472,6 +474,10 @@ export class Vm implements AsyncDisposable {
     this.#endListeners.clear();
   }
 
+  /** Folders of the host that the guest sees, and where: all that was left open is filled in. */
+  get shares(): readonly Required<ShareOptions>[] {
+    return this.#shares;
+  }
   /** What it was made from. */
   get guest(): GuestFiles {
     return this.#options.guest;
@@ -480,9 +486,11 @@ export class Vm implements AsyncDisposable {
   get consoleText(): string {
     return this.#log.text;
   }
+  /** The console's last lines, for messages. */
   get consoleTail(): string {
     return this.#log.tail();
   }
+  /** "new" before `start()`. */
   get state(): "new" | "running" | "ended" {
     return this.#end !== undefined ? "ended" : this.#processor === undefined ? "new" : "running";
   }
@@ -499,6 +507,7 @@ export class Vm implements AsyncDisposable {
     if (this.#options.deterministic !== undefined) return false;
     return this.#options.guest.hasAgent === true && this.#services.includes("sockets");
   }
+  /** How often the guest has reset itself. */
   get reboots(): number {
     return this.#reboots;
   }
@@ -506,6 +515,7 @@ export class Vm implements AsyncDisposable {
   get uptimeNs(): number {
     return this.#platform.now() - this.#startedAt;
   }
+  /** How it ended; undefined while it runs. */
   get end(): VmEnd | undefined {
     return this.#end;
   }
@@ -514,6 +524,7 @@ export class Vm implements AsyncDisposable {
     this.#outputListeners[serial]!.add(listener);
     return () => void this.#outputListeners[serial]!.delete(listener);
   }
+  /** Called when the guest resets itself. @returns a function that ends it */
   onReboot(listener: () => void): () => void {
     this.#rebootListeners.add(listener);
     return () => void this.#rebootListeners.delete(listener);
@@ -545,6 +556,7 @@ export class Vm implements AsyncDisposable {
       bytes: typeof data === "string" ? new TextEncoder().encode(data) : data.slice(),
     });
   }
+  /** As ACPI's: what the guest does about it is its own setting. */
   pressPowerButton(): void {
     this.#post({ type: "power-button" });
   }
@@ -616,6 +628,7 @@ export class Vm implements AsyncDisposable {
       return () => void this.#endListeners.delete(onEnd);
     });
   }
+  /** Counters of the processor; those at its end once it has ended. */
   stats(o: WaitOptions = {}): Promise<ProcessorStats> {
     if (this.#end !== undefined && this.#stats !== undefined) return Promise.resolve(this.#stats);
     return this.#wait<ProcessorStats>("the counters", o, true, (done, fail) => {
@@ -680,13 +693,21 @@ export class Vm implements AsyncDisposable {
       await this.#wait<void>("the agent in the guest", o, true, (done) => this.#agent.onReady(done));
     return this.#agent.spawn(command, o);
   }
-  /** Copies a file or a tree of the host into the guest, as `cp -a` does: into a folder that is there, else under that name. */
-  copyIn(hostPath: string, guestPath: string, o: CopyOptions = {}): Promise<CopyResult> {
-    return this.#copies.in(hostPath, guestPath, o);
+  /**
+   * Copies a file or a tree of the host into the guest, as `cp -a` does: into a folder that is there, else under that name.
+   * @param from a host path; or the bytes of a file, of which `guestPath` is the name
+   * @throws VmError "not-found", "no-permission", "no-space", "exists", "mismatch"; as every wait
+   */
+  copyIn(from: CopyFrom, guestPath: string, o: CopyOptions = {}): Promise<CopyResult> {
+    return this.#copies.in(from, guestPath, o);
   }
-  /** Copies a file or a tree of the guest to the host; owners are not taken over, nor setuid and setgid. */
-  copyOut(guestPath: string, hostPath: string, o: CopyOptions = {}): Promise<CopyResult> {
-    return this.#copies.out(guestPath, hostPath, o);
+  /**
+   * Copies a file or a tree of the guest to the host; owners are not taken over, nor setuid and setgid.
+   * @param to a host path; or a function that gets a file's bytes, a piece at a time
+   * @throws VmError as `copyIn`
+   */
+  copyOut(guestPath: string, to: CopyTo, o: CopyOptions = {}): Promise<CopyResult> {
+    return this.#copies.out(guestPath, to, o);
   }
   /** Standard input of the command of `exec`; undefined ends it. Needs `stdin: true`. */
   writeStdin(data: Uint8Array | string | undefined): Promise<void> {
@@ -763,6 +784,7 @@ export class Vm implements AsyncDisposable {
     this.#post({ type: "resume", time });
     if (this.#services.includes("timesync")) this.integration.synchronizeTime();
   }
+  /** Between `pause` and `resume`. */
   get paused(): boolean {
     return this.#resumed !== undefined;
   }
@@ -770,6 +792,7 @@ export class Vm implements AsyncDisposable {
   async kill(): Promise<void> {
     await this.#stop({ how: "killed", detail: "", exitCode: undefined });
   }
+  /** As `kill`. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.kill();
   }

@@ -2,8 +2,11 @@
 import type { Platform } from "./platform.js";
 import { VmError } from "./vm-error.js";
 
+/** How long to wait. A wait also ends with the machine. */
 export interface WaitOptions {
+  /** The wait fails with "timeout" after so many ms. Default: it does not. */
   readonly timeoutMs?: number;
+  /** The wait fails with "aborted" when this is aborted. */
   readonly signal?: AbortSignal;
 }
 

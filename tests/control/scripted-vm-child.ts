@@ -14,6 +14,8 @@ const asked = (what: string) => (): Promise<never> => {
 };
 machine.integration.status = asked("status");
 machine.spawn = asked("exec");
+machine.copyIn = asked("cp");
+machine.copyOut = asked("cp");
 machine.network.publish = asked("publish");
 machine.network.published = asked("unpublish");
 machine.integration.shutdown = asked("stop");

@@ -59,6 +59,8 @@ describe("a machine that is killed in the midst of a verb", () => {
     ["exec", ["exec", "--detach", "web", "--", "sleep", "1"]],
     ["stop", ["stop", "web"]],
     ["console", ["console", "web"]],
+    ["cp", ["cp", "/etc/hostname", "web:/tmp"]],
+    ["cp", ["cp", "web:/etc/hostname", "-"]],
     ["publish", ["publish", "web", "80:80"]],
     ["unpublish", ["unpublish", "web", "80"]],
   ] as const) {
@@ -134,6 +136,23 @@ describe("a command that takes no signals", () => {
   });
 });
 
+describe("a copy whose machine does not let go", () => {
+  it("is left by the second signal, with 130", async () => {
+    const { asked } = await scripted("web");
+    const r = await enlighten(["cp", "--json", "/etc/hostname", "web:/tmp"], {
+      env,
+      during: (kill) =>
+        void asked("cp").then(() => {
+          for (const signal of ["SIGINT", "SIGTERM"] as const) kill(signal);
+        }),
+    });
+    assert.equal(r.code, 130, r.stderr);
+    const event = JSON.parse(r.stdout.toString()) as Record<string, unknown>;
+    assert.deepEqual([event.event, event.code, event.exitCode], ["error", "aborted", 130]);
+    assert.match(String(event.message), /interrupted: the copy is not complete/);
+  });
+});
+
 describe("a peer that is none of ours", () => {
   it("is refused by name, at a machine's socket", async () => {
     const registry = new Registry(dir);
@@ -181,6 +200,8 @@ describe("names that are not there", () => {
       ["stop", "web", "wep"],
       ["console", "wep"],
       ["logs", "wep"],
+      ["cp", "/etc/hostname", "wep:/tmp"],
+      ["cp", "wep:/etc", "."],
       ["publish", "wep", "1:1"],
     ]) {
       const r = await enlighten(args, { env });

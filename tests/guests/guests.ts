@@ -32,7 +32,10 @@ export function enlighten(
   args: readonly string[],
   options: {
     env?: Record<string, string>;
+    cwd?: string;
     input?: string | Uint8Array;
+    /** Until the program ends. */
+    inputStaysOpen?: boolean;
     during?: (kill: (s: NodeJS.Signals) => void, stderr: () => string, stdout: () => string) => void;
   } = {},
 ): Promise<ProgramResult> {
@@ -40,6 +43,7 @@ export function enlighten(
     const child = spawn(process.execPath, [program, ...args], {
       env: { ...process.env, ...options.env },
       stdio: ["pipe", "pipe", "pipe"],
+      ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
     });
     const out: Buffer[] = [];
     const err: Buffer[] = [];
@@ -49,8 +53,8 @@ export function enlighten(
     child.on("close", (code, signal) =>
       resolve({ code, signal, stdout: Buffer.concat(out), stderr: Buffer.concat(err).toString() }),
     );
-    if (options.input !== undefined) child.stdin.end(options.input);
-    else child.stdin.end();
+    if (options.input !== undefined) child.stdin.write(options.input);
+    if (options.inputStaysOpen !== true) child.stdin.end();
     options.during?.(
       (s) => void child.kill(s),
       () => Buffer.concat(err).toString(),

@@ -1,7 +1,8 @@
 /** Named machines through the program: a guest that runs in the background, and every verb that talks to it. */
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { mkdtemp, rm } from "node:fs/promises";
+import { execFileSync, spawn } from "node:child_process";
+import { createHash, randomBytes } from "node:crypto";
+import { mkdir, mkdtemp, readdir, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
@@ -48,7 +49,8 @@ after(async () => {
 
 describe("a machine in the background", () => {
   before(async () => {
-    const r = await start("--name", "web");
+    await mkdir(join(dir, "shared"));
+    const r = await start("--name", "web", "--share", `${join(dir, "shared")}:/data:ro`);
     assert.equal(r.code, 0, r.stderr);
     assert.equal(r.stdout.toString(), "web\n");
     assert.match(r.stderr, /^debian:12 up in [\d.]+ s · Linux 6\.1\S* · VMBus 5\.3 · storage .*sockets$/m);
@@ -179,7 +181,10 @@ describe("a machine in the background", () => {
       vmbusVersion: string;
       channels: { name: string; state: string; version?: string; packetsIn: number; ringBytes: number }[];
       instructions: number;
+      shares: unknown;
     };
+    assert.deepEqual(status.shares, [{ directory: join(dir, "shared"), mountPoint: "/data", readOnly: true }]);
+    assert.match(await ok(["status", "web"]), /^share {2}\/data is \/.*\/shared, read only$/m);
     assert.equal(status.summary.state, "running");
     assert.equal(status.vmbusVersion, "5.3");
     assert.ok(status.instructions > 1e8);
@@ -210,6 +215,96 @@ describe("a machine in the background", () => {
     await ok(["unpublish", "web", port]);
     await assert.rejects(fetch(`http://127.0.0.1:${port}/`));
     assert.equal((await run(["unpublish", "web", port])).code, 127);
+  });
+
+  it("gets and gives files and trees, by cp", async () => {
+    const tree = join(dir, "tree");
+    await mkdir(join(tree, "sub/empty"), { recursive: true });
+    await writeFile(join(tree, "big"), randomBytes(3 << 20));
+    await writeFile(join(tree, "sub/run.sh"), "#!/bin/sh\n", { mode: 0o751 });
+    await symlink("../big", join(tree, "sub/link"));
+    const sums = `cd TREE && find . | sort && sha256sum big sub/run.sh && stat -c '%a %Y' sub/run.sh && readlink sub/link`;
+    const there = (folder: string): Promise<string> =>
+      ok(["exec", "web", "--", "sh", "-c", sums.replace("TREE", folder)]);
+    const here = (folder: string): string =>
+      execFileSync("sh", ["-c", sums.replace("TREE", folder)], { encoding: "utf8" });
+    // under that name, into a folder that is there, its content
+    assert.equal(await ok(["cp", "tree", "web:/tmp/copy"], { cwd: dir }), "");
+    assert.equal(await there("/tmp/copy"), here(tree));
+    await ok(["exec", "web", "--", "mkdir", "/tmp/into"]);
+    await ok(["cp", "tree", "web:/tmp/into"], { cwd: dir });
+    assert.equal(await there("/tmp/into/tree"), here(tree));
+    await ok(["cp", "web:/tmp/copy", "./back"], { cwd: dir });
+    assert.equal(here(join(dir, "back")), here(tree));
+    await ok(["cp", "../tree/.", "web:/tmp/into"], { cwd: join(dir, "back") });
+    assert.equal((await ok(["exec", "web", "--", "ls", "/tmp/into"])).trim(), "big\nsub\ntree");
+    // one file, by its events
+    const events = (await ok(["cp", "--json", "tree/big", "web:/tmp/one"], { cwd: dir }))
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line) as { event: string; source?: string });
+    assert.deepEqual(events.at(-1), { event: "end", bytes: 3 << 20, files: 1, warnings: 0 });
+    assert.deepEqual([events[0]!.event, events[0]!.source], ["progress", "tree/big"]);
+    // several into a folder, as somebody else
+    await ok(["exec", "web", "--", "sh", "-c", "mkdir /tmp/theirs && chown nobody /tmp/theirs"]);
+    await ok(["cp", "-u", "nobody", "tree/big", "tree/sub/run.sh", "web:/tmp/theirs"], { cwd: dir });
+    assert.equal(
+      await ok(["exec", "web", "--", "sh", "-c", "cd /tmp/theirs; stat -c '%n %U' *"]),
+      "big nobody\nrun.sh nobody\n",
+    );
+    await ok(["cp", "web:/tmp/theirs/big", "web:/etc/hostname", "."], { cwd: join(dir, "back/sub") });
+    assert.deepEqual((await readdir(join(dir, "back/sub"))).sort(), ["big", "empty", "hostname", "link", "run.sh"]);
+  });
+
+  it("gets and gives a file by standard input and output", async () => {
+    const bytes = randomBytes(1_000_001);
+    await ok(["cp", "-", "web:/tmp/streamed"], { input: bytes });
+    const sum = await ok(["exec", "web", "--", "sha256sum", "/tmp/streamed"]);
+    assert.equal(sum.split(" ")[0], createHash("sha256").update(bytes).digest("hex"));
+    const back = await run(["cp", "web:/tmp/streamed", "-"]);
+    assert.equal(back.code, 0, back.stderr);
+    assert.equal(back.stdout.compare(bytes), 0);
+    await ok(["exec", "web", "--", "truncate", "-s", "70000", "/tmp/hole"]);
+    assert.equal((await run(["cp", "web:/tmp/hole", "-"])).stdout.compare(Buffer.alloc(70_000)), 0);
+    const folder = await run(["cp", "web:/tmp", "-"]);
+    assert.equal(folder.code, 125);
+    assert.match(folder.stderr, /\/tmp in the guest is a directory, and no file/);
+  });
+
+  it("says what a copy lacks, and leaves no half of one", async () => {
+    for (const [args, code, message] of [
+      [["no-such", "web:/tmp"], 127, /no-such on this host: no such file/],
+      [["web:/no/such", "."], 127, /\/no\/such in the guest: No such file/],
+      [["tree/big", "web:/no/such/folder/x"], 127, /\/no\/such\/folder\/x in the guest: No such file/],
+      [["web:/etc/hostname", "no/such/x"], 127, /no\/such\/x on this host: no such file/],
+      [["tree/big", "web:/etc/hostname/x"], 125, /in the guest: Not a directory/],
+      [["tree/big", "tree/sub", "web:/etc/hostname"], 125, /in the guest: Not a directory/],
+      [["web:/etc/hostname", "web:/etc/passwd", "new"], 127, /new\/\. on this host: no such file/],
+      [["-u", "nobody", "tree/big", "web:/root/x"], 125, /\/root\/x in the guest: Permission denied/],
+      [["tree", "web:/etc/hostname"], 125, /in the guest: File exists/],
+    ] as const) {
+      const r = await run(["cp", ...args], { cwd: dir });
+      assert.equal(r.code, code, `${args.join(" ")}: ${r.stderr}`);
+      assert.match(r.stderr, message);
+    }
+    const late = await run(["cp", "--timeout", "0.5", "-", "web:/tmp/late"], { inputStaysOpen: true });
+    assert.equal(late.code, 124, late.stderr);
+    assert.match(late.stderr, /the copy has not ended within 0\.5 s/);
+    // a file without an end, until its user has enough
+    const stopped = await run(["cp", "--json", "-", "web:/tmp/endless"], {
+      input: Buffer.alloc(1 << 20),
+      inputStaysOpen: true,
+      during: (kill, _err, out) =>
+        when(
+          () => /"bytes":[1-9]/.test(out()),
+          () => kill("SIGINT"),
+        ),
+    });
+    assert.equal(stopped.code, 130, stopped.stdout.toString());
+    assert.match(stopped.stdout.toString(), /"code":"aborted","message":"interrupted: the copy is not complete"/);
+    // what there was of them goes
+    await ok(["exec", "web", "--", "sh", "-c", "while [ -e /tmp/late -o -e /tmp/endless ]; do sleep 0.1; done"]);
+    assert.deepEqual((await readdir(dir)).sort(), ["back", "shared", "state", "tree"]);
   });
 
   it("powers off when it is told to, and leaves its logs", async () => {

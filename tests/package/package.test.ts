@@ -1,7 +1,7 @@
 /** The package as a stranger gets it: packed, installed into an empty folder without a network, used as program and library. */
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
@@ -195,5 +195,39 @@ describe("the package", () => {
       `,
     );
     assert.match((await succeed(user, process.execPath, "boot.mjs")).stdout, /^Linux version 6\.1\./);
+  });
+
+  /** Runs one as a user has it: beside the installed package. */
+  const example = async (name: string, ...args: string[]): Promise<Result> => {
+    await copyFile(join(root, "examples", name), join(user, name));
+    return succeed(user, process.execPath, name, ...args);
+  };
+  it("has an example for code that nobody has read", { timeout: 240_000 }, async () => {
+    assert.equal(
+      (await example("run-untrusted.mjs")).stdout,
+      "I am nobody on debian-12, and see 15 folders\nnetworks: lo \nwhat I would destroy is not mine\nI shall run for ever\n" +
+        "it was killed by signal 9\n",
+    );
+    await writeFile(join(user, "short.sh"), "echo short; exit 3");
+    assert.equal((await example("run-untrusted.mjs", "short.sh")).stdout, "short\nit ended with 3\n");
+  });
+  it("has an example for a server behind a port", { timeout: 240_000 }, async () => {
+    assert.equal(
+      (await example("published-port.mjs")).stdout,
+      "200 hello from the guest\n404 for what is not there\nthe server's log has 2 responses\n",
+    );
+  });
+  it("has an example for tests of a driver", { timeout: 240_000 }, async () => {
+    const lines = (await example("test-driver-module.mjs", "hv_utils", "3")).stdout.trim().split("\n");
+    assert.equal(lines.pop(), "hv_utils: 3 of 3 rounds went well");
+    assert.deepEqual(
+      lines.map((line) => JSON.parse(line)),
+      [1, 2, 3].map((round) => ({ round, exitCode: 0, stderr: "", answers: true, complaints: [] })),
+    );
+    // one that fails says so
+    await copyFile(join(root, "examples/test-driver-module.mjs"), join(user, "driver.mjs"));
+    const none = await run(user, process.execPath, "driver.mjs", "no_such_module", "1");
+    assert.equal(none.code, 1);
+    assert.match(none.stdout, /no_such_module: 0 of 1 rounds went well/);
   });
 });

@@ -37,6 +37,9 @@ export async function exec(name: string, given: readonly string[], o: ExecOption
   const client = await connect(openRegistry(), name, "running a command in it");
   const undo: (() => void)[] = [];
   try {
+    // before the machine hears of the command: a signal may come as soon as it runs
+    let begun: Session<"exec"> | undefined;
+    forwardSignals(() => begun, undo);
     const session = client.begin("exec", {
       command,
       // a program that draws asks what it draws on
@@ -48,6 +51,7 @@ export async function exec(name: string, given: readonly string[], o: ExecOption
       detached,
       patienceMs: PATIENCE_MS,
     });
+    begun = session;
     let timedOut = false;
     if (o.timeout !== undefined) {
       const timer = setTimeout(() => {
@@ -61,7 +65,6 @@ export async function exec(name: string, given: readonly string[], o: ExecOption
       [Stream.error, process.stderr],
     ] as const)
       session.read(stream, (bytes) => new Promise<void>((resolve) => void to.write(bytes, () => resolve())));
-    forwardSignals(session, undo);
     if (tty && isTerminal) {
       stdin.setRawMode(true);
       undo.push(() => void stdin.setRawMode(false));
@@ -95,11 +98,11 @@ function environment(list: readonly string[]): Record<string, string> {
     }),
   );
 }
-function forwardSignals(session: Session<"exec">, undo: (() => void)[]): void {
+function forwardSignals(session: () => Session<"exec"> | undefined, undo: (() => void)[]): void {
   let count = 0;
   const forward = (signal: NodeJS.Signals): void => {
-    if (++count < ENOUGH_SIGNALS) session.note({ signal });
-    else session.cancel(new VmError("aborted", "interrupted: the command did not end by the signals it got"));
+    if (++count < ENOUGH_SIGNALS) session()?.note({ signal });
+    else session()?.cancel(new VmError("aborted", "interrupted: the command did not end by the signals it got"));
   };
   for (const signal of FORWARDED) {
     // Windows knows but some of them

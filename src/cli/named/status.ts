@@ -2,6 +2,7 @@
 import type { Status } from "../../control/catalogue.js";
 import type { NetworkDeviceStatus } from "../../vm/device-messages.js";
 import { networkLines } from "../network-status.js";
+import { shareLines } from "../share-status.js";
 import { connect, openRegistry } from "./find.js";
 import { amount, duration, megabytes, percent, table } from "./table.js";
 
@@ -72,6 +73,7 @@ export function describe(name: string, s: Status, before: Status | undefined, se
     lines.push("", `disk ${lun} ${file}${counts.length === 0 ? "" : `: ${counts.join(", ")}`}`);
   }
   if (s.network !== null && s.network !== undefined) lines.push("", ...networkLines(s.network as NetworkDeviceStatus));
+  if (s.shares !== undefined && s.shares.length > 0) lines.push("", ...shareLines(s.shares));
   if (s.commands.length > 0) {
     const rows = s.commands.map((c) => [
       c.id,

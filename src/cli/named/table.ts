@@ -22,6 +22,6 @@ export const megabytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed
 export const percent = (part: number): string => `${(part * 100).toFixed(part < 0.0995 ? 1 : 0)} %`;
 /** "812 B", "14.2 kB", "3.1 MB". */
 export function amount(bytes: number): string {
-  if (bytes < 1000) return `${bytes} B`;
+  if (bytes < 1000) return `${Math.round(bytes)} B`;
   return bytes < 1e6 ? `${(bytes / 1e3).toFixed(1)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
 }

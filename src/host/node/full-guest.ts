@@ -40,6 +40,7 @@ import { cacheFolder, FolderCache, sha256 } from "./package-cache.js";
 import { buildRootDisk, expectedSeconds } from "./root-disk-builder.js";
 import { copySparse } from "./sparse-copy.js";
 
+/** Where a guest comes from, and what its root disk is to be. */
 export interface FullGuestOptions extends GuestOptions {
   /** Debian packages beside those that the guest has anyway. */
   readonly packages?: readonly string[];

@@ -17,14 +17,21 @@ import { cacheFolder, FolderCache, sha256 } from "./package-cache.js";
  */
 export const COMMAND_LINE = "console=ttyS0,115200 nokaslr mitigations=off panic=-1";
 
+/** Where a guest comes from. */
 export interface GuestOptions {
+  /** Debian mirror, a URL. Default: ENLIGHTEN_MIRROR, else what this host's apt uses. */
   readonly mirror?: string | undefined;
+  /** A file with the keys that sign the archive. Default: this host's, else those that come with enlighten. */
   readonly keyring?: string | undefined;
+  /** Use the cache alone, never the network. */
   readonly offline?: boolean;
+  /** Called as it goes on. */
   readonly progress?: (progress: Progress) => void;
+  /** Gives it up. */
   readonly signal?: AbortSignal;
   /** Kernel modules beside those that every guest has. */
   readonly moreModules?: readonly string[];
+  /** In place of `process.env`, for the places of cache and mirror. */
   readonly environment?: Readonly<Record<string, string | undefined>>;
 }
 
@@ -95,6 +102,10 @@ function fileError(path: string, error: unknown): ImageError {
   return new ImageError("not-readable", `${path} cannot be read (${code ?? String(error)})`, "check the file");
 }
 
+/**
+ * Says what a file is, and whether it can run here. Damage is told in `bootable`.
+ * @throws an Error with code and hint when the file cannot be read
+ */
 export async function inspectFile(path: string, options: IdentifyOptions = {}): Promise<Identity> {
   const source = await fileSource(path);
   try {

@@ -10,9 +10,11 @@ import { nodePlatform } from "./platform.js";
 export type { Identity } from "../../image/identify.js";
 export {
   type Command,
+  type CopyFrom,
   type CopyOptions,
   type CopyProgress,
   type CopyResult,
+  type CopyTo,
   type CopyWarning,
   type DeviceStatus,
   type DiskSpec,
@@ -38,18 +40,22 @@ export {
   Vm,
   type VmEnd,
   VmError,
+  type VmErrorCode,
   type VmNetwork,
   type WaitOptions,
 } from "../../vm/index.js";
 export { inspectFile } from "./guest.js";
 export { createNetwork, type VirtualNetwork, type VirtualNetworkOptions } from "./virtual-network.js";
 
+/** What a machine is made from: a guest by reference or by its files, and all else. */
 export interface CreateVmOptions extends Omit<VmOptions, "guest" | "saved">, FullGuestOptions {
   /** A guest by reference: "debian:12". */
   readonly image?: string;
   /** Or a kernel file with its initial file systems. */
   readonly kernel?: string;
+  /** Files with initial file systems, in their order; modules of a multiboot kernel. */
   readonly initrd?: string | readonly string[];
+  /** What `Vm.save` gave: it goes on from there. */
   readonly saved?: PartitionState;
 }
 

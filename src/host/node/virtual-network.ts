@@ -6,6 +6,7 @@ import { type JoinableNetwork, VmError } from "../../vm/index.js";
 import { ENGINE_FILES } from "./engine-files.js";
 import { type NetworkAnswer, STARTED, type ToNetwork } from "./network-messages.js";
 
+/** How a shared network is made. */
 export interface VirtualNetworkOptions {
   /** Addresses of the guests, as "10.0.2.0/24" (default), at least a /28. */
   readonly ipv4?: string;
@@ -107,6 +108,7 @@ export class VirtualNetwork implements JoinableNetwork, AsyncDisposable {
   async setAllowed(list: readonly string[] | undefined): Promise<void> {
     await this.#ask((id) => ({ type: "allow", id, list }));
   }
+  /** Machines, frames, router. */
   async status(): Promise<SharedNetworkStatus> {
     return (await this.#ask((id) => ({ type: "status", id }))).status!;
   }
@@ -120,6 +122,7 @@ export class VirtualNetwork implements JoinableNetwork, AsyncDisposable {
     this.#worker.postMessage(message);
     await ended;
   }
+  /** As `close`. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }

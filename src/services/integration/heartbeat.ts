@@ -10,6 +10,7 @@ const PATIENCE_NS = 10e9;
 /** Sequence u64 and eight words: the longest form (Linux: `struct heartbeat_msg_data`). */
 const BODY_BYTES = 40;
 
+/** What the last heartbeats say; "no-contact": there was none yet. */
 export type Health = "no-contact" | "ok" | "critical" | "lost";
 export interface Heartbeat {
   readonly health: Health;

@@ -18,6 +18,7 @@ export interface ShutdownRequest {
   readonly message: string;
   readonly timeoutSeconds: number;
 }
+/** What the guest says to a request to go down. */
 export type ShutdownOutcome = "accepted" | "refused" | "unsupported" | "not-ready" | "busy";
 
 export class ShutdownService extends IcDevice {
