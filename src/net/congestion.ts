@@ -49,7 +49,10 @@ export class Congestion {
       if (!this.sacks.add(left, right, una, max)) continue;
       news = true;
       const probe = this.tailProbe;
-      if (probe !== undefined && ((probe - left) | 0) >= 0 && ((right - probe) | 0) > 0) this.#isAllLost = true;
+      if (probe !== undefined && ((probe - left) | 0) >= 0 && ((right - probe) | 0) > 0) {
+        this.#isAllLost = true;
+        this.highRxt = una; // and what was sent again before the probe
+      }
     }
     return news;
   }

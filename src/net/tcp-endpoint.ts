@@ -521,7 +521,7 @@ export class TcpEndpoint {
     this.#isProbed = true;
     this.#timedAt = -1;
     const c = this.#congestion;
-    if (c.sacks.count > 0 || c.inRecovery || this.#sndNxt !== this.#sndMax) this.#retransmit();
+    if (c.sacks.count > 0 || this.#sndNxt !== this.#sndMax) this.#retransmit();
     else {
       const flight = (this.#sndMax - this.#sndUna) | 0;
       c.tailProbe = (this.#sndMax - Math.min(flight, this.peerMss, this.#s.mss)) | 0;
