@@ -2,6 +2,7 @@
 
 import type { PublishedPort, PublishSpec } from "../net/publish.js";
 import type { FlowInfo, Refusal } from "../net/statistics.js";
+import type { Impairments } from "../net/switch.js";
 import type { ShutdownOutcome, ShutdownRequest } from "../services/integration/shutdown.js";
 import type { TraceRecord } from "../trace/trace.js";
 import type { TimeBase } from "./messages.js";
@@ -34,6 +35,8 @@ export interface NetworkSpec {
   readonly pcap?: string;
   /** The network is one that machines share: its cable comes with the thread. */
   readonly isShared?: boolean;
+  /** For tests: what goes wrong on purpose. */
+  readonly impairments?: Impairments;
 }
 
 /** A folder of the host that the guest mounts. */

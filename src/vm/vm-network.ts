@@ -2,6 +2,7 @@
 import { formatMac, parseMac } from "../net/address.js";
 import { EgressPolicy } from "../net/policy.js";
 import { PublishError, type PublishedPort, type PublishSpec, parsePublish } from "../net/publish.js";
+import type { Impairments } from "../net/switch.js";
 import type { FromDevices, NetworkDeviceStatus, NetworkSpec, PlainError, ToDevices } from "./device-messages.js";
 import { fromPlain, type Integration } from "./integration.js";
 import { networkFailure } from "./network-failure.js";
@@ -34,6 +35,8 @@ export interface NetworkOptions {
   readonly pcap?: string;
   /** Plugs it in to a network that machines share (`createNetwork`), which then has what `allow` and `publish` say. */
   readonly join?: JoinableNetwork;
+  /** @internal For tests: what goes wrong on purpose between the adapter and the router. */
+  readonly impairments?: Impairments;
 }
 
 type Answer = Extract<FromDevices, { type: "network-answer" }>;
@@ -147,6 +150,7 @@ export function networkSpec(o: NetworkOptions | undefined, s: NetworkSituation):
     publish: (o?.publish ?? []).map(specOf),
     ...(o?.pcap === undefined ? {} : { pcap: o.pcap }),
     ...(join === undefined ? {} : { isShared: true }),
+    ...(o?.impairments === undefined ? {} : { impairments: o.impairments }),
   };
 }
 
