@@ -1,4 +1,4 @@
-/** A real guest's network where it is hard: frames lost, doubled, overtaken and spoilt; a thousand connections; slow readers. */
+/** A real guest's network where it is hard: a thousand connections, slow readers, an adapter that goes and comes. */
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
 import { once } from "node:events";
@@ -6,74 +6,11 @@ import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { after, before, describe, it } from "node:test";
 import type { Vm } from "../../src/vm/index.js";
 import { startDebian } from "./guests.js";
-import { assertQuiet, BOOT_MS, COMMAND_MS, eventually, PERL, sh, sha256 } from "./hyperv-guest.js";
+import { assertQuiet, BOOT_MS, COMMAND_MS, eventually, sh, sha256 } from "./hyperv-guest.js";
+import { dial, listening, perl, TAKE } from "./socket-scripts.js";
 
 const MIB = 1 << 20;
-/** `S` is connected to a port of the host, in perl; its socket calls are the kernel's, without modules. */
-const dial = (port: number, socket = "S"): string =>
-  `socket(${socket}, 2, 1, 0) && connect(${socket}, pack("SnC4x8", 2, ${port}, 10, 0, 2, 2)) or die "$!"`;
-const perl = (body: string): string => `${PERL} -e '${body}'`;
-/** All that comes by `S` goes to standard output. */
-const TAKE = "print $b while sysread(S, $b, 65536)";
-
-/** A server on the host's loopback address. @returns its port */
-async function listening(serve: (socket: Socket) => void, backlog = 511): Promise<number> {
-  const server = createServer({ allowHalfOpen: true }, (socket) => {
-    socket.on("error", () => {});
-    serve(socket);
-  });
-  server.listen({ port: 0, host: "127.0.0.1", backlog });
-  await once(server, "listening");
-  after(() => server.close());
-  return (server.address() as AddressInfo).port;
-}
-/** Answers the end of what it is sent with what `answer` makes of it. */
-const answering = (answer: (all: Buffer) => string): Promise<number> =>
-  listening((socket) => {
-    const got: Buffer[] = [];
-    socket.on("data", (bytes) => got.push(bytes));
-    socket.on("end", () => socket.end(answer(Buffer.concat(got))));
-  });
-
-describe("a network that loses, doubles, reorders and spoils frames", () => {
-  let vm: Vm;
-  before(async () => {
-    const impairments = { loss: 0.03, duplicate: 0.03, reorder: 0.1, reorderNs: 2e6, corrupt: 0.01 };
-    vm = await startDebian({ network: { impairments } });
-  });
-  after(() => vm?.kill());
-
-  it("brings 2 MB to the guest, whole", async () => {
-    const data = randomBytes(2 * MIB);
-    const port = await listening((socket) => socket.end(data));
-    const got = await sh(vm, `${perl(`${dial(port)}; ${TAKE}`)} | sha256sum`, BOOT_MS);
-    assert.match(got, new RegExp(`^${sha256(data)} `));
-  });
-
-  it("brings 2 MB to the host, whole", async () => {
-    const port = await answering(sha256);
-    const send = `${dial(port)}; while ($n = sysread(STDIN, $b, 65536)) { $o = 0; $o += syswrite(S, $b, $n - $o, $o) while $o < $n } shutdown(S, 1); ${TAKE}`;
-    const said = await sh(
-      vm,
-      `head -c ${2 * MIB} /dev/urandom >/tmp/sent; ${perl(send)} </tmp/sent; echo; sha256sum </tmp/sent`,
-      BOOT_MS,
-    );
-    const [host, guest] = said.split("\n");
-    assert.equal(host, guest?.split(" ")[0]);
-  });
-
-  it("did go wrong, and the guest and the router saw it", async () => {
-    // a connection is counted when nothing of it can come any more
-    await eventually("the router's retransmissions", async () => {
-      const { counters, dropped } = (await vm.network.status())!.nat!;
-      return (counters.tcpRetransmissions! > 0 && dropped.checksum! > 0) || undefined;
-    });
-    // Tcp: … RetransSegs is the 12th number
-    assert.ok(Number(await sh(vm, `awk '/^Tcp: [0-9]/ { print $13 }' /proc/net/snmp`)) > 0);
-    await assertQuiet(vm);
-  });
-});
-
+const GATEWAY = "10.0.2.2";
 describe("a network with a lot to do", () => {
   let vm: Vm;
   before(async () => {
@@ -217,6 +154,52 @@ for $i (1 .. ${COUNT}) { $a = ""; 1 while sysread($s[$i], $a, 100, length $a); s
     assert.equal(back.digest("hex"), sum);
     const { drops } = (await vm.network.status({ timeoutMs: COMMAND_MS }))!;
     assert.deepEqual([drops.malformed, drops.unfit], [0, 0]);
+    await assertQuiet(vm);
+  });
+
+  it("is there again after the adapter was taken down or unbound under traffic, and nothing is left over", async () => {
+    const ROUNDS = 5;
+    const data = randomBytes(2 * MIB);
+    const port = await listening((socket) => socket.end(data));
+    const fetched = `timeout 30 ${perl(`${dial(port)}; ${TAKE}`)} | sha256sum | grep -q ${sha256(data)}`;
+    const atRest = async (): Promise<string> => {
+      await assertIdle();
+      const { channels } = await vm.integration.status();
+      const { channels: ofNetwork, mtu } = (await vm.network.status())!;
+      return JSON.stringify([channels.map((c) => c.state), ofNetwork, mtu]);
+    };
+    const before = await atRest();
+    await sh(
+      vm,
+      `rm -f /tmp/enough; for i in 1 2; do (while [ ! -e /tmp/enough ]; do timeout 1 nc ${GATEWAY} ${port} </dev/null; done) </dev/null >/dev/null 2>&1 & done`,
+    );
+    // a round begins when there is traffic: frames that came meanwhile
+    await sh(
+      vm,
+      `frames() { cat /sys/class/net/eth0/statistics/rx_packets; }
+busy() { from=$(frames); until [ $(frames) -gt $((from + 20)) ]; do sleep 0.02; done; }
+device=$(basename $(readlink -f /sys/class/net/eth0/device))
+cd /sys/bus/vmbus/drivers/hv_netvsc
+i=0; while [ $i -lt ${ROUNDS} ]; do
+  busy
+  ifconfig eth0 down || exit 1
+  ifconfig eth0 up || exit 2
+  ${fetched} || exit 3
+  busy
+  echo $device >unbind || exit 4
+  [ -e /sys/class/net/eth0 ] && exit 5
+  echo $device >bind || exit 6
+  udhcpc -i eth0 -n -q -t 5 -T 1 >/dev/null 2>&1 || exit 7
+  ${fetched} || exit 8
+  i=$((i+1))
+done
+touch /tmp/enough`,
+      120_000,
+    );
+    assert.equal(await atRest(), before);
+    const s = (await vm.network.status())!;
+    assert.equal(s.freeReceiveSections, s.receiveSections);
+    assert.deepEqual([s.drops.malformed, s.drops.tooLong, s.drops.unfit], [0, 0, 0]);
     await assertQuiet(vm);
   });
 });
