@@ -24,6 +24,8 @@ export interface QemuRun {
   /** Commands; each is measured. */
   readonly tests: readonly string[];
   readonly rounds: number;
+  /** In a folder /bench. */
+  readonly files?: ReadonlyMap<string, Uint8Array>;
 }
 /** One test once: CPU time of the whole process, and the time by the clock. */
 export interface Used {
@@ -49,7 +51,14 @@ async function virtioModules(version: string, names: readonly string[]): Promise
 }
 
 /** @returns by test, what each round used */
-export async function inQemu({ modules: more, devices, prepare, tests, rounds }: QemuRun): Promise<Used[][]> {
+export async function inQemu({
+  modules: more,
+  devices,
+  prepare,
+  tests,
+  rounds,
+  files: own,
+}: QemuRun): Promise<Used[][]> {
   const folder = await mkdtemp(join(tmpdir(), "enlighten-qemu-"));
   try {
     const guest = await debianGuest("debian:12");
@@ -71,6 +80,12 @@ export async function inQemu({ modules: more, devices, prepare, tests, rounds }:
         writeCpio([
           { kind: "directory", path: "bench", mode: 0o755 },
           ...modules.map(({ name, data }) => ({ kind: "file" as const, path: `bench/${name}.ko`, mode: 0o644, data })),
+          ...[...(own ?? [])].map(([name, data]) => ({
+            kind: "file" as const,
+            path: `bench/${name}`,
+            mode: 0o755,
+            data,
+          })),
         ]),
         execCpio(steps.join("\n")),
       ]),
