@@ -6,7 +6,7 @@ const MIN_RTO_NS = 1e9;
 /** Also the most that doubling makes of it. */
 export const MAX_RTO_NS = 60e9;
 /** Not sooner, for the same reason: a probe for nothing is a segment sent twice. */
-const MIN_PROBE_NS = 30e6;
+const MIN_PROBE_NS = 50e6;
 
 /** The estimate of one sender. */
 export class RoundTrip {
@@ -30,8 +30,9 @@ export class RoundTrip {
   restart(): void {
     this.rto = INITIAL_RTO_NS;
   }
-  /** RFC 8985 "PTO": when to probe. Without a measurement it is no sooner than the timer. */
+  /** RFC 8985 "PTO", and not before an answer that takes as long as some took. Without a measurement it is no sooner than the timer. */
   get probe(): number {
-    return this.#srtt < 0 ? this.rto : Math.max(2 * this.#srtt, MIN_PROBE_NS);
+    if (this.#srtt < 0) return this.rto;
+    return Math.max(2 * this.#srtt, this.#srtt + 4 * this.#rttvar, MIN_PROBE_NS);
   }
 }

@@ -349,11 +349,13 @@ export class TcpEndpoint {
     this.#tries = 0;
     const window = h.window << this.#sndScale;
     const congestion = this.#congestion;
-    const news = this.#sackOk && h.sackCount > 0 && congestion.takeSacks(h, this.#sndUna, this.#sndMax);
+    const hasSacks = this.#sackOk && h.sackCount > 0;
+    const news = hasSacks && congestion.takeSacks(h, this.#sndUna, this.#sndMax);
     if (fresh > 0) this.#advance(h.ack, fresh);
     else if (
       news ||
       (fresh === 0 &&
+        !hasSacks && // of what came twice (RFC 2883), or nothing new
         acceptable &&
         h.dataLength === 0 &&
         (h.flags & TcpFlags.FIN) === 0 &&
