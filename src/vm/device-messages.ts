@@ -100,6 +100,8 @@ export type ToDevices =
   | { readonly type: "publish"; readonly id: number; readonly spec: PublishSpec }
   | { readonly type: "unpublish"; readonly id: number; readonly port: number }
   | { readonly type: "allow"; readonly id: number; readonly list: readonly string[] | undefined }
+  /** The adapter's end of its cable, in or out. */
+  | { readonly type: "link"; readonly id: number; readonly up: boolean }
   /** Finish what is in flight, then stand still and say `frozen`. */
   | { readonly type: "freeze" }
   /** Go on; with a time, virtual time goes on from there. */

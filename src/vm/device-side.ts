@@ -258,6 +258,10 @@ export class DeviceSide {
       case "trace":
         post({ type: "trace-answer", id: m.id, records: this.trace.last() });
         break;
+      case "link":
+        this.#adapter?.setLink(m.up);
+        post({ type: "network-answer", id: m.id });
+        break;
       case "freeze":
         if (this.#frozen) post({ type: "frozen", state: this.save() });
         else this.#freezing = true;

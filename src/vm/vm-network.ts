@@ -72,6 +72,13 @@ export class VmNetwork {
     checkAllowed(list);
     await this.#ask("the allow list", o, (id) => ({ type: "allow", id, list }));
   }
+  /**
+   * Takes the adapter's cable out, or puts it in: the guest's driver is told, frames meanwhile are lost, connections go on afterwards. It
+   * stays so over reboots; a machine that is restored has it in.
+   */
+  async setLink(up: boolean, o: WaitOptions = {}): Promise<void> {
+    await this.#ask("the cable", o, (id) => ({ type: "link", id, up }));
+  }
   /** The adapter and the router; undefined where there is no adapter. */
   async status(o: WaitOptions = {}): Promise<NetworkDeviceStatus | undefined> {
     return (await this.#integration.status(o)).network;

@@ -157,6 +157,30 @@ for $i (1 .. ${COUNT}) { $a = ""; 1 while sysread($s[$i], $a, 100, length $a); s
     await assertQuiet(vm);
   });
 
+  it("has a cable that is taken out and put in: the guest sees it, and a connection goes on", async () => {
+    const [first, second] = [randomBytes(MIB), randomBytes(MIB)];
+    let source: Socket | undefined;
+    const port = await listening((socket) => {
+      source = socket;
+      socket.write(first);
+    });
+    const transfer = sh(vm, `${perl(`${dial(port)}; ${TAKE}`)} | tee /tmp/got | sha256sum`);
+    await sh(vm, `until [ -f /tmp/got ] && [ $(wc -c </tmp/got) -eq ${MIB} ]; do sleep 0.05; done`);
+    const carrier = (is: number): Promise<string> =>
+      sh(vm, `until [ $(cat /sys/class/net/eth0/carrier) = ${is} ]; do sleep 0.05; done`);
+    await vm.network.setLink(false);
+    await carrier(0);
+    assert.equal((await vm.network.status())!.link, false);
+    source!.end(second);
+    const { exitCode } = await vm.exec(`ping -c1 -W1 ${GATEWAY}`, { timeoutMs: COMMAND_MS });
+    assert.notEqual(exitCode, 0);
+    await vm.network.setLink(true);
+    await carrier(1);
+    assert.match(await transfer, new RegExp(`^${sha256(Buffer.concat([first, second]))} `));
+    assert.equal((await vm.network.status())!.link, true);
+    await sh(vm, `ping -c1 ${GATEWAY}`);
+  });
+
   it("is there again after the adapter was taken down or unbound under traffic, and nothing is left over", async () => {
     const ROUNDS = 5;
     const data = randomBytes(2 * MIB);
