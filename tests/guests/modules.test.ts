@@ -25,7 +25,9 @@ describe(`drivers that are loaded ${TIMES} times`, () => {
       const channels = all.filter((c) => c.name !== "socket");
       const isGood =
         sockets <= KEPT_IDLE && channels.length === SERVICES.length && channels.every((c) => c.state === "open");
-      return isGood ? JSON.stringify(channels) : undefined;
+      // what was counted meanwhile is not at rest
+      const shown = channels.map(({ packetsIn: _in, packetsOut: _out, ...c }) => c);
+      return isGood ? JSON.stringify(shown) : undefined;
     });
   const folder = testFolder("modules");
   before(async () => {
