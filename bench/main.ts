@@ -19,7 +19,7 @@ npm run bench -- peers          guestbench in a guest here, in QEMU and v86 wher
 npm run bench -- guest          guestbench in a guest here and native, with the machine's counters (--counters)
 npm run bench -- idle           CPU time of an idle guest, and resident memory
 npm run bench -- storage        disk requests for a CPU second, here and in QEMU
-npm run bench -- network        throughput for a CPU second, and the round trip of a published port`;
+npm run bench -- network        throughput for a CPU second, and the round trip of a published port; --qemu: in QEMU too; --iperf3`;
 
 const [first, ...rest] = process.argv.slice(2);
 if (first === "--help" || first === "-h") {

@@ -104,8 +104,10 @@ interface EarlyPiece {
   readonly from: number;
   readonly bytes: Uint8Array;
 }
-/** Pieces held at most, beside the bound in bytes that the window is. */
-const MAX_EARLY = 64;
+/** Pieces held at most, beside the bound in bytes that the window is: a window of segments that are not long. */
+const MAX_EARLY = 256;
+/** What a piece costs beside its bytes, so that many small ones are not for nothing. */
+const PIECE_BYTES = 128;
 
 /** Segments that came before their turn: disjoint, in order. */
 export class EarlyQueue {
@@ -130,7 +132,7 @@ export class EarlyQueue {
       const gap = next === undefined ? rest.length : Math.min(rest.length, Math.max(0, (next.from - from) | 0));
       if (gap > 0) {
         pieces.splice(i++, 0, { from, bytes: rest.slice(0, gap) });
-        this.#budget.used += gap;
+        this.#budget.used += gap + PIECE_BYTES;
       }
       if (next === undefined) return;
       const skip = (next.from + next.bytes.length - from) | 0;
@@ -146,7 +148,7 @@ export class EarlyQueue {
       const first = this.#pieces[0];
       if (first === undefined || ((first.from - seq) | 0) > 0) return undefined;
       this.#pieces.shift();
-      this.#budget.used -= first.bytes.length;
+      this.#budget.used -= first.bytes.length + PIECE_BYTES;
       const old = (seq - first.from) | 0;
       if (old < first.bytes.length) return first.bytes.subarray(old);
     }
@@ -188,7 +190,7 @@ export class EarlyQueue {
   }
 
   clear(): void {
-    for (const { bytes } of this.#pieces) this.#budget.used -= bytes.length;
+    for (const { bytes } of this.#pieces) this.#budget.used -= bytes.length + PIECE_BYTES;
     this.#pieces.length = 0;
   }
 }

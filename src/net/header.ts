@@ -178,6 +178,9 @@ export const TcpFlags = { FIN: 1, SYN: 2, RST: 4, PSH: 8, ACK: 16, URG: 32 } as 
 /** Kinds of options: RFC 9293 "Specific Option Definitions", RFC 7323, RFC 2018. */
 export const TcpOption = { END: 0, NOP: 1, MSS: 2, WINDOW_SCALE: 3, SACK_PERMITTED: 4, SACK: 5 } as const;
 
+/** As many as 40 bytes of options hold. */
+const MAX_SACK_BLOCKS = 4;
+
 /** A received TCP header; reused. */
 export class TcpHeader {
   sourcePort = 0;
@@ -195,6 +198,9 @@ export class TcpHeader {
   /** Of a SYN: -1 if the option was not there. */
   windowScale = -1;
   sackPermitted = false;
+  /** Pairs of left and right edge, as many as `sackCount` says: RFC 2018 "Sack Option Format". Nothing about them has been looked at. */
+  readonly sackEdges = new Int32Array(2 * MAX_SACK_BLOCKS);
+  sackCount = 0;
 
   /** @returns false if it contradicts itself */
   parse(view: DataView, at: number, end: number): boolean {
@@ -212,12 +218,12 @@ export class TcpHeader {
     this.mss = 0;
     this.windowScale = -1;
     this.sackPermitted = false;
-    // only a SYN's options matter here: timestamps are never agreed on, and selective acknowledgements are not made use of
-    if ((this.flags & TcpFlags.SYN) !== 0) this.#options(view, at + TCP_HEADER, this.dataAt);
+    this.sackCount = 0;
+    if (header > TCP_HEADER) this.#options(view, at + TCP_HEADER, this.dataAt, (this.flags & TcpFlags.SYN) !== 0);
     return true;
   }
 
-  #options(view: DataView, from: number, end: number): void {
+  #options(view: DataView, from: number, end: number, isSyn: boolean): void {
     for (let at = from; at < end; ) {
       const kind = view.getUint8(at);
       if (kind === TcpOption.END) return;
@@ -227,10 +233,17 @@ export class TcpHeader {
       }
       const length = at + 1 < end ? view.getUint8(at + 1) : 0;
       if (length < 2 || at + length > end) return;
-      if (kind === TcpOption.MSS && length === 4) this.mss = view.getUint16(at + 2);
+      if (!isSyn) {
+        // all others are agreed on in a SYN; timestamps never are
+        if (kind === TcpOption.SACK && (length & 7) === 2) this.#sacks(view, at + 2, length >> 3);
+      } else if (kind === TcpOption.MSS && length === 4) this.mss = view.getUint16(at + 2);
       else if (kind === TcpOption.WINDOW_SCALE && length === 3) this.windowScale = Math.min(14, view.getUint8(at + 2));
       else if (kind === TcpOption.SACK_PERMITTED && length === 2) this.sackPermitted = true;
       at += length;
     }
+  }
+  #sacks(view: DataView, at: number, count: number): void {
+    this.sackCount = count;
+    for (let i = 0; i < 2 * count; i++) this.sackEdges[i] = view.getInt32(at + 4 * i);
   }
 }

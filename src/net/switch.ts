@@ -4,17 +4,22 @@
  */
 import { formatMac, isGroupMac } from "./address.js";
 import type { NetClock } from "./link.js";
+import { EtherType } from "./packet.js";
 import type { EthernetPort } from "./port.js";
+import { asOnWire } from "./segmentation.js";
 import { Timer, Timers } from "./timers.js";
 
-/** What goes wrong on purpose: chances from 0 to 1, for each frame and port that it leaves by. */
+/**
+ * What goes wrong on purpose: chances from 0 to 1, for each frame and port that it leaves by. Such a switch is a wire: segments are cut to
+ * the MTU, and checksums filled in.
+ */
 export interface Impairments {
   readonly loss?: number;
   readonly duplicate?: number;
   /** Held back by up to `reorderNs`, so that later frames overtake it. */
   readonly reorder?: number;
   readonly reorderNs?: number;
-  /** One bit is changed; such a frame is sent without its flags, so that checksums are looked at. */
+  /** One bit is changed; such a frame is sent without its flags, so that checksums are looked at. ARP has none, and is left alone. */
   readonly corrupt?: number;
   /** Every frame takes as long. */
   readonly delayNs?: number;
@@ -171,36 +176,36 @@ export class Switch {
   #leave(port: EthernetPort, frame: Uint8Array, flags: number, segmentSize: number): boolean {
     const im = this.#o.impairments;
     if (im === undefined) return this.#send(port, frame, flags, segmentSize);
+    asOnWire(frame, flags, segmentSize, (one) => this.#impair(port, one, one === frame ? flags : 0, im));
+    return true; // a wire does not say what it lost
+  }
+  #impair(port: EthernetPort, frame: Uint8Array, flags: number, im: Impairments): void {
     if (this.#chance(im.loss)) {
       this.statistics.lost++;
-      return true;
+      return;
     }
+    const delay = im.delayNs ?? 0;
     if (this.#chance(im.duplicate)) {
       this.statistics.duplicated++;
-      this.#later(port, frame.slice(), flags, segmentSize, (im.delayNs ?? 0) + 1);
+      this.#later(port, frame.slice(), flags, delay + 1);
     }
-    if (this.#chance(im.corrupt)) {
+    if (this.#chance(im.corrupt) && !isArp(frame)) {
       this.statistics.corrupted++;
       const spoilt = frame.slice();
       const bit = this.#o.random32!() >>> 0;
       spoilt[14 + ((bit >>> 3) % (frame.length - 13)) - 1]! ^= 1 << (bit & 7);
-      this.#later(port, spoilt, 0, segmentSize, im.delayNs ?? 0);
-      return true;
-    }
-    if (this.#chance(im.reorder)) {
+      this.#later(port, spoilt, 0, delay);
+    } else if (this.#chance(im.reorder)) {
       this.statistics.reordered++;
       const extra = (this.#o.random32!() >>> 0) % (im.reorderNs ?? 1_000_000);
-      this.#later(port, frame.slice(), flags, segmentSize, (im.delayNs ?? 0) + extra);
-      return true;
-    }
-    if (im.delayNs === undefined) return this.#send(port, frame, flags, segmentSize);
-    this.#later(port, frame.slice(), flags, segmentSize, im.delayNs);
-    return true;
+      this.#later(port, frame.slice(), flags, delay + extra);
+    } else if (im.delayNs !== undefined) this.#later(port, frame.slice(), flags, delay);
+    else this.#send(port, frame, flags, 0);
   }
   #chance(of: number | undefined): boolean {
     return of !== undefined && of > 0 && (this.#o.random32!() >>> 0) / 2 ** 32 < of;
   }
-  #later(port: EthernetPort, frame: Uint8Array, flags: number, segmentSize: number, ns: number): void {
+  #later(port: EthernetPort, frame: Uint8Array, flags: number, ns: number): void {
     if (this.#held >= MAX_HELD) {
       this.statistics.lost++;
       return;
@@ -208,7 +213,7 @@ export class Switch {
     this.#held++;
     new Timer(this.#timers, () => {
       this.#held--;
-      this.#send(port, frame, flags, segmentSize);
+      this.#send(port, frame, flags, 0);
     }).set(this.#o.clock.now() + ns);
   }
   #send(port: EthernetPort, frame: Uint8Array, flags: number, segmentSize: number): boolean {
@@ -218,6 +223,9 @@ export class Switch {
   }
 }
 
+function isArp(frame: Uint8Array): boolean {
+  return frame[12] === EtherType.ARP >> 8 && frame[13] === (EtherType.ARP & 255);
+}
 function macNumber(frame: Uint8Array, at: number): number {
   const high = (frame[at]! << 8) | frame[at + 1]!;
   const low = (frame[at + 2]! << 24) | (frame[at + 3]! << 16) | (frame[at + 4]! << 8) | frame[at + 5]!;

@@ -547,7 +547,7 @@ describe("queues", () => {
   it("of early bytes are bounded in pieces", () => {
     const queue = new EarlyQueue(new Budget(1));
     for (let i = 0; i < 1000; i++) queue.add(i * 2, Uint8Array.of(1));
-    assert.equal(queue.count, 64);
+    assert.equal(queue.count, 256);
     queue.clear();
     assert.equal(queue.count, 0);
   });

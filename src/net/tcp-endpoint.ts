@@ -1,20 +1,18 @@
 /**
- * One end of a TCP connection: RFC 9293 (TCP), RFC 7323 (window scale), RFC 2018 (selective acknowledgements, sent only), RFC 6298
- * (retransmission timer), RFC 5681 and 6582 (congestion control, NewReno), RFC 5961 (resets and SYNs that somebody guessed).
+ * One end of a TCP connection: RFC 9293 (TCP), RFC 7323 (window scale), RFC 2018 (selective acknowledgements), RFC 5961 (resets and SYNs
+ * that somebody guessed). What is lost and how much may be sent is in `congestion`, how long to wait in `round-trip`.
  *
  * It knows nothing of addresses: it is given headers, and writes segments into frames that its wire begins and ends. Every segment
  * with data is acknowledged at once; there is no Nagle delay. Where the wire takes them, segments are many times the MSS long.
  */
 import { EarlyQueue, SendQueue } from "./byte-queue.js";
+import { Congestion, UNLIMITED } from "./congestion.js";
 import { TCP_HEADER, TcpFlags, type TcpHeader, TcpOption } from "./header.js";
+import { MAX_RTO_NS, RoundTrip } from "./round-trip.js";
 import type { TcpEnd, TcpSettings, TcpState, TcpUser, TcpWire } from "./tcp.js";
 import { Timer, type Timers } from "./timers.js";
 
 const WINDOW_SCALE = 7;
-const INITIAL_RTO_NS = 1e9;
-/** As RFC 6298 says. Other stacks take less; here nothing is lost by itself, but a guest may be slow to answer. */
-const MIN_RTO_NS = 1e9;
-const MAX_RTO_NS = 60e9;
 const MAX_RETRANSMISSIONS = 10;
 const MAX_SYNS = 6;
 /** Instead of two maximum segment lifetimes: nothing lives long in a link that is memory. */
@@ -23,7 +21,6 @@ const TIME_WAIT_NS = 2e9;
 const CHALLENGE_NS = 100e6;
 const DEFAULT_MSS = 536;
 const MAX_SACK_BLOCKS = 3;
-const UNLIMITED = 0x4000_0000;
 
 const sackBlocks = new Int32Array(2 * MAX_SACK_BLOCKS);
 
@@ -67,14 +64,11 @@ export class TcpEndpoint {
   /** Sequence number of the peer's FIN, if it is known. */
   #peerFin: number | undefined;
 
-  #cwnd = UNLIMITED;
-  #ssthresh = UNLIMITED;
-  #dupAcks = 0;
-  #recover = 0;
-  #inRecovery = false;
-  #srtt = -1;
-  #rttvar = 0;
-  #rto = INITIAL_RTO_NS;
+  readonly #congestion: Congestion;
+  readonly #roundTrip = new RoundTrip();
+  /** The timer is for a probe, of which there is one until something new is acknowledged: RFC 8985. */
+  #isProbeDue = false;
+  #isProbed = false;
   #timedSeq = 0;
   #timedAt = -1;
   #tries = 0;
@@ -97,7 +91,8 @@ export class TcpEndpoint {
     this.#queue = new SendQueue(settings.budget);
     this.#early = new EarlyQueue(settings.budget);
     this.#iss = iss | 0;
-    this.#sndUna = this.#sndNxt = this.#sndMax = this.#recover = iss | 0;
+    this.#sndUna = this.#sndNxt = this.#sndMax = iss | 0;
+    this.#congestion = new Congestion(iss | 0);
     this.#queueSeq = (iss + 1) | 0;
   }
 
@@ -283,7 +278,7 @@ export class TcpEndpoint {
     this.#sndWl2 = h.ack;
     this.#timer.cancel();
     this.#tries = 0;
-    this.#rto = INITIAL_RTO_NS;
+    this.#roundTrip.restart();
     this.#user.onConnect();
   }
 
@@ -353,18 +348,28 @@ export class TcpEndpoint {
     }
     this.#tries = 0;
     const window = h.window << this.#sndScale;
+    const congestion = this.#congestion;
+    const hasSacks = this.#sackOk && h.sackCount > 0;
+    const news = hasSacks && congestion.takeSacks(h, this.#sndUna, this.#sndMax);
     if (fresh > 0) this.#advance(h.ack, fresh);
     else if (
-      fresh === 0 &&
-      acceptable &&
-      h.dataLength === 0 &&
-      (h.flags & TcpFlags.FIN) === 0 &&
-      window === this.#sndWnd &&
-      this.#sndMax !== this.#sndUna &&
-      !this.#persisting
+      news ||
+      (fresh === 0 &&
+        !hasSacks && // of what came twice (RFC 2883), or nothing new
+        acceptable &&
+        h.dataLength === 0 &&
+        (h.flags & TcpFlags.FIN) === 0 &&
+        window === this.#sndWnd &&
+        this.#sndMax !== this.#sndUna &&
+        !this.#persisting)
     )
-      this.#duplicate();
+      congestion.duplicate(this.peerMss);
     if (this.#isClosed) return false;
+    if (congestion.isLossSeen(this.#sndUna, this.#sndMax, this.peerMss)) {
+      this.#timedAt = -1;
+      this.#retransmit();
+      this.#startTimer();
+    }
     const bySeq = (h.seq - this.#sndWl1) | 0;
     if (bySeq > 0 || (bySeq === 0 && ((h.ack - this.#sndWl2) | 0) >= 0)) {
       if (window > this.#sndWnd && this.#persisting) this.#stopTimer();
@@ -384,23 +389,11 @@ export class TcpEndpoint {
     this.#sndUna = ack;
     if (((ack - this.#sndNxt) | 0) > 0) this.#sndNxt = ack;
     if (this.#timedAt >= 0 && ((ack - this.#timedSeq) | 0) > 0) {
-      this.#measured(this.#wire.now() - this.#timedAt);
+      this.#roundTrip.measured(this.#wire.now() - this.#timedAt);
       this.#timedAt = -1;
     }
-    this.#dupAcks = 0;
-    if (this.#inRecovery) {
-      if (((ack - this.#recover) | 0) >= 0) {
-        this.#inRecovery = false;
-        this.#cwnd = this.#ssthresh;
-      } else {
-        // RFC 6582: what follows the hole that was filled is lost too
-        this.#cwnd = Math.max(this.peerMss, this.#cwnd - fresh + this.peerMss);
-        this.#retransmit();
-      }
-    } else if (this.#cwnd < UNLIMITED) {
-      const mss = this.peerMss;
-      this.#cwnd += this.#cwnd < this.#ssthresh ? Math.max(mss, fresh) : Math.ceil((mss * fresh) / this.#cwnd);
-    }
+    this.#isProbed = false;
+    if (this.#congestion.advance(ack, fresh, this.#sackOk, this.peerMss)) this.#retransmit();
     this.#stopTimer();
     if (this.#sndMax !== this.#sndUna) this.#startTimer();
     if (this.#finQueued && this.#sndUna === ((this.#queueSeq + 1) | 0)) this.#finAcknowledged();
@@ -421,21 +414,6 @@ export class TcpEndpoint {
     this.#persisting = false;
     this.#timer.set(this.#wire.now() + TIME_WAIT_NS);
     this.#user.onClose("done");
-  }
-
-  /** RFC 5681 "Fast Retransmit/Fast Recovery" */
-  #duplicate(): void {
-    this.#dupAcks++;
-    if (this.#inRecovery) this.#cwnd = Math.min(UNLIMITED, this.#cwnd + this.peerMss);
-    else if (this.#dupAcks === 3 && ((this.#sndUna - this.#recover) | 0) > 0) {
-      const flight = (this.#sndMax - this.#sndUna) | 0;
-      this.#ssthresh = Math.max(flight >> 1, 2 * this.peerMss);
-      this.#cwnd = this.#ssthresh + 3 * this.peerMss;
-      this.#recover = this.#sndMax;
-      this.#inRecovery = true;
-      this.#timedAt = -1;
-      this.#retransmit();
-    }
   }
 
   #take(h: TcpHeader, bytes: Uint8Array, begin: number, window: number, hasFin: boolean): void {
@@ -490,19 +468,12 @@ export class TcpEndpoint {
     this.#ackNow = true;
   }
 
-  /** RFC 6298 "The Basic Algorithm" */
-  #measured(rtt: number): void {
-    if (this.#srtt < 0) {
-      this.#srtt = rtt;
-      this.#rttvar = rtt / 2;
-    } else {
-      this.#rttvar = 0.75 * this.#rttvar + 0.25 * Math.abs(this.#srtt - rtt);
-      this.#srtt = 0.875 * this.#srtt + 0.125 * rtt;
-    }
-    this.#rto = Math.ceil(Math.min(MAX_RTO_NS, Math.max(MIN_RTO_NS, this.#srtt + 4 * this.#rttvar)));
-  }
   #startTimer(): void {
-    this.#timer.set(this.#wire.now() + Math.min(MAX_RTO_NS, this.#rto * 2 ** Math.max(this.#tries, this.#probes)));
+    const { rto, probe } = this.#roundTrip;
+    let ns = Math.min(MAX_RTO_NS, rto * 2 ** Math.max(this.#tries, this.#probes));
+    this.#isProbeDue = this.#sackOk && this.#tries === 0 && !this.#isProbed && !this.#persisting && probe < ns;
+    if (this.#isProbeDue) ns = probe;
+    this.#timer.set(this.#wire.now() + ns);
   }
   #stopTimer(): void {
     this.#timer.cancel();
@@ -519,6 +490,10 @@ export class TcpEndpoint {
       this.#startTimer(); // not the peer's fault
       return;
     }
+    if (this.#isProbeDue && this.#sndWnd > 0) {
+      this.#probeLoss();
+      return;
+    }
     this.#tries++;
     const isOpening = this.state === "syn-sent" || this.state === "syn-received";
     if (this.#tries > (isOpening ? MAX_SYNS : MAX_RETRANSMISSIONS)) {
@@ -532,17 +507,29 @@ export class TcpEndpoint {
       this.#sendSyn();
     } else if (this.#persisting || this.#sndWnd === 0) this.#probe();
     else {
-      // RFC 5681: what is on its way counts as lost; the first segment goes again, the others as acknowledgements come
-      this.#ssthresh = Math.max(((this.#sndMax - this.#sndUna) | 0) >> 1, 2 * this.peerMss);
-      this.#cwnd = this.peerMss;
-      this.#inRecovery = false;
-      this.#recover = this.#sndMax;
-      this.#dupAcks = 0;
+      this.#congestion.timeout(this.#sndUna, this.#sndMax, this.peerMss);
       this.#sndNxt = this.#sndUna;
       this.retransmissions++;
       this.#output();
       this.#startTimer();
     }
+  }
+
+  /**
+   * RFC 8985 "Tail Loss Probe": the last segment again, so that the peer says what it has. Where a hole is known, it is filled instead: what
+   * was sent again and lost again is not seen otherwise.
+   */
+  #probeLoss(): void {
+    this.#isProbed = true;
+    this.#timedAt = -1;
+    const c = this.#congestion;
+    if (c.sacks.count > 0 || this.#sndNxt !== this.#sndMax) this.#retransmit();
+    else {
+      const flight = (this.#sndMax - this.#sndUna) | 0;
+      c.tailProbe = (this.#sndMax - Math.min(flight, this.peerMss, this.#s.mss)) | 0;
+      this.#sendAgain(c.tailProbe, this.#sndMax);
+    }
+    this.#startTimer();
   }
 
   /**
@@ -563,11 +550,27 @@ export class TcpEndpoint {
     this.#startTimer();
   }
 
+  /** The first of what is missing. */
   #retransmit(): void {
-    const data = Math.min(this.#queue.length, this.#longest(), (this.#sndMax - this.#sndUna) | 0);
-    const fin = this.#finQueued && data === this.#queue.length && ((this.#sndMax - this.#sndUna) | 0) > data;
+    const c = this.#congestion;
+    const hole = c.sacks.missing(this.#sndUna, this.#sndMax);
+    const end = this.#sendAgain(hole.from, hole.end);
+    if (c.inRecovery && ((end - c.highRxt) | 0) > 0) c.highRxt = end;
+  }
+  /**
+   * One segment of what was sent before.
+   * @param end not beyond `sndMax`
+   * @returns the first number that is not in it: `from` if there was no room
+   */
+  #sendAgain(from: number, end: number, most = UNLIMITED): number {
+    const offset = (from - this.#queueSeq) | 0;
+    const left = this.#queue.length - offset;
+    const wanted = (end - from) | 0;
+    const data = Math.min(left, this.#longest(), wanted, most);
+    const fin = this.#finQueued && data === left && wanted > data;
+    if (!this.#emit(from, TcpFlags.ACK | (fin ? TcpFlags.FIN : 0), offset, data)) return from;
     this.retransmissions++;
-    this.#emit(this.#sndUna, TcpFlags.ACK | (fin ? TcpFlags.FIN : 0), 0, data);
+    return (from + data + (fin ? 1 : 0)) | 0;
   }
 
   /** Most bytes of data in a segment: whole ones of the peer's size, if it is cut later. */
@@ -605,22 +608,33 @@ export class TcpEndpoint {
   /** @returns whether something was sent, so that more may follow */
   #sendOne(): boolean {
     if (this.#blocked || !this.#sends) return false;
+    const mss = Math.min(this.peerMss, this.#s.mss);
+    const { bySack, sacks } = this.#congestion;
+    // what is sent again after a timeout begins and ends where the peer has something
+    let wanted = UNLIMITED;
+    if (this.#sndNxt !== this.#sndMax && sacks.count > 0) {
+      const { from, end } = sacks.missing(this.#sndNxt, this.#sndMax);
+      this.#sndNxt = from;
+      if (from !== end) wanted = (end - from) | 0;
+    }
+    const room = this.#congestion.room(this.#sndUna, this.#sndNxt, this.#sndMax, this.peerMss);
+    if (room <= 0) return false;
+    if (bySack && this.#fillHole(true, room)) return true;
     const offset = (this.#sndNxt - this.#queueSeq) | 0;
     const available = this.#queue.length - offset;
-    if (available < 0 || (available === 0 && !this.#finQueued)) return false;
-    const usable = (Math.min(this.#sndWnd, this.#cwnd) - ((this.#sndNxt - this.#sndUna) | 0)) | 0;
-    if (usable <= 0) return false;
-    const length = Math.min(available, this.#longest(), usable);
+    const isEmpty = available < 0 || (available === 0 && !this.#finQueued);
+    const usable = isEmpty ? 0 : Math.min(room, (this.#sndWnd - ((this.#sndNxt - this.#sndUna) | 0)) | 0);
+    if (usable <= 0) return bySack && this.#fillHole(false, room);
+    const length = Math.min(available, this.#longest(), usable, wanted);
     const fin = this.#finQueued && length === available;
     // no small segment into a small window while an acknowledgement is on its way that may open it
-    if (length < available && length < Math.min(this.peerMss, this.#s.mss) && this.#sndNxt !== this.#sndUna)
-      return false;
+    if (length < available && length < mss && length < wanted && this.#sndNxt !== this.#sndUna) return false;
     const before = this.#sndNxt;
     const max = this.#sndMax;
     const after = (before + length + (fin ? 1 : 0)) | 0;
     this.#sndNxt = after;
     if (((after - max) | 0) > 0) this.#sndMax = after;
-    const timed = this.#timedAt < 0 && before === max;
+    const timed = this.#timedAt < 0 && before === max && !this.#congestion.inRecovery;
     if (timed) {
       this.#timedAt = this.#wire.now();
       this.#timedSeq = before;
@@ -639,6 +653,16 @@ export class TcpEndpoint {
       if (!wasArmed) this.#timer.cancel();
     }
     return ok;
+  }
+  /** @returns whether something was sent again */
+  #fillHole(onlyLost: boolean, room: number): boolean {
+    const hole = this.#blocked ? undefined : this.#congestion.nextHole(this.#sndUna, onlyLost, this.peerMss);
+    if (hole === undefined) return false;
+    const { from } = hole;
+    const end = this.#sendAgain(from, hole.end, room);
+    if (end === from) return false;
+    this.#congestion.highRxt = end;
+    return true;
   }
   /** In a state in which data, or a FIN, may have to be sent. */
   get #sends(): boolean {
@@ -732,6 +756,7 @@ export class TcpEndpoint {
     this.#timer.cancel();
     this.#queue.clear();
     this.#early.clear();
+    this.#congestion.sacks.clear();
     this.#blocked = false;
     this.#user.onReleased();
   }

@@ -2,6 +2,7 @@
 
 import type { PublishedPort, PublishSpec } from "../net/publish.js";
 import type { FlowInfo, Refusal } from "../net/statistics.js";
+import type { Impairments } from "../net/switch.js";
 import type { ShutdownOutcome, ShutdownRequest } from "../services/integration/shutdown.js";
 import type { TraceRecord } from "../trace/trace.js";
 import type { TimeBase } from "./messages.js";
@@ -37,6 +38,8 @@ export interface NetworkSpec {
   readonly pcap?: string;
   /** The network is one that machines share: its cable comes with the thread. */
   readonly isShared?: boolean;
+  /** For tests: what goes wrong on purpose. */
+  readonly impairments?: Impairments;
 }
 
 /** A folder of the host that the guest mounts. */
@@ -113,6 +116,8 @@ export type ToDevices =
       readonly cable: unknown;
     }
   | { readonly type: "remove-adapter"; readonly id: number; readonly number: number }
+  /** The adapter's end of its cable, in or out. */
+  | { readonly type: "link"; readonly id: number; readonly number: number; readonly up: boolean }
   /** Finish what is in flight, then stand still and say `frozen`. */
   | { readonly type: "freeze" }
   /** Go on; with a time, virtual time goes on from there. */

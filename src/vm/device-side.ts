@@ -257,6 +257,9 @@ export class DeviceSide {
       case "trace":
         post({ type: "trace-answer", id: m.id, records: this.trace.last() });
         break;
+      case "link":
+        post({ type: "network-answer", id: m.id, done: this.#adapters.setLink(m.number, m.up) });
+        break;
       case "freeze":
         if (this.#frozen) post({ type: "frozen", state: this.save() });
         else this.#freezing = true;

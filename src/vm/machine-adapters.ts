@@ -84,6 +84,12 @@ export class MachineAdapters {
     this.#leaving.get(n)?.retire();
     this.#leaving.delete(n);
   }
+  /** Takes the adapter's end of its cable out, or puts it in. @returns false if there is no such adapter */
+  setLink(n: number, up: boolean): boolean {
+    const plugged = this.#all.get(n);
+    plugged?.adapter.setLink(up);
+    return plugged !== undefined;
+  }
 
   flush(): void {
     for (const { adapter, plug } of this.#all.values()) {

@@ -135,7 +135,13 @@ export class MachineNetwork implements NetworkPlug {
     const [switchEnd, natEnd] = EthernetPort.cable();
     this.port = adapterEnd;
     const { capture, onWork, random32 } = o;
-    this.#switch = new Switch({ clock, onDeadline: onWork });
+    const { impairments } = o.spec;
+    this.#switch = new Switch({
+      clock,
+      random32,
+      onDeadline: onWork,
+      ...(impairments === undefined ? {} : { impairments }),
+    });
     this.#switch.attach(
       capture === undefined ? cable : tap(cable, new PcapngWriter(capture.sink, "eth0", capture.epochNs), clock),
     );

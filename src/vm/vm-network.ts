@@ -2,6 +2,7 @@
 import { formatMac, parseMac } from "../net/address.js";
 import { EgressPolicy } from "../net/policy.js";
 import { PublishError, type PublishedPort, type PublishSpec, parsePublish } from "../net/publish.js";
+import type { Impairments } from "../net/switch.js";
 import type { FromDevices, NetworkDeviceStatus, NetworkSpec, PlainError, ToDevices } from "./device-messages.js";
 import { fromPlain, type Integration } from "./integration.js";
 import { MAX_ADAPTERS } from "./machine-adapters.js";
@@ -35,6 +36,8 @@ export interface NetworkOptions {
   readonly pcap?: string;
   /** Plugs it in to a network that machines share (`createNetwork`), which then has what `allow` and `publish` say. */
   readonly join?: JoinableNetwork;
+  /** @internal For tests: what goes wrong on purpose between the adapter and the router. */
+  readonly impairments?: Impairments;
 }
 
 type Answer = Extract<FromDevices, { type: "network-answer" }>;
@@ -106,6 +109,16 @@ export class VmNetwork {
   async setAllowed(list: readonly string[] | undefined, o: WaitOptions = {}): Promise<void> {
     checkAllowed(list);
     await this.#ask("the allow list", o, (id) => ({ type: "allow", id, list }));
+  }
+  /**
+   * Takes an adapter's cable out, or puts it in: the guest's driver is told, frames meanwhile are lost, connections go on afterwards. It
+   * stays so over reboots; a machine that is restored has it in.
+   * @returns false if there is no adapter of that number (default: 0)
+   */
+  async setLink(up: boolean, o: WaitOptions & { readonly adapter?: number } = {}): Promise<boolean> {
+    const { adapter = 0, ...wait } = o;
+    const { done } = await this.#ask("the cable", wait, (id) => ({ type: "link", id, number: adapter, up }));
+    return done!;
   }
   /** The adapter and the router; undefined where there is no adapter. */
   async status(o: WaitOptions = {}): Promise<NetworkDeviceStatus | undefined> {
@@ -192,6 +205,7 @@ export function networkSpec(o: NetworkOptions | undefined, s: NetworkSituation):
     publish: (o?.publish ?? []).map(specOf),
     ...(o?.pcap === undefined ? {} : { pcap: o.pcap }),
     ...(join === undefined ? {} : { isShared: true }),
+    ...(o?.impairments === undefined ? {} : { impairments: o.impairments }),
   };
 }
 
