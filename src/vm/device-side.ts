@@ -23,7 +23,7 @@ import {
   SERVICE_NAMES,
   type ToDevices,
 } from "./device-messages.js";
-import { type AdapterOptions, MachineAdapters } from "./machine-adapters.js";
+import { type AdapterOptions, MachineAdapters, unplugged } from "./machine-adapters.js";
 import type { MachineDisks } from "./machine-disks.js";
 import { SocketBridge } from "./socket-bridge.js";
 
@@ -41,7 +41,7 @@ export interface DeviceSideOptions {
   readonly watcher?: WriteWatcher;
   /** The machine's disks; undefined when storage is not offered. */
   readonly disks?: MachineDisks;
-  /** Network adapters by number. */
+  /** Network adapters by number. Default: those of `spec`, plugged in to nothing. */
   readonly adapters?: Iterable<readonly [number, AdapterOptions]>;
   /** A turn is due, for something that happened outside of one. */
   readonly wake?: () => void;
@@ -121,7 +121,7 @@ export class DeviceSide {
       deadlines: this.deadlines,
       onWork: () => o.wake?.(),
     });
-    if (has("network")) for (const [n, adapter] of o.adapters ?? []) this.#plugIn(n, adapter);
+    if (has("network")) for (const [n, adapter] of o.adapters ?? unplugged(o.spec)) this.#plugIn(n, adapter);
     if (has("sockets")) {
       const server = this.#server;
       this.#sockets = new SocketService({ bus: server, clock: o.clock, deadlines: this.deadlines });

@@ -8,7 +8,7 @@ import { NetworkAdapter } from "../services/network/adapter.js";
 import type { TraceRing } from "../trace/trace.js";
 import type { Offer } from "../vmbus/device.js";
 import type { VmbusServer } from "../vmbus/server.js";
-import type { NetworkDeviceStatus, NetworkSpec } from "./device-messages.js";
+import type { DeviceSpec, NetworkDeviceStatus, NetworkSpec } from "./device-messages.js";
 import { type MachineNetworkState, type NetworkPlug, networkStatus } from "./machine-network.js";
 
 /** As many as Hyper-V has. */
@@ -141,5 +141,10 @@ export class MachineAdapters {
   get fileCalls(): number {
     return this.#all.get(0)?.plug?.fileCalls ?? 0;
   }
+}
+/** The adapters of a machine that has no networks. */
+export function unplugged({ network, adapters = [] }: DeviceSpec): [number, AdapterOptions][] {
+  const specs = network === undefined ? [] : [network, ...adapters];
+  return specs.map((spec, n) => [n, { spec, plug: undefined }]);
 }
 const nameOf = (n: number): string => (n === 0 ? "network" : `network${n}`);
