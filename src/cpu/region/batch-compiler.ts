@@ -33,6 +33,8 @@ export interface RegionRequest {
   /** MXCSR is not as SSE arithmetic goes the host's way with (region-function.ts). */
   readonly oddFloat: boolean;
   readonly way: RegionWay;
+  /** Asked for before it is hot: where no other run has compiled it, it is too early to say what belongs to it. */
+  readonly onlyKnown?: true;
   /** The first is that of the hot instruction. */
   readonly pages: readonly CodePage[];
 }
@@ -143,7 +145,7 @@ export class BatchCompiler {
     const regions = requests.map((request, i): PlacedRegion | undefined => {
       if (taken.has(request.physical)) return undefined;
       const found = this.#store?.find(request);
-      const code = found ?? this.#compile(request, taken);
+      const code = found ?? (request.onlyKnown ? undefined : this.#compile(request, taken));
       if (code === undefined) return undefined;
       if (found !== undefined) known++;
       else this.#store?.add(request, code);

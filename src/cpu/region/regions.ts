@@ -125,6 +125,8 @@ export class Regions {
   readonly #now: () => number;
   /** Samples by physical address and mode. */
   readonly #counts = new Map<number, number>();
+  /** Of addresses that were asked for early, in vain: they have to become hot. */
+  readonly #unknown = new Set<number>();
   /** Requests without an answer, in order, and their keys. */
   readonly #asked: RegionRequest[] = [];
   readonly #askedKeys = new Set<number>();
@@ -205,7 +207,12 @@ export class Regions {
     this.#counts.set(key, count);
     if (this.#askedKeys.has(key)) return;
     const isHot = count >= (this.#o.hot ?? hotWith(this.#asked.length));
-    if (!isHot && (count < KNOWN_HOT || this.#compiler.knows?.(this.#hashAt(physical)) !== true)) return;
+    const isEarly =
+      !isHot &&
+      count >= KNOWN_HOT &&
+      !this.#unknown.has(key) &&
+      this.#compiler.knows?.(this.#hashAt(physical)) === true;
+    if (!isHot && !isEarly) return;
     // a gate needs a block to stand at; where one stands the region itself was sampled
     const block = this.#o.runtime.findBlock(physical, mode);
     if (block === 0 || this.#view.getUint32(block + Head.region, true) !== 0) return;
@@ -214,7 +221,7 @@ export class Regions {
       this.#o.runtime.flushArena();
       this.#bury();
     } else if (this.#asked.length >= MAX_IN_FLIGHT) this.#counters.postponed++;
-    else this.#ask(physical, mode);
+    else this.#ask(physical, mode, isEarly);
   }
   /** What is left too often in the middle (accesses that lie in two pages, or miss the TLB) is made anew, so that it asks the runtime. */
   #lookAtLeaves(): void {
@@ -234,8 +241,9 @@ export class Regions {
     this.#bury();
     return [...this.#live.values()].map(({ header }) => this.#view.getUint32(header + Head.start, true));
   }
-  #ask(physical: number, mode: number): void {
-    const request = this.#pages.request(physical, mode, this.#wayOf(physical, mode));
+  #ask(physical: number, mode: number, isEarly: boolean): void {
+    const known = this.#pages.request(physical, mode, this.#wayOf(physical, mode));
+    const request: RegionRequest = isEarly ? { ...known, onlyKnown: true } : known;
     this.#asked.push(request);
     this.#askedKeys.add(keyOf(physical, mode));
     this.#counters.requested++;
@@ -327,6 +335,12 @@ export class Regions {
     requests.forEach((request, i) => {
       const facts = batch.regions[i];
       const key = keyOf(request.physical, request.mode);
+      if (facts === undefined && request.onlyKnown) {
+        // it only begins alike, or not all of its pages are there yet
+        if (this.#unknown.size >= MAX_COUNTED) this.#unknown.clear();
+        this.#unknown.add(key);
+        return;
+      }
       if (facts === undefined) {
         this.#counters.refused++;
         this.#counts.set(key, REFUSED);
