@@ -168,6 +168,8 @@ export class BatchCompiler {
     const region = discoverRegion(
       {
         hasGate: (offset) => {
+          // one that is made anew has others all around it by now: cut at each of them, a loop would go from one to the next
+          if (way === "careful") return false;
           const page = byDistance.get(pageOf(offset))?.physical;
           return gates.has(offset) || (page !== undefined && taken.has(page + (offset & (PAGE - 1))));
         },
