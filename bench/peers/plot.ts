@@ -5,6 +5,7 @@ import { shownRatio } from "./table.js";
 /** Same machine, same colour, whichever others are there. */
 const COLOURS: Readonly<Record<string, string>> = {
   enlighten: "#0b7285",
+  "enlighten-warm": "#66b2bf",
   qemu: "#e8590c",
   "qemu-max": "#f2a65a",
   "qemu-single": "#c9a227",
