@@ -29,6 +29,18 @@ const PARTITION = 1024 * 1024;
 
 const hasDebugfs = spawnSync("debugfs", ["-V"]).status === 0;
 
+/** Linux looks at disks beside each other: which of them is sdb is chance, so they are looked at until it is the second. */
+async function disksInOrder(vm: Vm): Promise<void> {
+  await sh(
+    vm,
+    `there() { until [ -b /dev/sdc ] && [ -b /dev/sr0 ]; do sleep 0.1; done; }
+order() { for d in sda sdb sdc; do place=$(readlink /sys/block/$d/device); echo "\${place##*:}"; done | tr '\\n' ' '; }
+there
+until [ "$(order)" = "0 1 2 " ]; do rmmod sd_mod; modprobe sd_mod; there; done`,
+    BOOT_MS,
+  );
+}
+
 describe("disks", () => {
   let vm: Vm;
   const folder = testFolder("storage");
@@ -62,7 +74,7 @@ describe("disks", () => {
         { file: iso, readOnly: true, kind: "dvd" },
       ],
     });
-    await sh(vm, "until [ -b /dev/sdc ] && [ -b /dev/sr0 ]; do sleep 0.1; done", BOOT_MS);
+    await disksInOrder(vm);
   });
   after(() => vm?.kill());
 
@@ -189,7 +201,7 @@ done`,
     await sh(vm, "sync");
     vm.exec("echo b >/proc/sysrq-trigger").catch(() => {});
     await eventually("the reset", () => (vm.reboots === 1 ? true : undefined));
-    await sh(vm, "until [ -b /dev/sdc ] && [ -b /dev/sr0 ]; do sleep 0.1; done", BOOT_MS);
+    await disksInOrder(vm);
     // Linux probes disks side by side: it must find them by their places all the same
     assert.equal(await places(), "0:0:0:0 0:0:0:1 0:0:0:2");
     await sh(vm, "mkdir -p /mnt; mount -t ext4 /dev/sdb /mnt");
