@@ -100,6 +100,7 @@ export class MachineAdapters {
   }
   get isFlushDue(): boolean {
     for (const { adapter } of this.#all.values()) if (adapter.isFlushDue) return true;
+    for (const adapter of this.#leaving.values()) if (adapter.isFlushDue) return true;
     return false;
   }
   nextDeadline(): number {

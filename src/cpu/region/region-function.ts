@@ -155,8 +155,7 @@ export interface RegionFunction {
   readonly scratch: Scratch;
   /** Of the processor's block. */
   readonly base: number;
-  /** Index of a function of the runtime, for calls. */
-  /** @returns the reference to call it by */
+  /** A function of the runtime that is called. @returns the reference to call it by (FunctionBuilder.callReference) */
   readonly helper: (name: HelperName | RegionHelperName) => number;
   /** First byte of the TLB of the region's privilege level. */
   readonly tlb: number;

@@ -104,7 +104,7 @@ export interface RegionCounters {
   dead: number;
   /** Left too often in the middle. */
   remade: number;
-  /** Of the installed: had been compiled in another run. */
+  /** Answers that came from the cache. */
   known: number;
   modules: number;
   bytes: number;

@@ -49,8 +49,8 @@ port.once("message", (start: ProcessorStart) => {
       thread.partition.hypervisor?.stop();
       throw error;
     }
-    // This thread waits to be ended by the one that it has told: when it went by itself, with the compiler's thread below it, while
-    // that one was ending it, neither came to its end now and then.
+    // This thread waits to be ended by the one that it has told: a machine was seen, once, that never came to its end when both ended
+    // it at the same time, the compiler's thread below it too.
     port.ref();
   });
 });

@@ -155,8 +155,11 @@ export function openRegionCache(
     return undefined;
   }
 }
-function removeOld(folder: string): void {
+/** Names of our files: the folder may be one that the user has given, with others in it. */
+const OUR_NAME = /^[0-9a-f]{32}-[0-9a-f]+s?(\.\d+\.part)?$/;
+export function removeOld(folder: string): void {
   for (const name of readdirSync(folder)) {
+    if (!OUR_NAME.test(name)) continue;
     const path = join(folder, name);
     if (Date.now() - statSync(path).mtimeMs > OLD_MS) unlinkSync(path);
   }
