@@ -1,13 +1,23 @@
 /** Regions of another run: found by their code alone, the same as those that are compiled, whatever is damaged in between. */
 import assert from "node:assert/strict";
-import { appendFileSync, mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { Exit, ModeKey, Vp } from "../../src/cpu/layout.js";
 import { BatchCompiler, type RegionRequest } from "../../src/cpu/region/batch-compiler.js";
 import { parseRecord, RegionCache, type RegionRecords } from "../../src/cpu/region/region-cache.js";
-import { RegionFile } from "../../src/host/node/region-cache-file.js";
+import { RegionFile, removeOld } from "../../src/host/node/region-cache-file.js";
 import { createBareMachine } from "../bare/bare-machine.js";
 import { assemble } from "../bare/nasm.js";
 import { Random } from "../reference/values.js";
@@ -23,8 +33,8 @@ class MemoryRecords implements RegionRecords {
   read(place: number): Uint8Array | undefined {
     return this.records[place]?.bytes;
   }
-  append(hash: number, record: Uint8Array): void {
-    this.records.push({ hash, bytes: record.slice() });
+  append(hash: number, record: Uint8Array): number {
+    return this.records.push({ hash, bytes: record.slice() }) - 1;
   }
 }
 const constants = { base: 0x40000, shared: true };
@@ -128,6 +138,41 @@ test("a byte of its code that is another, another mode, way or place: it is not 
   ])
     assert.equal(cache.find(other), undefined);
   assert.notEqual(cache.find(structuredClone(request)), undefined);
+});
+
+test("what has just been compiled is found as well, and not kept twice", () => {
+  const { bytes } = assemble(SOURCE, 64, 0);
+  const records = new MemoryRecords();
+  const compiler = new BatchCompiler(constants, new RegionCache(records));
+  assert.equal(compiler.emit([requestAt(0x10000, bytes)]).known, 0);
+  assert.equal(compiler.emit([requestAt(0x50000, bytes)]).known, 1);
+  assert.equal(records.records.length, 1);
+});
+
+test("what is asked for before it is hot comes from the cache, or not at all", () => {
+  const { bytes } = assemble(SOURCE, 64, 0);
+  const early = { ...requestAt(0x10000, bytes), onlyKnown: true } as const;
+  const records = new MemoryRecords();
+  const compiler = new BatchCompiler(constants, new RegionCache(records));
+  assert.deepEqual(compiler.emit([early]).regions, [undefined]);
+  assert.equal(records.records.length, 0);
+  compiler.emit([requestAt(0x10000, bytes)]);
+  const { known, regions } = compiler.emit([early]);
+  assert.deepEqual(
+    [known, regions[0]?.instructions],
+    [1, compiler.emit([requestAt(0, bytes)]).regions[0]!.instructions],
+  );
+});
+
+test("a region that is made anew is not cut where others begin", () => {
+  const { bytes } = assemble(SOURCE, 64, 0);
+  const plain = requestAt(0x10000, bytes);
+  const gated = structuredClone(plain);
+  (gated.pages[1] as { gates: Uint16Array }).gates = Uint16Array.from(WAYS);
+  const size = (request: RegionRequest): number =>
+    new BatchCompiler(constants).emit([request]).regions[0]!.instructions;
+  assert.ok(size(gated) < size(plain));
+  assert.equal(size({ ...gated, way: "careful" }), size({ ...plain, way: "careful" }));
 });
 
 test("of several cuts of the same code the largest is taken", () => {
@@ -244,6 +289,36 @@ test("the file has what several have written, one behind the other", () => {
     contents(path).sort((x, y) => x - y),
     [0, 1, 2, 3, 4, 5, 6, 7, 8, 9],
   );
+});
+
+test("what was appended is read at once, and when it is written, whoever else writes", () => {
+  const path = join(folder, "own");
+  const [a, b] = [new RegionFile(path), new RegionFile(path)];
+  const places = [1, 2, 3].map((n) => a.append(n, text(n))!);
+  const read = (): (number | undefined)[] => places.map((place) => a.read(place)?.[0]);
+  assert.deepEqual(read(), [1, 2, 3]);
+  a.write();
+  assert.deepEqual(read(), [1, 2, 3]);
+  b.append(9, text(9));
+  b.write();
+  places.push(a.append(4, text(4))!);
+  a.write();
+  assert.deepEqual(read(), [1, 2, 3, 4]);
+  assert.equal(a.read(-99), undefined);
+  a.close();
+  b.close();
+});
+
+test("only old files of our own are removed", () => {
+  const place = mkdtempSync(join(folder, "old-"));
+  const ours = `${"0123456789abcdef".repeat(2)}-40000s`;
+  for (const name of [ours, `${ours}.12.part`, "letters.txt", "0123", `new-${ours}`])
+    writeFileSync(join(place, name), "");
+  const old = new Date(Date.now() - 30 * 24 * 3600 * 1000);
+  for (const name of readdirSync(place)) utimesSync(join(place, name), old, old);
+  writeFileSync(join(place, ours.replace("0", "1")), "");
+  removeOld(place);
+  assert.deepEqual(readdirSync(place).sort(), ["0123", "letters.txt", `new-${ours}`, ours.replace("0", "1")].sort());
 });
 
 test("a damaged record is left out, and what is behind a broken end is written anew", () => {

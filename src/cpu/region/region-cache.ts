@@ -31,7 +31,8 @@ export interface RegionRecords {
   readonly index: Iterable<{ readonly hash: number; readonly place: number }>;
   /** @returns undefined when it is damaged or gone */
   read(place: number): Uint8Array | undefined;
-  append(hash: number, record: Uint8Array): void;
+  /** @returns its place; undefined where it was not taken */
+  append(hash: number, record: Uint8Array): number | undefined;
 }
 
 interface CachedRegion {
@@ -50,14 +51,16 @@ export class RegionCache implements RegionStore {
 
   constructor(records: RegionRecords) {
     this.#records = records;
-    for (const { hash, place } of records.index) {
-      const places = this.#places.get(hash);
-      if (places === undefined) this.#places.set(hash, [place]);
-      else {
-        places.unshift(place);
-        if (places.length > MAX_ALIKE) places.pop();
-      }
+    for (const { hash, place } of records.index) this.#note(hash, place);
+  }
+  #note(hash: number, place: number): void {
+    const places = this.#places.get(hash);
+    if (places === undefined) {
+      this.#places.set(hash, [place]);
+      return;
     }
+    places.unshift(place);
+    if (places.length > MAX_ALIKE) places.pop();
   }
   /** Of all code that a region begins with. */
   get hashes(): Uint32Array<ArrayBuffer> {
@@ -75,7 +78,10 @@ export class RegionCache implements RegionStore {
     return best;
   }
   add(request: RegionRequest, code: RegionCode): void {
-    this.#records.append(hashOf(request), writeRecord(request, code));
+    const hash = hashOf(request);
+    // code that is dropped and becomes hot again, or is in another process, is found from now on
+    const place = this.#records.append(hash, writeRecord(request, code));
+    if (place !== undefined) this.#note(hash, place);
   }
 }
 

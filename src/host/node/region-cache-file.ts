@@ -41,8 +41,11 @@ function checksum(bytes: Uint8Array): number {
 export class RegionFile implements RegionRecords {
   readonly index: readonly { readonly hash: number; readonly place: number }[];
   #fd: number;
-  #unwritten: Uint8Array[] = [];
+  #unwritten: { readonly place: number; readonly bytes: Uint8Array }[] = [];
   #unwrittenBytes = 0;
+  /** Of what was appended here: where it is in the file. Places are below 0, as nobody knows before who else writes. */
+  readonly #offsets = new Map<number, number>();
+  #lastPlace = 0;
   #timer: NodeJS.Timeout | undefined;
 
   /** Makes the file where there is none. @throws what the file system says */
@@ -82,6 +85,9 @@ export class RegionFile implements RegionRecords {
         if (record !== undefined) writeSync(fd, framed(hash, record));
       }
       renameSync(beside, path);
+    } catch (error) {
+      unlinkSync(beside);
+      throw error;
     } finally {
       closeSync(fd);
     }
@@ -89,6 +95,13 @@ export class RegionFile implements RegionRecords {
     this.#fd = openSync(path, "a+", 0o600);
   }
   read(place: number): Uint8Array | undefined {
+    if (place >= 0) return this.#readAt(place);
+    const waiting = this.#unwritten.find((record) => record.place === place);
+    if (waiting !== undefined) return waiting.bytes.subarray(HEADER);
+    const offset = this.#offsets.get(place);
+    return offset === undefined ? undefined : this.#readAt(offset);
+  }
+  #readAt(place: number): Uint8Array | undefined {
     const header = Buffer.alloc(HEADER);
     if (readSync(this.#fd, header, 0, HEADER, place) !== HEADER) return undefined;
     const length = header.readUInt32LE(0);
@@ -97,28 +110,42 @@ export class RegionFile implements RegionRecords {
     if (readSync(this.#fd, record, 0, length, place + HEADER) !== length) return undefined;
     return checksum(record) === header.readUInt32LE(8) ? record : undefined;
   }
-  append(hash: number, record: Uint8Array): void {
-    if (record.length > MAX_RECORD) return;
+  append(hash: number, record: Uint8Array): number | undefined {
+    if (record.length > MAX_RECORD) return undefined;
+    const place = --this.#lastPlace;
     const bytes = framed(hash, record);
-    this.#unwritten.push(bytes);
+    this.#unwritten.push({ place, bytes });
     this.#unwrittenBytes += bytes.length;
     if (this.#unwrittenBytes >= WRITE_AT_BYTES) this.write();
     else this.#timer ??= setTimeout(() => this.write(), WRITE_AFTER_MS).unref();
+    return place;
   }
   /** Writes what is new. */
   write(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    const all = Buffer.concat(this.#unwritten);
+    const written = this.#unwritten;
+    const all = Buffer.concat(written.map(({ bytes }) => bytes));
     this.#unwritten = [];
     this.#unwrittenBytes = 0;
     if (all.length === 0) return;
     try {
       // at the file's end as one piece, whoever else writes
       writeSync(this.#fd, all);
+      let at = fstatSync(this.#fd).size - all.length;
+      if (!this.#has(at, all)) return;
+      for (const { place, bytes } of written) {
+        this.#offsets.set(place, at);
+        at += bytes.length;
+      }
     } catch {
       // a full disk: the next run compiles them again
     }
+  }
+  /** Whether what was written is there: another process may have written since. */
+  #has(at: number, bytes: Uint8Array): boolean {
+    const header = Buffer.alloc(HEADER);
+    return readSync(this.#fd, header, 0, HEADER, at) === HEADER && header.equals(bytes.subarray(0, HEADER));
   }
   close(): void {
     this.write();
