@@ -7,24 +7,20 @@
 import type { Clock } from "../machine/device.js";
 import { formatMac } from "../net/address.js";
 import type { Backend } from "../net/backend.js";
-import { Nat, type NatState } from "../net/nat.js";
+import type { NatState } from "../net/nat.js";
 import { PcapngWriter, tap } from "../net/pcapng.js";
 import { EthernetPort } from "../net/port.js";
-import { PublishError, type PublishedPort, type PublishSpec } from "../net/publish.js";
-import type { Refusal } from "../net/statistics.js";
-import { Switch } from "../net/switch.js";
+import type { PublishedPort, PublishSpec } from "../net/publish.js";
 import { type FileServer, type FileServerState, NFS_PORT } from "../services/files/file-server.js";
 import type { NetworkAdapter } from "../services/network/adapter.js";
 import type { NatStatus, NetworkDeviceStatus, NetworkSpec } from "./device-messages.js";
+import { RoutedSwitch } from "./routed-switch.js";
 
 /** Where the bytes of a capture file go, and what is added to the machine's time for that since 1970. */
 export interface Capture {
   readonly sink: (bytes: Uint8Array) => void;
   readonly epochNs: number;
 }
-
-/** Refusals that are kept. */
-const MAX_REFUSALS = 32;
 
 export interface MachineNetworkOptions {
   readonly spec: NetworkSpec;
@@ -67,20 +63,6 @@ export interface NetworkPlug {
   close(): void;
 }
 
-/** What was refused last, each once. */
-export class Refusals {
-  readonly #refused = new Map<string, Refusal>();
-  add(refusal: Refusal): void {
-    const key = `${refusal.protocol} ${refusal.to}`;
-    this.#refused.delete(key);
-    if (this.#refused.size >= MAX_REFUSALS) this.#refused.delete(this.#refused.keys().next().value!);
-    this.#refused.set(key, refusal);
-  }
-  get list(): readonly Refusal[] {
-    return [...this.#refused.values()];
-  }
-}
-
 /** Holds frames for a machine that stands still. */
 export class Hold {
   readonly #port: EthernetPort;
@@ -117,9 +99,7 @@ export interface MachineNetworkState {
 export class MachineNetwork implements NetworkPlug {
   /** The adapter's end of the cable. */
   readonly port: EthernetPort;
-  readonly #nat: Nat;
-  readonly #switch: Switch;
-  readonly #refusals = new Refusals();
+  readonly #router: RoutedSwitch;
   readonly #files: FileServer | undefined;
   #clock: Clock | undefined;
   /** Router's time less the machine's. */
@@ -132,37 +112,23 @@ export class MachineNetwork implements NetworkPlug {
   constructor(o: MachineNetworkOptions) {
     const clock = { now: () => this.#now() };
     const [adapterEnd, cable] = EthernetPort.cable();
-    const [switchEnd, natEnd] = EthernetPort.cable();
     this.port = adapterEnd;
-    const { capture, onWork, random32 } = o;
-    const { impairments } = o.spec;
-    this.#switch = new Switch({
+    const { capture, files, spec } = o;
+    this.#files = files;
+    this.#router = new RoutedSwitch({
       clock,
-      random32,
-      onDeadline: onWork,
-      ...(impairments === undefined ? {} : { impairments }),
-    });
-    this.#switch.attach(
-      capture === undefined ? cable : tap(cable, new PcapngWriter(capture.sink, "eth0", capture.epochNs), clock),
-    );
-    this.#switch.attach(switchEnd);
-    const config = o.spec.allow === undefined ? {} : { allow: o.spec.allow };
-    const { backend } = o;
-    const onRefused = (refusal: Refusal): void => this.#refusals.add(refusal);
-    const { files } = o;
-    this.#nat = new Nat({
-      port: natEnd,
-      clock,
-      backend,
-      random32,
-      config,
+      backend: o.backend,
+      random32: o.random32,
+      onDeadline: o.onWork,
+      config: spec.allow === undefined ? {} : { allow: spec.allow },
+      impairments: spec.impairments,
       ...(files === undefined
         ? {}
         : { service: (port, guest, events) => (port === NFS_PORT ? files.session(guest.port, events) : undefined) }),
-      onDeadline: onWork,
-      onRefused,
     });
-    this.#files = files;
+    this.#router.switch.attach(
+      capture === undefined ? cable : tap(cable, new PcapngWriter(capture.sink, "eth0", capture.epochNs), clock),
+    );
   }
 
   #now(): number {
@@ -174,7 +140,7 @@ export class MachineNetwork implements NetworkPlug {
     this.#clock = clock;
     this.#offsetNs = now - clock.now();
     this.#stoodAtNs = now;
-    this.#nat.disconnect();
+    this.#router.nat.disconnect();
     this.#hold = new Hold(this.port);
   }
   set isHeld(held: boolean) {
@@ -183,47 +149,41 @@ export class MachineNetwork implements NetworkPlug {
 
   /** In the machine's time; Infinity: never. */
   nextDeadline(): number {
-    return Math.min(this.#nat.nextDeadline(), this.#switch.nextDeadline()) - this.#offsetNs;
+    return this.#router.nextDeadline() - this.#offsetNs;
   }
   /** @param now the machine's time */
   runDue(now: number): void {
-    this.#switch.runDue(now + this.#offsetNs);
-    this.#nat.runDue(now + this.#offsetNs);
+    this.#router.runDue(now + this.#offsetNs);
   }
   flush(): void {}
   get activity(): number {
-    const { framesIn, framesOut } = this.#nat.statistics;
+    const { framesIn, framesOut } = this.#router.nat.statistics;
     return framesIn + framesOut;
   }
 
   /** @throws PublishError, at last */
   publish(spec: PublishSpec): Promise<PublishedPort> {
-    return new Promise((resolve, reject) => {
-      this.#nat.publish(spec, (result) => {
-        if (result instanceof PublishError) reject(result);
-        else resolve(result);
-      });
-    });
+    return this.#router.publish(spec);
   }
   /** @returns false if there is no such port */
   unpublish(id: number): boolean {
-    return this.#nat.unpublish(id);
+    return this.#router.nat.unpublish(id);
   }
   /** Replaces the allow list; connections that are open stay. @throws PolicyError */
   setAllowed(list: readonly string[] | undefined): void {
-    this.#nat.setAllowed(list);
+    this.#router.nat.setAllowed(list);
   }
 
   save(): MachineNetworkState {
-    return { nat: this.#nat.save(), ...(this.#files === undefined ? {} : { files: this.#files.save() }) };
+    return { nat: this.#router.nat.save(), ...(this.#files === undefined ? {} : { files: this.#files.save() }) };
   }
   /** Leases of before; what is allowed is what this machine was told. */
   restore(state: MachineNetworkState, allow: readonly string[] | undefined): void {
-    if (state.nat !== undefined) this.#nat.restore({ ...state.nat, allow });
+    if (state.nat !== undefined) this.#router.nat.restore({ ...state.nat, allow });
     if (state.files !== undefined) this.#files?.restore(state.files);
   }
   status(): NatStatus {
-    return natStatus(this.#nat, this.#refusals);
+    return this.#router.status();
   }
   /** Calls that the guest's file system has made. */
   get fileCalls(): number {
@@ -231,22 +191,10 @@ export class MachineNetwork implements NetworkPlug {
   }
   close(): void {
     this.#files?.close();
-    this.#nat.close();
+    this.#router.nat.close();
   }
 }
 
-/** The router, for people. */
-export function natStatus(nat: Nat, refusals: Refusals): NatStatus {
-  const { dropped, ...counters } = nat.statistics;
-  return {
-    counters: { ...counters },
-    dropped: Object.fromEntries(dropped),
-    flows: nat.flows(),
-    leases: nat.leases().map(({ address, mac, hostName }) => ({ address: address.join("."), mac, hostName })),
-    published: nat.published,
-    refused: refusals.list,
-  };
-}
 /** The adapter and what is behind it, for people. */
 export function networkStatus(
   adapter: NetworkAdapter,

@@ -4,47 +4,19 @@
  *
  *     machine ── RemotePort ═══ RemotePort ── Switch ── cable ── Nat ── Backend
  */
-import type { Clock } from "../machine/device.js";
-import type { Backend } from "../net/backend.js";
-import type { NatConfig } from "../net/config.js";
-import { Nat } from "../net/nat.js";
 import { EthernetPort } from "../net/port.js";
-import { PublishError, type PublishedPort, type PublishSpec } from "../net/publish.js";
+import type { PublishedPort, PublishSpec } from "../net/publish.js";
 import { type RemoteMessage, RemotePort } from "../net/remote-port.js";
-import { Switch } from "../net/switch.js";
 import type { SharedNetworkStatus } from "./device-messages.js";
-import { natStatus, Refusals } from "./machine-network.js";
-
-export interface SharedNetworkOptions {
-  readonly config: NatConfig;
-  readonly backend: Backend;
-  readonly clock: Clock;
-  /** 32 bits by chance. */
-  readonly random32: () => number;
-  /** `nextDeadline` has come nearer. */
-  readonly onDeadline: () => void;
-}
+import { RoutedSwitch, type RoutedSwitchOptions } from "./routed-switch.js";
 
 export class SharedNetwork {
-  readonly #switch: Switch;
-  readonly #nat: Nat;
+  readonly #router: RoutedSwitch;
   readonly #remotes = new Map<RemotePort, EthernetPort>();
-  readonly #refusals = new Refusals();
 
   /** @throws PolicyError, NatConfigError */
-  constructor({ clock, onDeadline, config, backend, random32 }: SharedNetworkOptions) {
-    const [switchEnd, natEnd] = EthernetPort.cable();
-    this.#switch = new Switch({ clock, onDeadline });
-    this.#nat = new Nat({
-      port: natEnd,
-      clock,
-      backend,
-      random32,
-      config,
-      onDeadline,
-      onRefused: (refusal) => this.#refusals.add(refusal),
-    });
-    this.#switch.attach(switchEnd);
+  constructor(o: Omit<RoutedSwitchOptions, "service" | "impairments">) {
+    this.#router = new RoutedSwitch(o);
   }
 
   /** A cable for one more machine. @param send gets what is to go to its other end */
@@ -52,14 +24,14 @@ export class SharedNetwork {
     const [switchEnd, end] = EthernetPort.cable();
     const remote = new RemotePort(end, send);
     this.#remotes.set(remote, switchEnd);
-    this.#switch.attach(switchEnd);
+    this.#router.switch.attach(switchEnd);
     return remote;
   }
   unplug(remote: RemotePort): void {
     const port = this.#remotes.get(remote);
     if (port === undefined) return;
     this.#remotes.delete(remote);
-    this.#switch.detach(port);
+    this.#router.switch.detach(port);
   }
   /** Sends what the last turn brought. */
   flush(): void {
@@ -67,38 +39,32 @@ export class SharedNetwork {
   }
 
   nextDeadline(): number {
-    return Math.min(this.#nat.nextDeadline(), this.#switch.nextDeadline());
+    return this.#router.nextDeadline();
   }
   runDue(now: number): void {
-    this.#switch.runDue(now);
-    this.#nat.runDue(now);
+    this.#router.runDue(now);
   }
   /** @throws PublishError, at last */
   publish(spec: PublishSpec): Promise<PublishedPort> {
-    return new Promise((resolve, reject) => {
-      this.#nat.publish(spec, (result) => {
-        if (result instanceof PublishError) reject(result);
-        else resolve(result);
-      });
-    });
+    return this.#router.publish(spec);
   }
   /** @returns false if there is no such port */
   unpublish(id: number): boolean {
-    return this.#nat.unpublish(id);
+    return this.#router.nat.unpublish(id);
   }
   /** @throws PolicyError */
   setAllowed(list: readonly string[] | undefined): void {
-    this.#nat.setAllowed(list);
+    this.#router.nat.setAllowed(list);
   }
   status(): SharedNetworkStatus {
     return {
       machines: this.#remotes.size,
-      frames: { ...this.#switch.statistics },
-      nat: natStatus(this.#nat, this.#refusals),
+      frames: { ...this.#router.switch.statistics },
+      nat: this.#router.status(),
     };
   }
   close(): void {
     for (const remote of this.#remotes.keys()) remote.unplug();
-    this.#nat.close();
+    this.#router.nat.close();
   }
 }
