@@ -28,7 +28,7 @@ export interface NamedWhat {
 export class NamedMachine {
   readonly #claim: Claim;
   readonly #what: NamedWhat;
-  readonly #logs: { close(): void }[] = [];
+  readonly #logs = new Set<RotatingLog>();
   #server: ControlServer | undefined;
   #stopListening: (() => Promise<void>) | undefined;
   #timer: NodeJS.Timeout | undefined;
@@ -56,7 +56,7 @@ export class NamedMachine {
     const say = (error: Error): void =>
       void process.stderr.write(`enlighten: a log of ${this.name} cannot be written: ${error.message}\n`);
     const log = new RotatingLog(join(folder, "console.log"), LOG_BYTES, say);
-    this.#logs.push(log);
+    this.#logs.add(log);
     vm.onOutput(0, (bytes) => log.write(bytes));
     const server = new ControlServer(vm, this.#what, {
       now: () => Number(process.hrtime.bigint()),
@@ -86,13 +86,15 @@ export class NamedMachine {
     const { folder } = this.#claim.entry;
     const log = new RotatingLog(join(folder, `exec-${id}.log`), COMMAND_LOG_BYTES);
     const end = new RotatingLog(join(folder, `exec-${id}.end`));
-    this.#logs.push(log, end);
+    this.#logs.add(log).add(end);
     return {
       write: (bytes) => log.write(bytes),
-      close(exit) {
-        log.close();
+      close: (exit) => {
         end.write(Buffer.from(JSON.stringify(exit)));
-        end.close();
+        for (const one of [log, end]) {
+          one.close();
+          this.#logs.delete(one);
+        }
       },
     };
   }
