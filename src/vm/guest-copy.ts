@@ -1,4 +1,5 @@
 /** Copies of files and trees between host and guest, as `cp -a` makes them: `Vm.copyIn`, `Vm.copyOut`. */
+import { concatBytes } from "../image/byte-reader.js";
 import { type BytesListener, sinkOfBytes, sourceOfBytes } from "./copy-bytes.js";
 import type { CopyStep } from "./copy-protocol.js";
 import {
@@ -227,7 +228,7 @@ class Copy {
         const all = batch;
         batch = [];
         size = 0;
-        if (all.length > 0) await socket.write(joined(all));
+        if (all.length > 0) await socket.write(all.length === 1 ? all[0]! : concatBytes(all));
       };
       for await (const step of source.steps()) {
         if (refused || this.#isOver) return;
@@ -315,17 +316,6 @@ async function readToken(socket: GuestSocket): Promise<string> {
     text += new TextDecoder("latin1").decode(piece);
   }
   return text;
-}
-
-function joined(parts: readonly Uint8Array[]): Uint8Array {
-  if (parts.length === 1) return parts[0]!;
-  const all = new Uint8Array(parts.reduce((n, p) => n + p.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    all.set(part, at);
-    at += part.length;
-  }
-  return all;
 }
 
 /** A step as a record; undefined for what only the host hears of. */

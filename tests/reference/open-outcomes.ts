@@ -142,7 +142,11 @@ const AMD: readonly AmdRule[] = [
   ],
   [
     "SHLD and SHRD of 16 bits by more than their width",
-    (c) => /^sh[lr]d$/.test(mnemonic(c)) && c.instruction?.width === 16,
+    (c) => {
+      const o = c.instruction;
+      if (o === undefined || !/^sh[lr]d$/.test(o.row.mnemonic) || o.width !== 16) return false;
+      return ((o.row.operands.includes("CL") ? register(c, 1) : o.immLow) & 31) > 16;
+    },
   ],
   ["BOUND reads both bounds first", (c, trap, ourTrap) => trap === PF && ourTrap === 5 && mnemonic(c) === "bound"],
   [
