@@ -84,7 +84,12 @@ async function write(at: Uint8Array, text: string, offset = 0n): Promise<number>
   const bytes = Buffer.from(text);
   return status(P.WRITE, at, offset, bytes.length, 0, bytes);
 }
-async function list(at: Uint8Array, procedure: 16 | 17, size = 1000): Promise<Map<string, number>> {
+async function list(
+  at: Uint8Array,
+  procedure: 16 | 17,
+  size = 1000,
+  onName = (_name: string): void => undefined,
+): Promise<Map<string, number>> {
   const names = new Map<string, number>();
   for (let cookie = 0n, verifier = 0n; ; ) {
     const [s, r] = await client.nfs(procedure, at, cookie, verifier, ...(procedure === 17 ? [size] : []), size);
@@ -99,6 +104,7 @@ async function list(at: Uint8Array, procedure: 16 | 17, size = 1000): Promise<Ma
       const a = procedure === 17 ? optionalAttributes(r) : undefined;
       if (procedure === 17 && r.bool()) r.opaque(64);
       names.set(name, a?.type ?? 0);
+      onName(name);
     }
     if (r.bool()) return names;
   }
@@ -131,21 +137,9 @@ describe("a shared folder", () => {
           );
       }
     // as rm -r does it
-    let cookie = 0n;
-    let verifier = 0n;
-    for (let isAtEnd = false; !isAtEnd; ) {
-      const [s, r] = await client.nfs(P.READDIR, root, cookie, verifier, 700);
-      assert.equal(s, S.OK);
-      optionalAttributes(r);
-      verifier = r.u64();
-      while (r.bool()) {
-        r.u64();
-        const name = Buffer.from(r.opaque(255)).toString();
-        cookie = r.u64();
-        if (name.startsWith("file")) rmSync(join(folder, name));
-      }
-      isAtEnd = r.bool();
-    }
+    await list(root, P.READDIR, 700, (name) => {
+      if (name.startsWith("file")) rmSync(join(folder, name));
+    });
     assert.deepEqual(readdirSync(folder).sort(), ["link", "sub"]);
     assert.equal(await status(P.READDIR, root, 3n, 999n, 1000), S.BAD_COOKIE);
     assert.equal(await status(P.READDIR, root, 0n, 0n, 100), S.TOOSMALL);
