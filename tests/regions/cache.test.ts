@@ -309,6 +309,28 @@ test("what was appended is read at once, and when it is written, whoever else wr
   b.close();
 });
 
+test("what has just been appended is compiled in as if it came from the file, as often as it is found", () => {
+  const { bytes } = assemble(SOURCE, 64, 0);
+  const path = join(folder, "appended");
+  const file = new RegionFile(path);
+  const compiler = new BatchCompiler(constants, new RegionCache(file));
+  assert.equal(compiler.emit([requestAt(0x10000, bytes)]).known, 0);
+  const both = (at: number): RegionRequest[] => [requestAt(at, bytes), requestAt(at + 0x100000, bytes)];
+  for (const at of [0x40000, 0x70000]) {
+    // the second of a batch refers to other imports
+    const compiled = new BatchCompiler(constants).emit(both(at));
+    assert.deepEqual(compiler.emit(both(at)), { ...compiled, known: 2 });
+  }
+  file.close();
+  const reopened = new RegionFile(path);
+  const compiled = new BatchCompiler(constants).emit(both(0x90000));
+  assert.deepEqual(new BatchCompiler(constants, new RegionCache(reopened)).emit(both(0x90000)), {
+    ...compiled,
+    known: 2,
+  });
+  reopened.close();
+});
+
 test("only old files of our own are removed", () => {
   const place = mkdtempSync(join(folder, "old-"));
   const ours = `${"0123456789abcdef".repeat(2)}-40000s`;

@@ -72,13 +72,14 @@ export class RegionModule {
       this.#module.importGlobal("env", keptName(region), "i32"),
       ...code.helpers.map((helper) => this.#helper(helper)),
     ];
-    const body = code.body.slice();
+    // copies, whatever kind of view they are: `slice` of a Buffer is none
+    const body = new Uint8Array(code.body);
     for (const { at, n } of code.references) fillReference(body, at, indices[n]!);
     this.#module.add(
       { params: ["i32", "i32"], results: ["i32"], hints: code.hints, declarationBytes: 0, finish: () => body },
       name,
     );
-    const kept = code.kept.slice();
+    const kept = new Uint8Array(code.kept);
     if (code.pagesAt >= 0) {
       const view = new DataView(kept.buffer);
       const count = view.getUint32(code.pagesAt + RegionPages.count, true);

@@ -152,11 +152,13 @@ export class RegionFile implements RegionRecords {
     closeSync(this.#fd);
   }
 }
+/** No Buffer: who reads what is still to be written may call `slice`, which of a Buffer copies nothing. */
 function framed(hash: number, record: Uint8Array): Uint8Array {
-  const bytes = Buffer.alloc(HEADER + record.length);
-  bytes.writeUInt32LE(record.length, 0);
-  bytes.writeUInt32LE(hash, 4);
-  bytes.writeUInt32LE(checksum(record), 8);
+  const bytes = new Uint8Array(HEADER + record.length);
+  const header = new DataView(bytes.buffer);
+  header.setUint32(0, record.length, true);
+  header.setUint32(4, hash, true);
+  header.setUint32(8, checksum(record), true);
   bytes.set(record, HEADER);
   return bytes;
 }
