@@ -52,6 +52,8 @@ export interface ShareSpec {
   readonly mountPoint: string;
   /** Of what the guest looks at. */
   readonly cacheSeconds: number;
+  /** The guest is told what changes. */
+  readonly isWatched: boolean;
 }
 
 export interface DeviceSpec {
@@ -149,6 +151,8 @@ export type FromDevices =
       readonly error?: PlainError;
     }
   | { readonly type: "problem"; readonly text: string }
+  /** A share, by its place: paths in it that are not as the guest was shown them, folders before what is in them. */
+  | { readonly type: "share-changed"; readonly share: number; readonly paths: readonly Uint8Array[] }
   | { readonly type: "frozen"; readonly state: DeviceSideState }
   | { readonly type: "trace"; readonly records: readonly TraceRecord[] }
   | { readonly type: "trace-answer"; readonly id: number; readonly records: readonly TraceRecord[] }

@@ -52,8 +52,8 @@ export class GuestAgent {
   readonly #idle: AgentConnection[] = [];
   readonly #listeners = new Set<() => void>();
 
-  /** @param prepare what is done in the guest before it takes commands; it may use this agent, and never fails */
-  constructor(context: WaitContext, integration: Integration, prepare?: (agent: GuestAgent) => Promise<void>) {
+  /** @param prepare what is done in the guest before it takes commands; it never fails */
+  constructor(context: WaitContext, integration: Integration, prepare?: () => Promise<void>) {
     this.#context = context;
     this.#integration = integration;
     integration.listen(AGENT_PORT, (socket) => {
@@ -64,7 +64,7 @@ export class GuestAgent {
         else {
           const boot = this.#boots;
           // a guest that reboots meanwhile says hello again
-          void prepare(this).then(() => {
+          void prepare().then(() => {
             if (boot === this.#boots) this.setReady(true);
           });
         }

@@ -1,5 +1,5 @@
 /** Folders of the host in the guest: what is asked for, and how the guest mounts them (services/files is what serves them). */
-import type { ShareSpec } from "./device-messages.js";
+import type { FromDevices, ShareSpec } from "./device-messages.js";
 import type { GuestAgent } from "./guest-agent.js";
 import type { Integration } from "./integration.js";
 import { VmError } from "./vm-error.js";
@@ -13,11 +13,14 @@ export interface ShareOptions {
   /** Where in the guest. Default: /mnt/ and the folder's name. */
   readonly mountPoint?: string;
   /**
-   * How old in seconds the guest's idea of a file may be that it only looks at (opening one asks anew). Default: 10, and 3 for what
-   * has changed of late; 0: it asks each time, which is slow.
+   * How old in seconds the guest's idea of a file may be that it only looks at (opening one asks anew); 0: it asks each time, which
+   * is slow. Default: the folder is watched, and what the host's programs change is told to the guest within some 50 ms; where it
+   * cannot be watched (network file systems), 10.
    */
   readonly cacheSeconds?: number;
 }
+
+type ShareChange = Extract<FromDevices, { readonly type: "share-changed" }>;
 
 /** The guest's kernel needs these beside what its network needs. */
 export const SHARE_MODULES: readonly string[] = ["nfs", "nfsv3"];
@@ -59,7 +62,8 @@ export function shareSpecs(
       "leave join or shares out",
     );
   const taken = new Set<string>();
-  return shares.map(({ directory, readOnly = false, mountPoint, cacheSeconds = DEFAULT_CACHE_SECONDS }) => {
+  return shares.map(({ directory, readOnly = false, mountPoint, cacheSeconds: given }) => {
+    const cacheSeconds = given ?? WATCHED_CACHE_SECONDS;
     const name = directory
       .split(/[/\\]/)
       .filter((part) => part !== "" && part !== "." && part !== "..")
@@ -72,20 +76,21 @@ export function shareSpecs(
     taken.add(point);
     if (!(Number.isInteger(cacheSeconds) && cacheSeconds >= 0 && cacheSeconds <= MAX_CACHE_SECONDS))
       throw new VmError("bad-option", `cacheSeconds ${cacheSeconds}`, `a whole number, 0 to ${MAX_CACHE_SECONDS}`);
-    return { directory, readOnly, mountPoint: point, cacheSeconds };
+    return { directory, readOnly, mountPoint: point, cacheSeconds, isWatched: given === undefined };
   });
 }
 
-const DEFAULT_CACHE_SECONDS = 10;
-/** Of what has changed of late. */
+/** Should a change go unseen: by then, the guest asks. */
+const WATCHED_CACHE_SECONDS = 600;
+/** Of what has changed of late, where nothing is watched. */
 const CHANGED_SECONDS = 3;
 const MAX_CACHE_SECONDS = 3600;
 /** The router's second address: the name server's (net/config.ts). */
 const SERVER = "10.0.2.3";
 /** What the kernel's mount call takes; attributes are kept as long as `cacheSeconds` says. */
-function mountOptions(cacheSeconds: number): string {
+function mountOptions({ cacheSeconds, isWatched }: ShareSpec): string {
   const at = `port=2049,mountvers=3,mountproto=tcp,mountport=2049,addr=${SERVER},mountaddr=${SERVER}`;
-  const least = Math.min(CHANGED_SECONDS, cacheSeconds);
+  const least = isWatched ? cacheSeconds : Math.min(CHANGED_SECONDS, cacheSeconds);
   const cache = ["reg", "dir"].map((of) => `ac${of}min=${least},ac${of}max=${cacheSeconds}`).join(",");
   return `vers=3,proto=tcp,${at},nolock,hard,${cache}`;
 }
@@ -115,27 +120,92 @@ exit($failed ? 1 : 0);
 const RDONLY = 1;
 const NOSUID_NODEV = 2 | 4;
 
-/** What an agent does before it takes commands: mounts all. What does not work is told as a problem, and the guest goes on. */
-export function shareMounter(
-  shares: readonly ShareSpec[],
-  integration: Integration,
-): ((agent: GuestAgent) => Promise<void>) | undefined {
-  if (shares.length === 0) return undefined;
-  const mounts = shares.flatMap(({ mountPoint, readOnly, cacheSeconds }, i) => [
-    `${SERVER}:/${i}`,
-    mountPoint,
-    String(NOSUID_NODEV | (readOnly ? RDONLY : 0)),
-    mountOptions(cacheSeconds),
-  ]);
-  const problem = (text: string): void => integration.receive({ type: "problem", text });
-  return async (agent) => {
+/**
+ * In the agent's Perl, with paths on its standard input, each behind another a NUL: a look that asks the server (statx, without
+ * following links, AT_STATX_FORCE_SYNC). With an argument, the kernel first lets go of all that it knows of files and nobody uses.
+ */
+const LOOK_ANEW = String.raw`
+local $/;
+my $paths = <STDIN>;
+if (@ARGV and open my $f, '>', '/proc/sys/vm/drop_caches') { syswrite $f, '2' }
+my $attributes = "\0" x 256;
+syscall(332, -100, $_, 0x2100, 0x7ff, $attributes) for split /\0/, $paths;
+`;
+/** Paths that wait to be told; with more, the guest lets go of everything. */
+const MAX_WAITING = 4000;
+const LOOK_MS = 30_000;
+const PERL = ["/proc/self/exe", "-e"];
+
+/** A character for each byte: as a key, and to be joined. */
+const asText = (bytes: Uint8Array): string => Array.from(bytes, (b) => String.fromCharCode(b)).join("");
+const asBytes = (text: string): Uint8Array => Uint8Array.from(text, (c) => c.charCodeAt(0));
+const placeOf = ({ mountPoint }: ShareSpec): string => asText(new TextEncoder().encode(mountPoint));
+
+/** The shares of one machine, as its agent has to do with them. */
+export class GuestShares {
+  readonly specs: readonly ShareSpec[];
+  readonly #integration: Integration;
+  readonly #exec: GuestAgent["exec"];
+  /** Paths in the guest. */
+  #changed = new Set<string>();
+  /** There are too many to name. */
+  #isAnything = false;
+  #isTelling = false;
+
+  /** @param exec runs a command by the agent */
+  constructor(specs: readonly ShareSpec[], integration: Integration, exec: GuestAgent["exec"]) {
+    this.specs = specs;
+    this.#integration = integration;
+    this.#exec = exec;
+  }
+  /** Comes before the agent takes commands. What does not work is told as a problem, and the guest goes on. */
+  async mount(): Promise<void> {
+    if (this.specs.length === 0) return;
+    this.#taken();
+    const mounts = this.specs.flatMap((spec, i) => [
+      `${SERVER}:/${i}`,
+      spec.mountPoint,
+      String(NOSUID_NODEV | (spec.readOnly ? RDONLY : 0)),
+      mountOptions(spec),
+    ]);
+    const problem = (text: string): void => this.#integration.receive({ type: "problem", text });
     try {
-      const r = await agent.exec(["/proc/self/exe", "-e", MOUNT, ...mounts], {
-        timeoutMs: MOUNT_MS,
-      });
+      const r = await this.#exec([...PERL, MOUNT, ...mounts], { timeoutMs: MOUNT_MS });
       if (r.exitCode !== 0) problem(`a share could not be mounted: ${r.stderr.trim()}`);
     } catch (error) {
       problem(`shares could not be mounted: ${(error as Error).message}`);
     }
-  };
+  }
+  /** Something in a share is not as the guest knows it. */
+  changed({ share, paths }: ShareChange): void {
+    const place = placeOf(this.specs[share]!);
+    for (const path of paths) this.#changed.add(path.length === 0 ? place : `${place}/${asText(path)}`);
+    if (this.#changed.size > MAX_WAITING) {
+      this.#isAnything = true;
+      this.#changed.clear();
+    }
+    if (!this.#isTelling) void this.#tell();
+  }
+  #taken(): { readonly args: readonly string[]; readonly paths: Iterable<string> } {
+    // what is in use is not let go of: at least the folders themselves
+    const taken = this.#isAnything
+      ? { args: ["anything"], paths: this.specs.map(placeOf) }
+      : { args: [], paths: this.#changed };
+    this.#changed = new Set();
+    this.#isAnything = false;
+    return taken;
+  }
+  async #tell(): Promise<void> {
+    this.#isTelling = true;
+    while (this.#isAnything || this.#changed.size > 0) {
+      const { args, paths } = this.#taken();
+      try {
+        const stdin = asBytes([...paths].join("\0"));
+        await this.#exec([...PERL, LOOK_ANEW, ...args], { stdin, timeoutMs: LOOK_MS });
+      } catch {
+        // a guest that goes down, or is very busy: what it still does not know is found again, and told again
+      }
+    }
+    this.#isTelling = false;
+  }
 }

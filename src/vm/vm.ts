@@ -11,12 +11,11 @@ import {
   type PlainError,
   SERVICE_NAMES,
   type ServiceName,
-  type ShareSpec,
 } from "./device-messages.js";
 import { type Command, type ExecOptions, type ExecResult, GuestAgent, type SpawnListeners } from "./guest-agent.js";
 import { type CopyFrom, type CopyOptions, type CopyResult, type CopyTo, GuestCopies } from "./guest-copy.js";
 import type { GuestProcess, SpawnOptions } from "./guest-process.js";
-import { type ShareOptions, shareMounter, shareSpecs } from "./guest-shares.js";
+import { GuestShares, type ShareOptions, shareSpecs } from "./guest-shares.js";
 import { fromPlain, Integration } from "./integration.js";
 import { LastRecords } from "./last-records.js";
 import { MAX_ADAPTERS } from "./machine-adapters.js";
@@ -85,7 +84,7 @@ export class Vm implements AsyncDisposable {
   readonly network: VmNetwork;
   readonly #networkSpec: NetworkSpec | undefined;
   readonly #adapterSpecs: readonly NetworkSpec[];
-  readonly #shares: readonly ShareSpec[];
+  readonly #shares: GuestShares;
   /** Commands by serial ports, and by the agent. */
   readonly #serial: SerialCommands;
   readonly #agent: GuestAgent;
@@ -138,12 +137,13 @@ export class Vm implements AsyncDisposable {
     this.network = new VmNetwork(this.integration, another);
     this.#serial = new SerialCommands(this.#waits, this, this.#serves ? "serving" : "ready");
     const hasNetwork = this.#networkSpec?.isPluggedIn === true;
-    this.#shares = shareSpecs(options.shares ?? [], {
+    const shares = shareSpecs(options.shares ?? [], {
       hasNetwork,
       isShared: this.#networkSpec?.isShared === true,
       hasAgent: this.#byAgent,
     });
-    this.#agent = new GuestAgent(this.#waits, this.integration, shareMounter(this.#shares, this.integration));
+    this.#shares = new GuestShares(shares, this.integration, (command, o) => this.#agent.exec(command, o));
+    this.#agent = new GuestAgent(this.#waits, this.integration, () => this.#shares.mount());
     this.#copies = new GuestCopies(this.#waits, this.integration, (command, o) => this.spawn(command, o));
     this.#main = new MainCommand(this.#agent, { hasInput: options.stdin === true, hasNetwork });
     this.#agent.onReady(() => this.#runMain());
@@ -282,7 +282,7 @@ export class Vm implements AsyncDisposable {
         ...d,
       })),
       ...(this.#networkSpec === undefined ? {} : { network: this.#networkSpec, adapters: this.#adapterSpecs }),
-      shares: this.#shares,
+      shares: this.#shares.specs,
       trace: this.#options.trace !== undefined,
     };
   }
@@ -319,6 +319,7 @@ export class Vm implements AsyncDisposable {
       this.#frozen?.(m.state);
       this.#frozen = undefined;
     } else if (m.type === "trace") this.#options.trace?.(m.records);
+    else if (m.type === "share-changed") this.#shares.changed(m);
     else this.integration.receive(m);
   }
 
@@ -476,7 +477,7 @@ export class Vm implements AsyncDisposable {
 
   /** Folders of the host that the guest sees, and where: all that was left open is filled in. */
   get shares(): readonly Required<ShareOptions>[] {
-    return this.#shares;
+    return this.#shares.specs;
   }
   /** What it was made from. */
   get guest(): GuestFiles {

@@ -3,12 +3,14 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import {
+  chmodSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
   readlinkSync,
+  renameSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -108,6 +110,35 @@ describe("shared folders", () => {
     assert.equal(await sh(vm, "cat /mnt/work/hello"), "changed on the host");
     writeFileSync(join(work, "new"), "");
     await eventually("the new file", async () => ((await sh(vm, "ls /mnt/work")).includes("new") ? true : undefined));
+  });
+  it("tell the guest what the host changes, also in what it only looks at", async () => {
+    mkdirSync(join(work, "looked-at/deep"), { recursive: true });
+    const file = join(work, "looked-at/deep/file");
+    writeFileSync(file, "four", { mode: 0o644 });
+    const look = (): Promise<string> =>
+      sh(
+        vm,
+        "cd /mnt/work/looked-at; stat -c '%s %a' deep/file; [ -e deep/new ] && echo new; [ -e deep ] || echo none",
+      );
+    assert.equal(await look(), "4 644");
+    // the guest's own idea of them is good for ten minutes
+    assert.match(await sh(vm, "cat /proc/mounts"), /\/mnt\/work nfs .*acregmin=600,acregmax=600,acdirmin=600/);
+    const becomes = (what: string): Promise<true> =>
+      eventually(what, async () => ((await look()) === what ? true : undefined));
+    writeFileSync(file, "eight...");
+    await becomes("8 644");
+    chmodSync(file, 0o600);
+    await becomes("8 600");
+    writeFileSync(join(work, "looked-at/deep/new"), "");
+    await becomes("8 600\nnew");
+    rmSync(join(work, "looked-at/deep/new"));
+    await becomes("8 600");
+    renameSync(join(work, "looked-at/deep"), join(work, "looked-at/elsewhere"));
+    await becomes("none");
+    mkdirSync(join(work, "looked-at/deep"));
+    writeFileSync(file, "another");
+    await becomes("7 644");
+    rmSync(join(work, "looked-at"), { recursive: true });
   });
   it("may not be written where they are for reading", async () => {
     for (const command of ["echo x >/srv/deep/ro/file", "touch /srv/deep/ro/new", "rm /srv/deep/ro/file"])

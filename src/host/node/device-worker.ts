@@ -175,7 +175,7 @@ function removeAdapter(n: number): boolean {
 async function plugIn(n: number, adapter: NetworkSpec, cable: MessagePort | undefined): Promise<void> {
   const shares = n === 0 ? (spec.shares ?? []) : [];
   const open = adapter.isPluggedIn
-    ? await openMachineNetwork(adapter, shares, { onProblem, onWork: wake, cable })
+    ? await openMachineNetwork(adapter, shares, { onProblem, onShareChanged, onWork: wake, cable })
     : undefined;
   networks.set(n, { spec: adapter, open });
 }
@@ -218,6 +218,8 @@ port.on("message", (m: ToDevices) => {
   take(m);
   ring();
 });
+const onShareChanged = (share: number, paths: readonly Uint8Array[]): void =>
+  post({ type: "share-changed", share, paths });
 const onProblem = (text: string): void => post({ type: "problem", text });
 async function open(): Promise<void> {
   const adapters = spec.network === undefined ? [] : [spec.network, ...(spec.adapters ?? [])];

@@ -8,7 +8,7 @@ import type { RemoteMessage } from "../../net/remote-port.js";
 import type { NetworkSpec, PlainError, ShareSpec } from "../../vm/device-messages.js";
 import { JoinedNetwork } from "../../vm/joined-network.js";
 import { type Capture, MachineNetwork, type NetworkPlug } from "../../vm/machine-network.js";
-import { openShares, shareError } from "./machine-shares.js";
+import { openShares, type ShareEvents, shareError } from "./machine-shares.js";
 import { NodeBackend } from "./network-sockets.js";
 
 /** The file gets frames at the latest after this time, or this many bytes. */
@@ -101,13 +101,12 @@ export interface OpenNetwork {
 export async function openMachineNetwork(
   spec: NetworkSpec,
   shares: readonly ShareSpec[],
-  events: {
-    readonly onProblem: (text: string) => void;
+  events: ShareEvents & {
     readonly onWork: () => void;
     readonly cable: MessagePort | undefined;
   },
 ): Promise<OpenNetwork> {
-  const files = openShares(shares, events.onProblem);
+  const files = openShares(shares, events);
   const file = spec.pcap === undefined ? undefined : new CaptureFile(spec.pcap, events.onProblem);
   const capture: Capture | undefined =
     file === undefined ? undefined : { sink: (bytes) => file.write(bytes), epochNs: Date.now() * 1e6 };

@@ -43,6 +43,7 @@ import {
 } from "../../services/files/share.js";
 import { isName } from "../../vm/copy-protocol.js";
 import { Folder } from "./folder.js";
+import { type ChangedPaths, ShareChanges } from "./share-changes.js";
 import { type Node, type SavedNodes, ShareNodes } from "./share-nodes.js";
 
 const synced = promisify(fsync);
@@ -135,13 +136,34 @@ export class FolderShare implements Share {
   #listedNames = 0;
   #nextListing = 1n;
   readonly #verifiers = new Map<Node, bigint>();
+  readonly #changes: ShareChanges | undefined;
 
-  /** @throws what the system says about the folder */
-  constructor(directory: string, isReadOnly: boolean) {
+  /**
+   * @param onChanged what is not as the guest was shown it; without, nothing is watched
+   * @throws what the system says about the folder
+   */
+  constructor(directory: string, isReadOnly: boolean, onChanged?: (paths: ChangedPaths) => void) {
     this.isReadOnly = isReadOnly;
     this.#root = Folder.open(directory);
     this.#nodes = new ShareNodes(fstatSync(this.#root.fd, { bigint: true }), (node) => this.#drop(node));
     this.root = this.#nodes.root.id;
+    if (onChanged === undefined) return;
+    const view = {
+      nodes: this.#nodes,
+      folder: (node: Node) => this.#folder(node),
+      look: (folder: Folder, name: Buffer) => lstatSync(folder.at(name), { bigint: true, throwIfNoEntry: false }),
+      lookAt: (node: Node) => this.#look(node).s,
+    };
+    this.#changes = new ShareChanges(view, onChanged);
+    this.#changes.watch(this.#nodes.root, this.#root);
+  }
+  /** Folders in which changes are told of. */
+  get watched(): number {
+    return this.#changes?.watched ?? 0;
+  }
+  /** Tells what has changed without being heard of. */
+  lookAround(): void {
+    this.#changes?.lookAround();
   }
   get nodes(): number {
     return this.#nodes.count;
@@ -155,6 +177,7 @@ export class FolderShare implements Share {
     this.#closeFolder(node);
     this.#closeFile(node);
     this.#verifiers.delete(node);
+    this.#changes?.forget(node);
   }
   #closeFolder(node: Node): void {
     const open = this.#folders.get(node);
@@ -214,7 +237,9 @@ export class FolderShare implements Share {
   }
   #folderOf(id: number): { readonly node: Node; readonly folder: Folder } {
     const node = this.#nodes.get(id);
-    return { node, folder: this.#folder(node) };
+    const folder = this.#folder(node);
+    this.#changes?.watch(node, folder);
+    return { node, folder };
   }
   /** Where it is now, and what it is. */
   #look(node: Node): { readonly s: BigIntStats; readonly folder: Folder; readonly name: Buffer | undefined } {
@@ -254,8 +279,14 @@ export class FolderShare implements Share {
       ctime: s.ctimeNs,
     };
   }
+  /** What the guest is told of it. */
+  #show(node: Node, s: BigIntStats): Attributes {
+    if (this.#changes !== undefined) node.shown = { ctime: s.ctimeNs, size: s.size };
+    return this.#convert(s);
+  }
   #found(parent: Node, name: Buffer, s: BigIntStats): Found {
-    return { node: this.#nodes.found(parent, name, s).id, attributes: this.#convert(s) };
+    const node = this.#nodes.found(parent, name, s);
+    return { node: node.id, attributes: this.#show(node, s) };
   }
   #lookUp(parent: Node, folder: Folder, name: Buffer): Found {
     const s = lstatSync(folder.at(name), { bigint: true, throwIfNoEntry: false });
@@ -265,7 +296,10 @@ export class FolderShare implements Share {
 
   // ---- looking ----------------------------------------------------------------------------------------------------------
   attributes(id: number): Attributes {
-    return system(() => this.#convert(this.#look(this.#nodes.get(id)).s));
+    return system(() => {
+      const node = this.#nodes.get(id);
+      return this.#show(node, this.#look(node).s);
+    });
   }
   lookup(folder: number, name: Uint8Array): Found {
     const n = this.#name(name);
@@ -278,7 +312,7 @@ export class FolderShare implements Share {
     return system(() => {
       const { node } = this.#folderOf(folder);
       const parent = node.places[0]?.parent ?? this.#nodes.root;
-      return { node: parent.id, attributes: this.#convert(this.#look(parent).s) };
+      return { node: parent.id, attributes: this.#show(parent, this.#look(parent).s) };
     });
   }
   readLink(id: number): Uint8Array {
@@ -316,7 +350,7 @@ export class FolderShare implements Share {
       const cookie = BigInt(i + 1);
       if (i < 2) {
         const of = i === 0 ? node : (node.places[0]?.parent ?? node);
-        const found = { node: of.id, attributes: system(() => this.#convert(this.#look(of).s)) };
+        const found = { node: of.id, attributes: system(() => this.#show(of, this.#look(of).s)) };
         const name = Buffer.from(i === 0 ? "." : "..");
         yield { name, cookie, fileid: found.attributes.fileid, found: plus ? found : undefined };
         continue;
@@ -515,7 +549,7 @@ export class FolderShare implements Share {
         if (set.size !== undefined && set.size > 0n) ftruncateSync(fd, Number(set.size));
         if (set.atime !== undefined || set.mtime !== undefined) this.#set(node, { ...times(set) });
       }
-      return { node: node.id, attributes: this.#convert(fstatSync(fd, { bigint: true })) };
+      return { node: node.id, attributes: this.#show(node, fstatSync(fd, { bigint: true })) };
     });
   }
   makeFolder(folder: number, name: Uint8Array, set: NewAttributes): Found {
@@ -616,8 +650,10 @@ export class FolderShare implements Share {
   }
   restore(state: unknown): void {
     this.#nodes.restore(state as SavedNodes | undefined);
+    this.#changes?.lookSoon();
   }
   close(): void {
+    this.#changes?.close();
     for (const { folder } of this.#folders.values()) folder.close();
     for (const { fd } of this.#files.values()) closeSync(fd);
     this.#folders.clear();

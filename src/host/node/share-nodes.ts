@@ -26,6 +26,10 @@ export interface Node {
   /** How many places are in it. */
   children: number;
   isGone: boolean;
+  /** What the guest was shown of it last. */
+  shown: { readonly ctime: bigint; readonly size: bigint } | undefined;
+  /** Of a folder: what happens in it is told (share-changes.ts). */
+  isWatched: boolean;
 }
 
 /** Plain data: numbers of inodes as texts. */
@@ -39,6 +43,8 @@ export interface SavedNodes {
     readonly format: number;
     readonly birth: string;
     readonly places: readonly (readonly [number, string])[];
+    /** ctime in ns, and size. */
+    readonly shown?: readonly [string, string];
   }[];
 }
 
@@ -54,7 +60,15 @@ const newNode = (id: number, s: BigIntStats): Node => ({
   places: [],
   children: 0,
   isGone: false,
+  shown: undefined,
+  isWatched: false,
 });
+const SLASH = Buffer.from("/");
+/** @param folder "" is the one at the top */
+export const joined = (folder: Buffer, name: Buffer): Buffer =>
+  folder.length === 0 ? name : Buffer.concat([folder, SLASH, name]);
+/** A path with more names is none. */
+const MAX_DEPTH = 128;
 
 export class ShareNodes {
   readonly root: Node;
@@ -153,6 +167,7 @@ export class ShareNodes {
       format: Number(n.format),
       birth: String(n.birth),
       places: n.places.map(({ parent, name }) => [parent.id, name.toString("base64")] as const),
+      ...(n.shown === undefined ? {} : { shown: [String(n.shown.ctime), String(n.shown.size)] as const }),
     }));
     return { root: keyOf(dev, ino), next: this.#next, nodes };
   }
@@ -162,7 +177,11 @@ export class ShareNodes {
     if (saved === undefined || saved.root !== keyOf(this.root.dev, this.root.ino)) return;
     for (const node of [...this.#byId.values()]) this.forget(node);
     for (const n of saved.nodes) {
-      if (n.id === this.root.id) continue;
+      const shown = n.shown === undefined ? undefined : { ctime: BigInt(n.shown[0]), size: BigInt(n.shown[1]) };
+      if (n.id === this.root.id) {
+        this.root.shown = shown;
+        continue;
+      }
       const node: Node = {
         id: n.id,
         dev: BigInt(n.dev),
@@ -172,6 +191,8 @@ export class ShareNodes {
         places: [],
         children: 0,
         isGone: false,
+        shown,
+        isWatched: false,
       };
       this.#byId.set(n.id, node);
       this.#byInode.set(keyOf(node.dev, node.ino), node);
@@ -183,6 +204,22 @@ export class ShareNodes {
         this.#byId.get(id)!.places.push({ parent, name: Buffer.from(name, "base64") });
         parent.children++;
       }
+  }
+  /** All of them; which may change meanwhile. */
+  all(): IterableIterator<Node> {
+    return this.#byId.values();
+  }
+  /** Below the root ("": the root itself), by its newest name; undefined: where it is is not known. */
+  pathOf(node: Node): Buffer | undefined {
+    const names: Buffer[] = [];
+    for (let at = node; at !== this.root; ) {
+      const place = at.places[0];
+      // folders that were moved about may seem to be in each other
+      if (place === undefined || names.length === MAX_DEPTH) return undefined;
+      names.unshift(place.name);
+      at = place.parent;
+    }
+    return names.reduce<Buffer>(joined, Buffer.alloc(0));
   }
   get count(): number {
     return this.#byId.size;

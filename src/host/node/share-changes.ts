@@ -1,0 +1,176 @@
+/**
+ * What the host's own programs change in a share, so that its guest need not ask: folders that it was shown something of are watched,
+ * and what is not as the guest was shown it is told. Watching misses some (files written by mapping, by another name, more than the
+ * system queues up): all that the guest knows is looked at once in a while as well, and more often where a folder could not be watched.
+ */
+import { type BigIntStats, type FSWatcher, watch } from "node:fs";
+import { ShareError } from "../../services/files/share.js";
+import type { Folder } from "./folder.js";
+import { joined, type Node, type ShareNodes } from "./share-nodes.js";
+
+/** One more than most systems allow would be refused; what is beyond is looked at. */
+const MAX_WATCHED = 8192;
+/** What happens together is told together. */
+const TOGETHER_MS = 20;
+/** Names that wait at most. */
+const MAX_WAITING = 4000;
+const LOOK_EVERY_MS = 1000;
+/** At each time, of those in watched folders and of others. */
+const LOOKS = 200;
+const LOOKS_UNWATCHED = 2000;
+
+const ITSELF = Buffer.from(".");
+
+export interface ShareView {
+  readonly nodes: ShareNodes;
+  /** @throws when it is not there any more */
+  folder(node: Node): Folder;
+  /** What has the name. @throws when the folder is not there any more */
+  look(folder: Folder, name: Buffer): BigIntStats | undefined;
+  /** The folder itself. @throws when it is not there any more */
+  lookAt(node: Node): BigIntStats;
+}
+
+/** Paths below the share's folder, those of folders before what is in them ("": the folder itself). */
+export type ChangedPaths = readonly Uint8Array[];
+
+export class ShareChanges {
+  readonly #view: ShareView;
+  readonly #onChanged: (paths: ChangedPaths) => void;
+  readonly #watched = new Map<Node, FSWatcher>();
+  /** The system, or we, allow no more. */
+  #isFull = false;
+  /** Names in folders that something has happened to, as latin1. */
+  readonly #waiting = new Map<Node, Set<string>>();
+  #waitingNames = 0;
+  #timer: NodeJS.Timeout | undefined;
+  readonly #looking: NodeJS.Timeout;
+  #rest: Iterator<Node> | undefined;
+  #hasUnwatched = false;
+  #isClosed = false;
+
+  constructor(view: ShareView, onChanged: (paths: ChangedPaths) => void) {
+    this.#view = view;
+    this.#onChanged = onChanged;
+    this.#looking = setInterval(() => this.lookAround(), LOOK_EVERY_MS);
+    this.#looking.unref();
+  }
+  get watched(): number {
+    return this.#watched.size;
+  }
+  /** Comes before the guest is shown what is in the folder: what changes from then on is told. */
+  watch(node: Node, folder: Folder): void {
+    if (node.isWatched) return;
+    if (!this.#isFull && this.#watched.size < MAX_WATCHED)
+      try {
+        const watcher = watch(folder.at(ITSELF), { persistent: false, encoding: "buffer" }, (_, name) =>
+          this.#happened(node, name),
+        );
+        watcher.on("error", () => this.forget(node));
+        this.#watched.set(node, watcher);
+        node.isWatched = true;
+        return;
+      } catch (error) {
+        const { code } = error as NodeJS.ErrnoException;
+        if (code === "ENOSPC" || code === "EMFILE") this.#isFull = true;
+      }
+    this.#hasUnwatched = true;
+  }
+  /** The guest knows nothing of it any more. */
+  forget(node: Node): void {
+    const watcher = this.#watched.get(node);
+    if (watcher === undefined) return;
+    node.isWatched = false;
+    this.#watched.delete(node);
+    this.#isFull = false;
+    watcher.close();
+  }
+  /** The guest was shown things before, by a share that is not watched. */
+  lookSoon(): void {
+    this.#hasUnwatched = true;
+    this.#rest = undefined;
+  }
+  #happened(folder: Node, name: Buffer | null): void {
+    let names = this.#waiting.get(folder);
+    if (names === undefined) {
+      names = new Set();
+      this.#waiting.set(folder, names);
+    }
+    const before = names.size;
+    if (name !== null) this.#waitingNames += names.add(name.toString("latin1")).size - before;
+    if (this.#waitingNames >= MAX_WAITING) this.#tell();
+    else this.#timer ??= setTimeout(() => this.#tell(), TOGETHER_MS).unref();
+  }
+  #tell(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    const waiting = [...this.#waiting];
+    this.#waiting.clear();
+    this.#waitingNames = 0;
+    const changed: Buffer[] = [];
+    for (const [node, names] of waiting) {
+      if (node.isGone) continue;
+      try {
+        const path = this.#view.nodes.pathOf(node);
+        this.#compare(node, this.#view.lookAt(node), path, changed);
+        const folder = this.#view.folder(node);
+        for (const text of names) {
+          const name = Buffer.from(text, "latin1");
+          const s = this.#view.look(folder, name);
+          const known = s === undefined ? undefined : this.#view.nodes.known(s);
+          if (known !== undefined && path !== undefined) this.#compare(known, s!, joined(path, name), changed);
+        }
+      } catch (error) {
+        // it has gone meanwhile: the folder that it was in has changed, too
+        if (!isOfFiles(error)) throw error;
+      }
+    }
+    this.#send(changed);
+  }
+  #compare(node: Node, s: BigIntStats, path: Buffer | undefined, changed: Buffer[]): void {
+    if (path === undefined || node.shown === undefined) return;
+    if (s.ctimeNs !== node.shown.ctime || s.size !== node.shown.size) changed.push(path);
+  }
+  #send(changed: Buffer[]): void {
+    if (changed.length > 0) this.#onChanged(changed.sort((a, b) => Buffer.compare(a, b)));
+  }
+  /** Compares some of what the guest knows with what is there. */
+  lookAround(): void {
+    if (this.#isClosed) return;
+    const changed: Buffer[] = [];
+    const most = Math.min(this.#hasUnwatched ? LOOKS_UNWATCHED : LOOKS, this.#view.nodes.count);
+    for (let n = 0; n < most; n++) {
+      if (this.#rest === undefined) {
+        this.#rest = this.#view.nodes.all();
+        // found anew, if there still are any
+        this.#hasUnwatched = false;
+      }
+      const next = this.#rest.next();
+      if (next.done === true) {
+        this.#rest = undefined;
+        break;
+      }
+      const node = next.value;
+      try {
+        const place = node.places[0];
+        if (place !== undefined) this.watch(place.parent, this.#view.folder(place.parent));
+        this.#compare(node, this.#view.lookAt(node), this.#view.nodes.pathOf(node), changed);
+      } catch (error) {
+        // it has gone: the folder that it was in is looked at by itself
+        if (!isOfFiles(error)) throw error;
+      }
+    }
+    this.#send(changed);
+  }
+  close(): void {
+    this.#isClosed = true;
+    clearTimeout(this.#timer);
+    clearInterval(this.#looking);
+    for (const watcher of this.#watched.values()) watcher.close();
+    this.#watched.clear();
+  }
+}
+
+/** What the system says of files, not a mistake of ours. */
+const isOfFiles = (error: unknown): boolean =>
+  error instanceof ShareError || /^E[A-Z0-9]+$/.test((error as NodeJS.ErrnoException).code ?? "");
