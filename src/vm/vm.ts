@@ -1,5 +1,6 @@
 import { parseCpuModel } from "../cpu/vp/cpuid.js";
 import type { TraceRecord } from "../trace/trace.js";
+import { type AdapterSpecs, adapterSpecs } from "./adapter-specs.js";
 import { bootImage } from "./boot-image.js";
 import { ConsoleLog, findPanic, PANIC_IS_COMPLETE } from "./console-log.js";
 import { startDeterministic } from "./deterministic.js";
@@ -7,7 +8,6 @@ import {
   type DeviceSideState,
   type DeviceSpec,
   type FromDevices,
-  type NetworkSpec,
   type PlainError,
   SERVICE_NAMES,
   type ServiceName,
@@ -18,7 +18,6 @@ import type { GuestProcess, SpawnOptions } from "./guest-process.js";
 import { GuestShares, type ShareOptions, shareSpecs } from "./guest-shares.js";
 import { fromPlain, Integration } from "./integration.js";
 import { LastRecords } from "./last-records.js";
-import { MAX_ADAPTERS } from "./machine-adapters.js";
 import type { SerialNumber } from "./machine-spec.js";
 import { MainCommand } from "./main-command.js";
 import {
@@ -33,7 +32,7 @@ import type { PartitionState } from "./partition.js";
 import type { DeviceHandle, GuestFiles, Platform, ProcessorHandle } from "./platform.js";
 import { SerialCommands } from "./serial-commands.js";
 import { VmError } from "./vm-error.js";
-import { type NetworkOptions, networkSpec, VmNetwork } from "./vm-network.js";
+import { VmNetwork } from "./vm-network.js";
 import type { VmEnd, VmOptions } from "./vm-options.js";
 import { type WaitContext, type WaitOptions, waitUntil } from "./wait.js";
 
@@ -44,9 +43,6 @@ export type OutputListener = (bytes: Uint8Array) => void | Promise<void>;
 const DETERMINISTIC_DATE = 1_767_225_600;
 /** A guest that was asked to go down gets this long. */
 const SHUTDOWN_MS = 15_000;
-
-const savedMac = (devices: DeviceSideState | undefined, n: number): string | undefined =>
-  n === 0 ? devices?.mac : devices?.macs?.[n];
 
 /** Takes a waiter that gave up off its list. */
 function forget<T>(list: T[], item: T): void {
@@ -82,8 +78,7 @@ export class Vm implements AsyncDisposable {
   readonly integration: Integration;
   /** Published ports, what the guest may reach, counters. */
   readonly network: VmNetwork;
-  readonly #networkSpec: NetworkSpec | undefined;
-  readonly #adapterSpecs: readonly NetworkSpec[];
+  readonly #adapters: AdapterSpecs;
   readonly #shares: GuestShares;
   /** Commands by serial ports, and by the agent. */
   readonly #serial: SerialCommands;
@@ -114,32 +109,14 @@ export class Vm implements AsyncDisposable {
       const devices = this.#devices;
       return devices === undefined ? undefined : (m, transfer) => devices.post(m, transfer);
     });
-    const adapterSpec = (o: NetworkOptions | undefined, number: number): NetworkSpec | undefined =>
-      networkSpec(o, {
-        hasService: this.#services.includes("network"),
-        deterministic: options.deterministic !== undefined,
-        number,
-        savedMac: savedMac(options.saved?.devices, number),
-        firstDisk: [...(options.guest.disks ?? []), ...(options.disks ?? [])].find((d) => !d.readOnly)?.file,
-        random: () => platform.random(),
-      });
-    this.#networkSpec = adapterSpec(options.network, 0);
-    const another = (o: NetworkOptions, n: number): NetworkSpec => {
-      const spec = this.#networkSpec === undefined || o.mode === "none" ? undefined : adapterSpec(o, n);
-      if (spec !== undefined && n < MAX_ADAPTERS) return spec;
-      throw new VmError(
-        "bad-option",
-        "adapters are beside the network's own, seven at most",
-        'offer the network service, and leave mode: "none" out',
-      );
-    };
-    this.#adapterSpecs = (options.adapters ?? []).map((o, i) => another(o, i + 1));
-    this.network = new VmNetwork(this.integration, another);
+    this.#adapters = adapterSpecs(options, this.#services, () => platform.random());
+    this.network = new VmNetwork(this.integration, this.#adapters.another);
     this.#serial = new SerialCommands(this.#waits, this, this.#serves ? "serving" : "ready");
-    const hasNetwork = this.#networkSpec?.isPluggedIn === true;
+    const { first } = this.#adapters;
+    const hasNetwork = first?.isPluggedIn === true;
     const shares = shareSpecs(options.shares ?? [], {
       hasNetwork,
-      isShared: this.#networkSpec?.isShared === true,
+      isShared: first?.isShared === true,
       hasAgent: this.#byAgent,
     });
     this.#shares = new GuestShares(shares, this.integration, (command, o) => this.#agent.exec(command, o));
@@ -275,13 +252,14 @@ export class Vm implements AsyncDisposable {
     return before === undefined && isOut ? services.filter((name) => name !== "network") : services;
   }
   #deviceSpec(): DeviceSpec {
+    const { first, others } = this.#adapters;
     return {
       services: this.#services,
       disks: [...(this.#options.guest.disks ?? []), ...(this.#options.disks ?? [])].map((d) => ({
         kind: "disk",
         ...d,
       })),
-      ...(this.#networkSpec === undefined ? {} : { network: this.#networkSpec, adapters: this.#adapterSpecs }),
+      ...(first === undefined ? {} : { network: first, adapters: others }),
       shares: this.#shares.specs,
       trace: this.#options.trace !== undefined,
     };

@@ -176,9 +176,12 @@ describe("shared folders", () => {
     assert.equal(statSync(join(work, "s")).mode & 0o7777, 0o755);
   });
   it("are there in a machine that was saved and goes on elsewhere", async () => {
+    writeFileSync(join(work, "changed"), "");
+    assert.equal(await sh(vm, "stat -c %s /mnt/work/changed"), "0");
     await sh(vm, "echo before >/mnt/work/saved; cat /mnt/work/saved; exec 3</mnt/work/saved; sleep 1");
     const saved = await vm.save({ timeoutMs: 60_000 });
     await vm.kill();
+    writeFileSync(join(work, "changed"), "meanwhile");
     vm = await startDebian({
       saved,
       shares: [{ directory: work }, { directory: join(base, "read only"), readOnly: true, mountPoint: "/srv/deep/ro" }],
@@ -188,6 +191,9 @@ describe("shared folders", () => {
       "before\n1",
     );
     assert.equal(readFileSync(join(work, "saved"), "utf8"), "before\nafter\n");
+    await eventually("what was changed while it was saved", async () =>
+      (await sh(vm, "stat -c %s /mnt/work/changed")) === "9" ? true : undefined,
+    );
   });
   it("say that they are stale when the folder is removed, and the guest lives on", async () => {
     rmSync(work, { recursive: true });
