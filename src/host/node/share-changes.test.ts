@@ -120,6 +120,10 @@ describe("what the host changes in a share", () => {
     share.attributes(node);
     const made = share.makeFolder(share.root, name("made"), {});
     share.create(made.node, name("file"), "unchecked", {}, 0n);
+    share.rename(share.root, name("mine"), made.node, name("renamed"));
+    share.link(node, made.node, name("second"));
+    share.attributes(node);
+    share.remove(made.node, name("renamed"));
     share.attributes(made.node);
     share.attributes(share.root);
     writeFileSync(join(folder, "marker"), "changed");

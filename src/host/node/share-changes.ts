@@ -4,14 +4,16 @@
  * system queues up): all that the guest knows is looked at once in a while as well, and more often where a folder could not be watched.
  */
 import { type BigIntStats, type FSWatcher, watch } from "node:fs";
+import { performance } from "node:perf_hooks";
 import { ShareError } from "../../services/files/share.js";
 import type { Folder } from "./folder.js";
 import { joined, type Node, type ShareNodes } from "./share-nodes.js";
 
 /** One more than most systems allow would be refused; what is beyond is looked at. */
 const MAX_WATCHED = 8192;
-/** What happens together is told together. */
+/** What happens together is told together; a guest that was told something just now has to look at that first. */
 const TOGETHER_MS = 20;
+const BUSY_MS = 200;
 /** Names that wait at most. */
 const MAX_WAITING = 4000;
 const LOOK_EVERY_MS = 1000;
@@ -44,6 +46,7 @@ export class ShareChanges {
   readonly #waiting = new Map<Node, Set<string>>();
   #waitingNames = 0;
   #timer: NodeJS.Timeout | undefined;
+  #sentAt = Number.NEGATIVE_INFINITY;
   readonly #looking: NodeJS.Timeout;
   #rest: Iterator<Node> | undefined;
   #hasUnwatched = false;
@@ -99,7 +102,11 @@ export class ShareChanges {
     const before = names.size;
     if (name !== null) this.#waitingNames += names.add(name.toString("latin1")).size - before;
     if (this.#waitingNames >= MAX_WAITING) this.#tell();
-    else this.#timer ??= setTimeout(() => this.#tell(), TOGETHER_MS).unref();
+    else
+      this.#timer ??= setTimeout(
+        () => this.#tell(),
+        performance.now() - this.#sentAt < BUSY_MS ? BUSY_MS : TOGETHER_MS,
+      ).unref();
   }
   #tell(): void {
     clearTimeout(this.#timer);
@@ -132,7 +139,9 @@ export class ShareChanges {
     if (s.ctimeNs !== node.shown.ctime || s.size !== node.shown.size) changed.push(path);
   }
   #send(changed: Buffer[]): void {
-    if (changed.length > 0) this.#onChanged(changed.sort((a, b) => Buffer.compare(a, b)));
+    if (changed.length === 0) return;
+    this.#sentAt = performance.now();
+    this.#onChanged(changed.sort((a, b) => Buffer.compare(a, b)));
   }
   /** Compares some of what the guest knows with what is there. */
   lookAround(): void {

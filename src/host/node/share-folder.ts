@@ -284,6 +284,10 @@ export class FolderShare implements Share {
     if (this.#changes !== undefined) node.shown = { ctime: s.ctimeNs, size: s.size };
     return this.#convert(s);
   }
+  /** The guest has changed it itself, without being shown how it is now: it knows that, and will ask. */
+  #isAskedFor(node: Node): void {
+    node.shown = undefined;
+  }
   #found(parent: Node, name: Buffer, s: BigIntStats): Found {
     const node = this.#nodes.found(parent, name, s);
     return { node: node.id, attributes: this.#show(node, s) };
@@ -590,6 +594,7 @@ export class FolderShare implements Share {
     const node = this.#nodes.known(s);
     if (node === undefined) return;
     this.#nodes.left(node, parent, name);
+    this.#isAskedFor(node);
     if (s.isDirectory() || s.nlink <= 1n) this.#nodes.forget(node);
   }
   removeFolder(folder: number, name: Uint8Array): void {
@@ -624,6 +629,7 @@ export class FolderShare implements Share {
       if (node === undefined) return;
       this.#nodes.left(node, source.node, n);
       this.#nodes.found(target.node, m, s);
+      this.#isAskedFor(node);
     });
   }
   link(id: number, folder: number, name: Uint8Array): void {
