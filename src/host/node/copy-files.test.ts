@@ -20,6 +20,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, beforeEach, describe, it } from "node:test";
+import type { CopySink } from "../../vm/copy-files.js";
 import type { CopyEntry, CopyStep } from "../../vm/copy-protocol.js";
 import { VmError } from "../../vm/vm-error.js";
 import { openSink } from "./copy-sink.js";
@@ -217,12 +218,27 @@ describe("a guest that means ill", () => {
     await put(file("copy", "x", 0o6755), inside);
     assert.equal(statSync(join(inside, "copy")).mode & 0o7777, 0o755);
   });
-  it("leaves no half of a file behind", async () => {
-    const sink = await openSink(inside, "copy", () => {});
-    await sink.take(entry("file", "copy"));
-    await sink.take({ is: "data", offset: 0, bytes: bytesOf("half") });
-    assert.equal(existsSync(join(inside, "copy")), true);
-    sink.close();
-    assert.equal(existsSync(join(inside, "copy")), false);
+  it("leaves no half of a file behind, and until it is whole the older one has the name", async () => {
+    writeFileSync(join(inside, "copy"), "older");
+    const begin = async (): Promise<CopySink> => {
+      const sink = await openSink(inside, "copy", () => {});
+      await sink.take(entry("file", "copy"));
+      await sink.take({ is: "data", offset: 0, bytes: bytesOf("half") });
+      assert.equal(readFileSync(join(inside, "copy"), "utf8"), "older");
+      return sink;
+    };
+    // left by a process that was killed, and had this one's number
+    const part = /^\.enlighten-\d+-(\d+)\.part$/;
+    const first = await begin();
+    const [name] = readdirSync(inside).filter((n) => part.test(n));
+    first.close();
+    assert.deepEqual(readdirSync(inside), ["copy"]);
+    const next = `.enlighten-${process.pid}-${Number(part.exec(name!)![1]) + 1}.part`;
+    writeFileSync(join(inside, next), "another's");
+    const second = await begin();
+    await second.take({ is: "file-end", size: 4 });
+    await second.finish();
+    assert.equal(readFileSync(join(inside, "copy"), "utf8"), "half");
+    assert.deepEqual(readdirSync(inside).sort(), [next, "copy"]);
   });
 });

@@ -13,6 +13,7 @@ import {
   lstatSync,
   lutimesSync,
   mkdirSync,
+  renameSync,
   statSync,
   symlinkSync,
   unlinkSync,
@@ -30,6 +31,8 @@ const writeAt = promisify(write);
 /** Up to here a write on this thread takes less time than one on another. */
 const INLINE_BYTES = 64 << 10;
 const MODE_BITS = 0o1777;
+/** Files begun by this process. */
+let parts = 0;
 
 interface OpenFolder {
   readonly folder: Folder;
@@ -40,6 +43,8 @@ interface OpenFile {
   readonly fd: number;
   readonly folder: Folder;
   readonly name: Buffer;
+  /** What it is called until it is whole: whatever happens on the way, half a file never has the name, and an older one keeps it. */
+  readonly partName: Buffer;
   readonly entry: CopyEntry;
   readonly path: string;
   end: number;
@@ -125,9 +130,8 @@ class Sink implements CopySink {
         this.#open.push({ folder: this.#enter(folder, name), entry, path });
         break;
       case "file": {
-        makeRoom(folder, name);
-        const fd = folder.open(name, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600);
-        this.#file = { fd, folder, name, entry, path, end: 0 };
+        refuseFolder(folder, name);
+        this.#file = { ...beginPart(folder), folder, name, entry, path, end: 0 };
         break;
       }
       case "symlink":
@@ -187,10 +191,11 @@ class Sink implements CopySink {
     file.end = offset + bytes.length;
   }
   #fileEnd(size: number): void {
-    const { fd, entry, end } = this.#file!;
+    const { fd, folder, name, partName, entry, end } = this.#file!;
     if (size !== end) ftruncateSync(fd, size);
     fchmodSync(fd, entry.mode & MODE_BITS);
     futimesSync(fd, ...times(entry));
+    renameSync(folder.at(partName), folder.at(name));
     this.#file = undefined;
     closeSync(fd);
   }
@@ -215,7 +220,7 @@ class Sink implements CopySink {
       closeSync(file.fd);
       // half a file is none
       try {
-        unlinkSync(file.folder.at(file.name));
+        unlinkSync(file.folder.at(file.partName));
       } catch {
         // gone already
       }
@@ -230,11 +235,24 @@ const times = ({ mtime }: CopyEntry): [number, number] => {
   return [seconds, seconds];
 };
 
+function beginPart(folder: Folder): Pick<OpenFile, "fd" | "partName"> {
+  for (;;) {
+    const partName = Buffer.from(`.enlighten-${process.pid}-${++parts}.part`);
+    try {
+      return { fd: folder.open(partName, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600), partName };
+    } catch (error) {
+      // of a process that was killed, and had the same number
+      if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+    }
+  }
+}
+/** @returns whether there is something else */
+function refuseFolder(folder: Folder, name: Buffer): boolean {
+  const there = lstatSync(folder.at(name), { throwIfNoEntry: false });
+  if (there?.isDirectory() === true) throw fileError("exists", name.toString(), "on this host", "it is a folder");
+  return there !== undefined;
+}
 /** What has the name goes, unless it is a folder. */
 function makeRoom(folder: Folder, name: Buffer): void {
-  const path = folder.at(name);
-  const there = lstatSync(path, { throwIfNoEntry: false });
-  if (there === undefined) return;
-  if (there.isDirectory()) throw fileError("exists", name.toString(), "on this host", "it is a folder");
-  unlinkSync(path);
+  if (refuseFolder(folder, name)) unlinkSync(folder.at(name));
 }
