@@ -11,7 +11,7 @@ const root = join(import.meta.dirname, "..");
 const dist = join(root, "dist");
 const group = process.argv[2] ?? "all";
 
-/** Debian packages that tests use: the oracle programs. Installed when this is root on Debian, else named. */
+/** Debian packages that tests use: the oracle programs, shells. Installed when this is root on Debian, else named. */
 const NEEDED = {
   gcc: "gcc",
   iasl: "acpica-tools",
@@ -21,6 +21,8 @@ const NEEDED = {
   lz4: "lz4",
   cpio: "cpio",
   nasm: "nasm",
+  zsh: "zsh",
+  fish: "fish",
 };
 const has = (program) => spawnSync("sh", ["-c", `command -v ${program}`]).status === 0;
 const missing = Object.keys(NEEDED).filter((p) => !has(p));

@@ -137,7 +137,7 @@ function __enlighten_complete
   set -l found ($words[1] ${COMPLETE} -- $words[2..-1] 2>/dev/null)
   if test (count $found) -gt 0
     printf '%s\\n' $found
-    string match -q '*:' (string split -f1 \\t -- $found[1]); and __fish_complete_path (commandline -ct)
+    string match -q -- '*:' (string split -f1 \\t -- $found[1]); and __fish_complete_path (commandline -ct)
   else
     __fish_complete_path (commandline -ct)
   end
