@@ -153,6 +153,8 @@ export type FromDevices =
   | { readonly type: "problem"; readonly text: string }
   /** A share, by its place: paths in it that are not as the guest was shown them, folders before what is in them. */
   | { readonly type: "share-changed"; readonly share: number; readonly paths: readonly Uint8Array[] }
+  /** The guest goes through a folder file by file; with `from`, through all that is below it, and is at that folder in it. */
+  | { readonly type: "share-scanned"; readonly share: number; readonly path: Uint8Array; readonly from?: Uint8Array }
   | { readonly type: "frozen"; readonly state: DeviceSideState }
   | { readonly type: "trace"; readonly records: readonly TraceRecord[] }
   | { readonly type: "trace-answer"; readonly id: number; readonly records: readonly TraceRecord[] }

@@ -107,6 +107,18 @@ describe("changes of shares", () => {
     await end(new Error("timed out"));
     assert.deepEqual(looks, ["/mnt/a/1", "/mnt/a/2"]);
   });
+  it("are not waited for by files that are listed ahead, and the other way around", async () => {
+    const { shares, looks, end } = machine();
+    shares.changed(change(0, "1"));
+    const path = new TextEncoder().encode("d");
+    const from = new TextEncoder().encode("d/e");
+    shares.scanned({ type: "share-scanned", share: 0, path });
+    for (let i = 0; i < 3; i++) shares.scanned({ type: "share-scanned", share: 1, path, from });
+    assert.deepEqual(looks.splice(0), ["/mnt/a/1", "/mnt/a/d "]);
+    await end();
+    await end(new Error("timed out"));
+    assert.deepEqual(looks, ["/ü/d /ü/d/e"]);
+  });
   it("are anything, where too many wait", async () => {
     const { shares, looks, end } = machine();
     shares.changed(change(0, "1"));

@@ -131,6 +131,30 @@ if (@ARGV and open my $f, '>', '/proc/sys/vm/drop_caches') { syswrite $f, '2' }
 my $attributes = "\0" x 256;
 syscall(332, -100, $_, 0x2100, 0x7ff, $attributes) for split /\0/, $paths;
 `;
+/**
+ * With pairs of paths on its standard input: lists the first, or all below it from the second on, in the order of names. The kernel
+ * then has what it would ask for one by one. It is for nothing where the guest goes another way: bounded in entries and time.
+ */
+const LIST_AHEAD = String.raw`
+my ($entries, $until) = (20_000, time + 5);
+sub listed {
+  my ($folder, $from, $deep) = @_;
+  my $links = (lstat $folder)[3];
+  opendir my $d, $folder or return;
+  my @names;
+  while ($entries-- > 0 and defined(my $name = readdir $d)) { push @names, $name }
+  # two links: no folder in it, on most file systems
+  return if !$deep or $links == 2;
+  my @folders = sort grep { !/^\.\.?$/ and lstat "$folder/$_" and -d _ } @names;
+  @folders = ((grep { $_ ge $from } @folders), (grep { $_ lt $from } @folders));
+  for (@folders) { return if $entries <= 0 or time > $until; listed("$folder/$_", '', 1) }
+}
+local $/;
+my @asked = split /\0/, <STDIN>, -1;
+while (my ($folder, $from) = splice @asked, 0, 2) { listed($folder, $from =~ s{.*/}{}rs, $from ne '') }
+`;
+/** Folders that wait to be listed; what more there are the guest does by itself. */
+const MAX_SCANS = 16;
 /** Paths that wait to be told; with more, the guest lets go of everything. */
 const MAX_WAITING = 4000;
 const LOOK_MS = 30_000;
@@ -140,6 +164,9 @@ const PERL = ["/proc/self/exe", "-e"];
 const asText = (bytes: Uint8Array): string => Array.from(bytes, (b) => String.fromCharCode(b)).join("");
 const asBytes = (text: string): Uint8Array => Uint8Array.from(text, (c) => c.charCodeAt(0));
 const placeOf = ({ mountPoint }: ShareSpec): string => asText(new TextEncoder().encode(mountPoint));
+function pathIn(spec: ShareSpec, path: Uint8Array): string {
+  return path.length === 0 ? placeOf(spec) : `${placeOf(spec)}/${asText(path)}`;
+}
 
 /** The shares of one machine, as its agent has to do with them. */
 export class GuestShares {
@@ -151,6 +178,9 @@ export class GuestShares {
   /** There are too many to name. */
   #isAnything = false;
   #isTelling = false;
+  /** Folders to be listed, each with the one to begin at. */
+  readonly #scans = new Set<string>();
+  #isListing = false;
 
   /** @param exec runs a command by the agent */
   constructor(specs: readonly ShareSpec[], integration: Integration, exec: GuestAgent["exec"]) {
@@ -178,13 +208,29 @@ export class GuestShares {
   }
   /** Something in a share is not as the guest knows it. */
   changed({ share, paths }: ShareChange): void {
-    const place = placeOf(this.specs[share]!);
-    for (const path of paths) this.#changed.add(path.length === 0 ? place : `${place}/${asText(path)}`);
+    for (const path of paths) this.#changed.add(pathIn(this.specs[share]!, path));
     if (this.#changed.size > MAX_WAITING) {
       this.#isAnything = true;
       this.#changed.clear();
     }
     if (!this.#isTelling) void this.#tell();
+  }
+  /** The guest asks for file after file: it gets them all at once. */
+  scanned({ share, path, from }: Extract<FromDevices, { readonly type: "share-scanned" }>): void {
+    const spec = this.specs[share]!;
+    const pair = `${pathIn(spec, path)}\0${from === undefined ? "" : pathIn(spec, from)}`;
+    if (this.#scans.size < MAX_SCANS) this.#scans.add(pair);
+    if (!this.#isListing) void this.#list();
+  }
+  async #list(): Promise<void> {
+    this.#isListing = true;
+    while (this.#scans.size > 0) {
+      const stdin = asBytes([...this.#scans].join("\0"));
+      this.#scans.clear();
+      // it only saves time
+      await this.#exec([...PERL, LIST_AHEAD], { stdin, timeoutMs: LOOK_MS }).catch(() => {});
+    }
+    this.#isListing = false;
   }
   #taken(): { readonly args: readonly string[]; readonly paths: Iterable<string> } {
     // what is in use is not let go of: at least the folders themselves

@@ -298,6 +298,7 @@ export class Vm implements AsyncDisposable {
       this.#frozen = undefined;
     } else if (m.type === "trace") this.#options.trace?.(m.records);
     else if (m.type === "share-changed") this.#shares.changed(m);
+    else if (m.type === "share-scanned") this.#shares.scanned(m);
     else this.integration.receive(m);
   }
 

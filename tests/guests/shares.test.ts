@@ -140,6 +140,30 @@ describe("shared folders", () => {
     await becomes("7 644");
     rmSync(join(work, "looked-at"), { recursive: true });
   });
+  it("have files listed ahead of a guest that goes through them one by one", async () => {
+    const FOLDERS = 60;
+    const FILES = 40;
+    for (let d = 0; d < FOLDERS; d++) {
+      mkdirSync(join(work, `tree/d${10 + d}`), { recursive: true });
+      for (let f = 0; f < FILES; f++) writeFileSync(join(work, `tree/d${10 + d}/f${f}`), "");
+    }
+    const callsOf = async (command: string): Promise<number> => {
+      const { shareCalls: before } = await vm.integration.status();
+      await sh(vm, command);
+      return (await vm.integration.status()).shareCalls - before;
+    };
+    const through = (folders: string): string =>
+      `cd /mnt/work/tree; for d in ${folders}; do f=0; while [ $f -lt ${FILES} ]; do [ -e $d/f$f ] || exit 9; f=$((f+1)); done; done`;
+    assert.ok((await callsOf(through("d10 d11 d12"))) > 20);
+    // from the last one back, as each look makes one more known
+    let last = 10 + FOLDERS;
+    await eventually("the last folders to be known", async () =>
+      (await callsOf(`[ -e /mnt/work/tree/d${--last}/f7 ]`)) === 0 ? true : undefined,
+    );
+    const calls = await callsOf(through("d*"));
+    assert.ok(calls < (FOLDERS * FILES) / 10, `${calls} calls`);
+    rmSync(join(work, "tree"), { recursive: true });
+  });
   it("may not be written where they are for reading", async () => {
     for (const command of ["echo x >/srv/deep/ro/file", "touch /srv/deep/ro/new", "rm /srv/deep/ro/file"])
       assert.notEqual((await vm.exec(command, { timeoutMs: 30_000 })).exitCode, 0, command);

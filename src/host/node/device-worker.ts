@@ -175,7 +175,7 @@ function removeAdapter(n: number): boolean {
 async function plugIn(n: number, adapter: NetworkSpec, cable: MessagePort | undefined): Promise<void> {
   const shares = n === 0 ? (spec.shares ?? []) : [];
   const open = adapter.isPluggedIn
-    ? await openMachineNetwork(adapter, shares, { onProblem, onShareChanged, onWork: wake, cable })
+    ? await openMachineNetwork(adapter, shares, { onProblem, onShareChanged, onShareScanned, onWork: wake, cable })
     : undefined;
   networks.set(n, { spec: adapter, open });
 }
@@ -220,6 +220,8 @@ port.on("message", (m: ToDevices) => {
 });
 const onShareChanged = (share: number, paths: readonly Uint8Array[]): void =>
   post({ type: "share-changed", share, paths });
+const onShareScanned = (share: number, path: Uint8Array, from: Uint8Array | undefined): void =>
+  post({ type: "share-scanned", share, path, ...(from === undefined ? {} : { from }) });
 const onProblem = (text: string): void => post({ type: "problem", text });
 async function open(): Promise<void> {
   const adapters = spec.network === undefined ? [] : [spec.network, ...(spec.adapters ?? [])];

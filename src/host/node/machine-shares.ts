@@ -35,6 +35,7 @@ export interface ShareEvents {
   readonly onProblem: (text: string) => void;
   /** @param share place among the specs */
   readonly onShareChanged: (share: number, paths: ChangedPaths) => void;
+  readonly onShareScanned: (share: number, path: Uint8Array, from: Uint8Array | undefined) => void;
 }
 
 /** @throws VmError */
@@ -43,8 +44,13 @@ export function openShares(specs: readonly ShareSpec[], events: ShareEvents): Fi
   const shares: FolderShare[] = [];
   for (const [i, { directory, readOnly, isWatched }] of specs.entries())
     try {
-      const onChanged = isWatched ? (paths: ChangedPaths) => events.onShareChanged(i, paths) : undefined;
-      shares.push(new FolderShare(directory, readOnly, onChanged));
+      const toGuest = isWatched
+        ? {
+            onChanged: (paths: ChangedPaths) => events.onShareChanged(i, paths),
+            onScan: (path: Uint8Array, from?: Uint8Array) => events.onShareScanned(i, path, from),
+          }
+        : undefined;
+      shares.push(new FolderShare(directory, readOnly, toGuest));
     } catch (error) {
       for (const share of shares) share.close();
       throw hostFailure(error, directory);

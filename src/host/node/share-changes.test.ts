@@ -30,8 +30,9 @@ describe("what the host changes in a share", () => {
   /** What was told since the last look. */
   let told: string[] = [];
   const open = (): FolderShare =>
-    new FolderShare(folder, false, (paths: ChangedPaths) => {
-      told.push(...paths.map((path) => `/${path}`));
+    new FolderShare(folder, false, {
+      onChanged: (paths: ChangedPaths) => void told.push(...paths.map((path) => `/${path}`)),
+      onScan: () => {},
     });
   beforeEach(() => {
     folder = mkdtempSync(join(top, "share-"));

@@ -45,6 +45,7 @@ import { isName } from "../../vm/copy-protocol.js";
 import { Folder } from "./folder.js";
 import { type ChangedPaths, ShareChanges } from "./share-changes.js";
 import { type Node, type SavedNodes, ShareNodes } from "./share-nodes.js";
+import { ShareScans } from "./share-scans.js";
 
 const synced = promisify(fsync);
 const { O_RDONLY, O_RDWR, O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW = 0 } = constants;
@@ -117,6 +118,14 @@ function typeOf(s: BigIntStats): FileType {
 /** What is looked for is mostly not there: made once, as an error's stack takes longer than the look. */
 const NO_ENTRY = new ShareError(NfsStatus.NOENT);
 
+/** What the guest should know without asking. */
+export interface ToGuest {
+  /** What is not as it was shown. */
+  readonly onChanged: (paths: ChangedPaths) => void;
+  /** It goes through a folder file by file; with `from`, through all below it, and is at that one. */
+  readonly onScan: (path: Uint8Array, from: Uint8Array | undefined) => void;
+}
+
 interface OpenFile {
   readonly fd: number;
   readonly isWritable: boolean;
@@ -137,25 +146,35 @@ export class FolderShare implements Share {
   #nextListing = 1n;
   readonly #verifiers = new Map<Node, bigint>();
   readonly #changes: ShareChanges | undefined;
+  readonly #scans: ShareScans | undefined;
 
   /**
-   * @param onChanged what is not as the guest was shown it; without, nothing is watched
+   * @param toGuest without, nothing is watched
    * @throws what the system says about the folder
    */
-  constructor(directory: string, isReadOnly: boolean, onChanged?: (paths: ChangedPaths) => void) {
+  constructor(directory: string, isReadOnly: boolean, toGuest?: ToGuest) {
     this.isReadOnly = isReadOnly;
     this.#root = Folder.open(directory);
     this.#nodes = new ShareNodes(fstatSync(this.#root.fd, { bigint: true }), (node) => this.#drop(node));
     this.root = this.#nodes.root.id;
-    if (onChanged === undefined) return;
+    if (toGuest === undefined) return;
     const view = {
       nodes: this.#nodes,
       folder: (node: Node) => this.#folder(node),
       look: (folder: Folder, name: Buffer) => lstatSync(folder.at(name), { bigint: true, throwIfNoEntry: false }),
       lookAt: (node: Node) => this.#look(node).s,
     };
-    this.#changes = new ShareChanges(view, onChanged);
+    this.#changes = new ShareChanges(view, toGuest.onChanged);
     this.#changes.watch(this.#nodes.root, this.#root);
+    this.#scans = new ShareScans(
+      this.#nodes.root,
+      () => performance.now(),
+      (folder, from) => {
+        const path = this.#nodes.pathOf(folder);
+        const first = from === undefined ? undefined : this.#nodes.pathOf(from);
+        if (path !== undefined) toGuest.onScan(path, first);
+      },
+    );
   }
   /** Folders in which changes are told of. */
   get watched(): number {
@@ -178,6 +197,7 @@ export class FolderShare implements Share {
     this.#closeFile(node);
     this.#verifiers.delete(node);
     this.#changes?.forget(node);
+    this.#scans?.forget(node);
   }
   #closeFolder(node: Node): void {
     const open = this.#folders.get(node);
@@ -309,7 +329,9 @@ export class FolderShare implements Share {
     const n = this.#name(name);
     return system(() => {
       const at = this.#folderOf(folder);
-      return this.#lookUp(at.node, at.folder, n);
+      const found = this.#lookUp(at.node, at.folder, n);
+      this.#scans?.lookedUp(at.node);
+      return found;
     });
   }
   parent(folder: number): Found {
@@ -330,6 +352,7 @@ export class FolderShare implements Share {
     return system(() => {
       const { node, folder } = this.#folderOf(id);
       let of = verifier;
+      if (plus) this.#scans?.listed(node);
       if (cookie === 0n) of = this.#newListing(node, folder.names());
       const listing = this.#listings.get(of);
       if (listing === undefined || listing.node !== node || cookie > BigInt(listing.names.length + 2))

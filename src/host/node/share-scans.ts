@@ -1,0 +1,65 @@
+/**
+ * Sees a guest go through a share file by file, as `git status` and `make` do: a call for each. What comes next can then be listed ahead
+ * of it, which takes a call for some hundred files (READDIRPLUS brings their attributes).
+ */
+import type { Node } from "./share-nodes.js";
+
+/** Files of a folder that were looked up one by one. */
+const MANY = 12;
+/** Folders that are counted at once. */
+const MAX_FOLDERS = 256;
+/** Two folders beside each other within this time, and those beside them are next. */
+const TOGETHER_MS = 5000;
+
+export class ShareScans {
+  readonly #root: Node;
+  readonly #now: () => number;
+  readonly #onScan: (folder: Node, from: Node | undefined) => void;
+  /** Files looked up since the folder was listed; the end is the newest. */
+  readonly #lookups = new Map<Node, number>();
+  /** The last one that was gone through, by the folder that it is in. */
+  readonly #last = new Map<Node, { readonly folder: Node; readonly at: number }>();
+
+  /**
+   * @param now in ms
+   * @param onScan a folder is gone through; or all that is below one, beginning behind the folder `from`
+   */
+  constructor(root: Node, now: () => number, onScan: (folder: Node, from: Node | undefined) => void) {
+    this.#root = root;
+    this.#now = now;
+    this.#onScan = onScan;
+  }
+  /** Something was found in it by name. */
+  lookedUp(folder: Node): void {
+    const n = (this.#lookups.get(folder) ?? 0) + 1;
+    this.#lookups.delete(folder);
+    this.#lookups.set(folder, n);
+    if (this.#lookups.size > MAX_FOLDERS) this.#lookups.delete(this.#lookups.keys().next().value!);
+    if (n === MANY) this.#goneThrough(folder);
+  }
+  listed(folder: Node): void {
+    this.#lookups.delete(folder);
+  }
+  forget(folder: Node): void {
+    this.#lookups.delete(folder);
+    this.#last.delete(folder);
+  }
+  #goneThrough(folder: Node): void {
+    let at = folder;
+    let from: Node | undefined;
+    // two beside each other: those beside them; two of such folders: those beside these
+    while (at !== this.#root) {
+      const parent = at.places[0]?.parent;
+      if (parent === undefined) return;
+      const now = this.#now();
+      const before = this.#last.get(parent);
+      this.#last.delete(parent);
+      this.#last.set(parent, { folder: at, at: now });
+      if (this.#last.size > MAX_FOLDERS) this.#last.delete(this.#last.keys().next().value!);
+      if (before === undefined || before.folder === at || now - before.at > TOGETHER_MS) break;
+      from = at;
+      at = parent;
+    }
+    this.#onScan(at, from);
+  }
+}
