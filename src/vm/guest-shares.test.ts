@@ -113,11 +113,19 @@ describe("changes of shares", () => {
     const path = new TextEncoder().encode("d");
     const from = new TextEncoder().encode("d/e");
     shares.scanned({ type: "share-scanned", share: 0, path });
-    for (let i = 0; i < 3; i++) shares.scanned({ type: "share-scanned", share: 1, path, from });
-    assert.deepEqual(looks.splice(0), ["/mnt/a/1", "/mnt/a/d "]);
+    for (let i = 0; i < 3; i++) {
+      shares.scanned({ type: "share-scanned", share: 1, path, from });
+      shares.scanned({ type: "share-scanned", share: 1, path: from });
+    }
+    shares.scanned({ type: "share-scanned", share: 0, path: from });
+    // each once, nothing in what is listed whole, two at once
+    assert.deepEqual(looks.splice(0), ["/mnt/a/1", "/mnt/a/d ", "/ü/d /ü/d/e"]);
+    await end();
     await end();
     await end(new Error("timed out"));
-    assert.deepEqual(looks, ["/ü/d /ü/d/e"]);
+    shares.scanned({ type: "share-scanned", share: 1, path: from });
+    shares.scanned({ type: "share-scanned", share: 0, path });
+    assert.deepEqual(looks, ["/ü/d/e ", "/mnt/a/d "]);
   });
   it("are anything, where too many wait", async () => {
     const { shares, looks, end } = machine();

@@ -132,29 +132,42 @@ my $attributes = "\0" x 256;
 syscall(332, -100, $_, 0x2100, 0x7ff, $attributes) for split /\0/, $paths;
 `;
 /**
- * With pairs of paths on its standard input: lists the first, or all below it from the second on, in the order of names. The kernel
- * then has what it would ask for one by one. It is for nothing where the guest goes another way: bounded in entries and time.
+ * With two paths on its standard input: lists the first, or all below it from the second on, in the order of names. The kernel then has
+ * what it would ask for one by one. It is for nothing where the guest goes another way: bounded in entries and time.
  */
 const LIST_AHEAD = String.raw`
-my ($entries, $until) = (20_000, time + 5);
+# before those that ask, or it comes after them
+setpriority(0, 0, -15);
+my ($entries, $until) = (3_000, time + 5);
 sub listed {
-  my ($folder, $from, $deep) = @_;
+  my ($folder) = @_;
   my $links = (lstat $folder)[3];
   opendir my $d, $folder or return;
   my @names;
   while ($entries-- > 0 and defined(my $name = readdir $d)) { push @names, $name }
   # two links: no folder in it, on most file systems
-  return if !$deep or $links == 2;
-  my @folders = sort grep { !/^\.\.?$/ and lstat "$folder/$_" and -d _ } @names;
-  @folders = ((grep { $_ ge $from } @folders), (grep { $_ lt $from } @folders));
-  for (@folders) { return if $entries <= 0 or time > $until; listed("$folder/$_", '', 1) }
+  $links == 2 ? () : sort grep { !/^\.\.?$/ and lstat "$folder/$_" and -d _ } @names;
+}
+sub all_below {
+  for my $folder (@_) { all_below(map { "$folder/$_" } listed($folder)) if $entries > 0 and time <= $until }
 }
 local $/;
-my @asked = split /\0/, <STDIN>, -1;
-while (my ($folder, $from) = splice @asked, 0, 2) { listed($folder, $from =~ s{.*/}{}rs, $from ne '') }
+my ($folder, $from) = split /\0/, <STDIN>, -1;
+my @folders = listed($folder);
+exit if $from eq '';
+$from =~ s{.*/}{}s;
+@folders = map { "$folder/$_" } (grep { $_ ge $from } @folders), (grep { $_ lt $from } @folders);
+# several at once, as the server answers in the order of calls and those that ask may be many
+for my $part (0 .. 7) {
+  my @mine = @folders[grep { $_ % 8 == $part } 0 .. $#folders] or last;
+  next if fork;
+  all_below(@mine);
+  exit;
+}
+1 while wait > 0;
 `;
-/** Folders that wait to be listed; what more there are the guest does by itself. */
-const MAX_SCANS = 16;
+/** Folders that are listed at once; what comes meanwhile the guest does by itself. */
+const MAX_LISTINGS = 2;
 /** Paths that wait to be told; with more, the guest lets go of everything. */
 const MAX_WAITING = 4000;
 const LOOK_MS = 30_000;
@@ -178,9 +191,8 @@ export class GuestShares {
   /** There are too many to name. */
   #isAnything = false;
   #isTelling = false;
-  /** Folders to be listed, each with the one to begin at. */
-  readonly #scans = new Set<string>();
-  #isListing = false;
+  /** Folders that are being listed; those with all below them end in a slash. */
+  readonly #listings = new Set<string>();
 
   /** @param exec runs a command by the agent */
   constructor(specs: readonly ShareSpec[], integration: Integration, exec: GuestAgent["exec"]) {
@@ -218,19 +230,15 @@ export class GuestShares {
   /** The guest asks for file after file: it gets them all at once. */
   scanned({ share, path, from }: Extract<FromDevices, { readonly type: "share-scanned" }>): void {
     const spec = this.specs[share]!;
-    const pair = `${pathIn(spec, path)}\0${from === undefined ? "" : pathIn(spec, from)}`;
-    if (this.#scans.size < MAX_SCANS) this.#scans.add(pair);
-    if (!this.#isListing) void this.#list();
-  }
-  async #list(): Promise<void> {
-    this.#isListing = true;
-    while (this.#scans.size > 0) {
-      const stdin = asBytes([...this.#scans].join("\0"));
-      this.#scans.clear();
-      // it only saves time
-      await this.#exec([...PERL, LIST_AHEAD], { stdin, timeoutMs: LOOK_MS }).catch(() => {});
-    }
-    this.#isListing = false;
+    const folder = pathIn(spec, path);
+    const listing = from === undefined ? folder : `${folder}/`;
+    if (this.#listings.size === MAX_LISTINGS || this.#listings.has(listing)) return;
+    if ([...this.#listings].some((other) => other.endsWith("/") && `${folder}/`.startsWith(other))) return;
+    this.#listings.add(listing);
+    const stdin = asBytes(`${folder}\0${from === undefined ? "" : pathIn(spec, from)}`);
+    const done = (): void => void this.#listings.delete(listing);
+    // it only saves time: a guest that does not do it loses nothing
+    this.#exec([...PERL, LIST_AHEAD], { stdin, timeoutMs: LOOK_MS }).then(done, done);
   }
   #taken(): { readonly args: readonly string[]; readonly paths: Iterable<string> } {
     // what is in use is not let go of: at least the folders themselves
