@@ -29,10 +29,11 @@ describe("what the host changes in a share", () => {
   let share: FolderShare;
   /** What was told since the last look. */
   let told: string[] = [];
-  const open = (): FolderShare =>
+  const open = (maxWatched?: number): FolderShare =>
     new FolderShare(folder, false, {
       onChanged: (paths: ChangedPaths) => void told.push(...paths.map((path) => `/${path}`)),
       onScan: () => {},
+      ...(maxWatched === undefined ? {} : { maxWatched }),
     });
   beforeEach(() => {
     folder = mkdtempSync(join(top, "share-"));
@@ -183,6 +184,39 @@ describe("what the host changes in a share", () => {
     look("a", "changed");
     writeFileSync(join(folder, "a/same"), "changed");
     assert.deepEqual(await toldUntil("/a/same"), ["/a/same"]);
+  });
+  it("is found by looking, where no more folders can be watched", async () => {
+    for (const path of ["a", "b"]) {
+      mkdirSync(join(folder, path));
+      writeFileSync(join(folder, path, "f"), "");
+    }
+    share.close();
+    // the share's own folder, and one more
+    share = open(2);
+    look("a", "f");
+    look("b", "f");
+    assert.equal(share.watched, 2);
+    writeFileSync(join(folder, "b/f"), "changed");
+    writeFileSync(join(folder, "b/new"), "");
+    writeFileSync(join(folder, "a/f"), "changed");
+    // what was heard of, without what was not
+    assert.deepEqual(await toldUntil("/a/f"), ["/a/f"]);
+    look("a", "f");
+    share.lookAround();
+    assert.deepEqual(told.splice(0), ["/b", "/b/f"]);
+    // there is room again
+    look("b", "f");
+    rmSync(join(folder, "a"), { recursive: true });
+    await toldUntil("/");
+    while (share.watched > 1) {
+      share.lookAround();
+      await pause(5);
+    }
+    look("b", "f");
+    assert.equal(share.watched, 2);
+    told = [];
+    writeFileSync(join(folder, "b/f"), "changed again");
+    assert.deepEqual(await toldUntil("/b/f"), ["/b/f"]);
   });
   it("is told whole, where it is much at once", async () => {
     mkdirSync(join(folder, "many"));

@@ -17,9 +17,9 @@ const BUSY_MS = 200;
 /** Names that wait at most. */
 const MAX_WAITING = 4000;
 const LOOK_EVERY_MS = 1000;
-/** At each time, of those in watched folders and of others. */
+/** Each time; and where it is likely that something was not heard of. */
 const LOOKS = 200;
-const LOOKS_UNWATCHED = 2000;
+const HURRIED_LOOKS = 2000;
 
 const ITSELF = Buffer.from(".");
 
@@ -39,6 +39,7 @@ export type ChangedPaths = readonly Uint8Array[];
 export class ShareChanges {
   readonly #view: ShareView;
   readonly #onChanged: (paths: ChangedPaths) => void;
+  readonly #maxWatched: number;
   readonly #watched = new Map<Node, FSWatcher>();
   /** The system, or we, allow no more. */
   #isFull = false;
@@ -48,12 +49,15 @@ export class ShareChanges {
   #timer: NodeJS.Timeout | undefined;
   #sentAt = Number.NEGATIVE_INFINITY;
   readonly #looking: NodeJS.Timeout;
+  /** Of the round that goes through all that the guest knows. */
   #rest: Iterator<Node> | undefined;
-  #hasUnwatched = false;
+  #isHurried = false;
+  #isNextHurried = false;
   #isClosed = false;
 
-  constructor(view: ShareView, onChanged: (paths: ChangedPaths) => void) {
+  constructor(view: ShareView, onChanged: (paths: ChangedPaths) => void, maxWatched = MAX_WATCHED) {
     this.#view = view;
+    this.#maxWatched = maxWatched;
     this.#onChanged = onChanged;
     this.#looking = setInterval(() => this.lookAround(), LOOK_EVERY_MS);
     this.#looking.unref();
@@ -64,7 +68,7 @@ export class ShareChanges {
   /** Comes before the guest is shown what is in the folder: what changes from then on is told. */
   watch(node: Node, folder: Folder): void {
     if (node.isWatched) return;
-    if (!this.#isFull && this.#watched.size < MAX_WATCHED)
+    if (!this.#isFull && this.#watched.size < this.#maxWatched)
       try {
         const watcher = watch(folder.at(ITSELF), { persistent: false, encoding: "buffer" }, (_, name) =>
           this.#happened(node, name),
@@ -77,7 +81,7 @@ export class ShareChanges {
         const { code } = error as NodeJS.ErrnoException;
         if (code === "ENOSPC" || code === "EMFILE") this.#isFull = true;
       }
-    this.#hasUnwatched = true;
+    this.#isNextHurried = true;
   }
   /** The guest knows nothing of it any more. */
   forget(node: Node): void {
@@ -88,9 +92,9 @@ export class ShareChanges {
     this.#isFull = false;
     watcher.close();
   }
-  /** The guest was shown things before, by a share that is not watched. */
+  /** Much may have changed without being heard of. */
   lookSoon(): void {
-    this.#hasUnwatched = true;
+    this.#isNextHurried = true;
     this.#rest = undefined;
   }
   #happened(folder: Node, name: Buffer | null): void {
@@ -101,8 +105,11 @@ export class ShareChanges {
     }
     const before = names.size;
     if (name !== null) this.#waitingNames += names.add(name.toString("latin1")).size - before;
-    if (this.#waitingNames >= MAX_WAITING) this.#tell();
-    else
+    if (this.#waitingNames >= MAX_WAITING) {
+      this.#tell();
+      // so many at once that the system's queue may have lost some, which Node does not say
+      this.lookSoon();
+    } else
       this.#timer ??= setTimeout(
         () => this.#tell(),
         performance.now() - this.#sentAt < BUSY_MS ? BUSY_MS : TOGETHER_MS,
@@ -147,12 +154,14 @@ export class ShareChanges {
   lookAround(): void {
     if (this.#isClosed) return;
     const changed: Buffer[] = [];
-    const most = Math.min(this.#hasUnwatched ? LOOKS_UNWATCHED : LOOKS, this.#view.nodes.count);
+    const isHurried = this.#isHurried || this.#isNextHurried;
+    const most = Math.min(isHurried ? HURRIED_LOOKS : LOOKS, this.#view.nodes.count);
     for (let n = 0; n < most; n++) {
       if (this.#rest === undefined) {
         this.#rest = this.#view.nodes.all();
-        // found anew, if there still are any
-        this.#hasUnwatched = false;
+        this.#isHurried = this.#isNextHurried;
+        // again, if there is a folder that cannot be watched
+        this.#isNextHurried = false;
       }
       const next = this.#rest.next();
       if (next.done === true) {

@@ -124,6 +124,8 @@ export interface ToGuest {
   readonly onChanged: (paths: ChangedPaths) => void;
   /** It goes through a folder file by file; with `from`, through all below it, and is at that one. */
   readonly onScan: (path: Uint8Array, from: Uint8Array | undefined) => void;
+  /** Folders that are watched at most; in others changes are found by looking. */
+  readonly maxWatched?: number;
 }
 
 interface OpenFile {
@@ -164,7 +166,7 @@ export class FolderShare implements Share {
       look: (folder: Folder, name: Buffer) => lstatSync(folder.at(name), { bigint: true, throwIfNoEntry: false }),
       lookAt: (node: Node) => this.#look(node).s,
     };
-    this.#changes = new ShareChanges(view, toGuest.onChanged);
+    this.#changes = new ShareChanges(view, toGuest.onChanged, toGuest.maxWatched);
     this.#changes.watch(this.#nodes.root, this.#root);
     this.#scans = new ShareScans(
       this.#nodes.root,
