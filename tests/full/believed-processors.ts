@@ -1,5 +1,9 @@
-/** A kernel module of a machine with one processor that takes it for one with more. */
+/** The network adapter's driver in a machine with one processor, made to take it for one with more. */
 import assert from "node:assert/strict";
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import type { Vm } from "../../src/vm/index.js";
+import { COMMAND_MS, complaints, sh } from "../guests/hyperv-guest.js";
 
 const SYMBOL = "__num_online_cpus";
 const SECTION_BYTES = 64;
@@ -56,4 +60,24 @@ export function withProcessors(module: Uint8Array, count: number): Uint8Array {
   assert.ok(places > 0, `the module does not ask for ${SYMBOL}`);
   const mark = out.lastIndexOf("~Module signature appended~\n");
   return mark < 0 ? out : out.subarray(0, mark);
+}
+
+export const RELOAD = "rmmod hv_netvsc && insmod /root/hv_netvsc.ko";
+
+/** Takes the driver's module out of the guest, changes it, and loads it in place of what is there: no adapter has an address then. */
+export async function loadDriver(vm: Vm, processors: number, folder: string): Promise<void> {
+  const path = await sh(vm, "modinfo -n hv_netvsc 2>/dev/null || find /lib/modules -name hv_netvsc.ko", COMMAND_MS);
+  const file = join(folder, "hv_netvsc.ko");
+  await vm.copyOut(path, file, { timeoutMs: COMMAND_MS });
+  writeFileSync(file, withProcessors(readFileSync(file), processors));
+  await vm.copyIn(file, "/root/", { timeoutMs: COMMAND_MS });
+  await sh(vm, RELOAD);
+}
+/** As `assertQuiet`; but that the module has no signature any more is said once. */
+export async function assertDriverQuiet(vm: Vm): Promise<void> {
+  const log = complaints(await sh(vm, "dmesg"));
+  assert.deepEqual(
+    log.filter((line) => !line.includes("hv_netvsc: module verification failed")),
+    [],
+  );
 }

@@ -14,7 +14,7 @@ import { startDebian } from "../guests/guests.js";
 import { assertQuiet, BOOT_MS, eventually, sh, sha256 } from "../guests/hyperv-guest.js";
 import { dial, listening, perl, TAKE } from "../guests/socket-scripts.js";
 
-const skip = process.env.ENLIGHTEN_LONG === "1" ? false : "takes a quarter of an hour: set ENLIGHTEN_LONG=1";
+const skip = process.env.ENLIGHTEN_LONG === "1" ? false : "takes minutes: set ENLIGHTEN_LONG=1";
 const MIB = 1 << 20;
 const GIB = 1 << 30;
 /** Each way. */
@@ -161,7 +161,7 @@ it(`a machine that is reset ${RESETS} times while it transfers has its network a
     const rebooted = new Promise<void>((resolve) => {
       vm.onReboot(resolve);
     });
-    // no driver is told: the machine is reset as it stands, by the kernel at once, or by the keyboard controller
+    // no driver is told: the kernel resets the machine as it stands
     vm.exec("echo 1 >/proc/sys/kernel/sysrq; echo b >/proc/sysrq-trigger", { timeoutMs: BOOT_MS }).catch(() => {});
     await rebooted;
   }

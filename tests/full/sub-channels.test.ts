@@ -6,15 +6,12 @@
  */
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
-import { readFileSync, writeFileSync } from "node:fs";
 import type { Socket } from "node:net";
-import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { createVm, type Vm } from "../../src/host/node/index.js";
-import { startDebian } from "../guests/guests.js";
-import { BOOT_MS, COMMAND_MS, complaints, eventually, sh, sha256, testFolder } from "../guests/hyperv-guest.js";
-import { dial, listening, perl } from "../guests/socket-scripts.js";
-import { withProcessors } from "./believed-processors.js";
+import { COMMAND_MS, eventually, sh, sha256, testFolder } from "../guests/hyperv-guest.js";
+import { listening } from "../guests/socket-scripts.js";
+import { assertDriverQuiet, loadDriver, RELOAD } from "./believed-processors.js";
 import { FULL_BOOT_MS, NETWORK_PACKAGES } from "./network-guest.js";
 
 const skip = process.env.ENLIGHTEN_LONG === "1" ? false : "takes minutes: set ENLIGHTEN_LONG=1";
@@ -65,26 +62,8 @@ const repeated = (number: number): Buffer => {
   return Buffer.alloc(FLOW_BYTES, word);
 };
 
-/** Takes a driver's module out of the guest, gives it more processors than there are, and loads it. */
-async function loadDriver(vm: Vm, folder: string): Promise<void> {
-  const path = await sh(vm, "modinfo -n hv_netvsc 2>/dev/null || find /lib/modules -name hv_netvsc.ko", COMMAND_MS);
-  const file = join(folder, "hv_netvsc.ko");
-  await vm.copyOut(path, file, { timeoutMs: COMMAND_MS });
-  writeFileSync(file, withProcessors(readFileSync(file), CHANNELS));
-  await vm.copyIn(file, "/root/", { timeoutMs: COMMAND_MS });
-  await sh(vm, RELOAD);
-}
-const RELOAD = "rmmod hv_netvsc && insmod /root/hv_netvsc.ko";
 /** Without systemd, which has another opinion of an adapter that comes as soon as it goes. */
 const ADDRESS = "ip addr add 10.0.2.15/24 dev eth0 && ip link set eth0 up && ip route add default via 10.0.2.2";
-/** All but what is said when a module is loaded that was changed. */
-async function assertQuiet(vm: Vm): Promise<void> {
-  const log = complaints(await sh(vm, "dmesg"));
-  assert.deepEqual(
-    log.filter((line) => !line.includes("hv_netvsc: module verification failed")),
-    [],
-  );
-}
 
 describe("sub-channels of the network adapter", { skip, timeout: 1_800_000 }, () => {
   let vm: Vm;
@@ -175,7 +154,7 @@ describe("sub-channels of the network adapter", { skip, timeout: 1_800_000 }, ()
 
   it("one that knows of more opens all that it is granted", async () => {
     await run("systemctl mask --runtime ifup@eth0.service; ifdown --force eth0");
-    await loadDriver(vm, folder);
+    await loadDriver(vm, CHANNELS, folder);
     await run(ADDRESS);
     await vm.exec("cat >/root/flows.py", { stdin: FLOWS_SCRIPT, timeoutMs: COMMAND_MS });
     assert.deepEqual([await opened(), await combined()], [CHANNELS, CHANNELS]);
@@ -270,39 +249,6 @@ s.shutdown(socket.SHUT_WR); print(got.hexdigest())`;
     assert.equal(s.freeReceiveSections, s.receiveSections);
     assert.deepEqual([s.drops.malformed, s.drops.tooLong, s.drops.unfit], [0, 0, 0]);
     assertSpread(await flows());
-    await assertQuiet(vm);
+    await assertDriverQuiet(vm);
   });
-});
-
-it("a machine with sub-channels is saved in the middle of transfers, and goes on", {
-  skip,
-  timeout: 600_000,
-}, async () => {
-  const network = { maxSubChannels: CHANNELS - 1 };
-  const data = randomBytes(2 << 20);
-  const port = await listening((socket) => socket.end(data));
-  const take = `1 while $n = sysread(S, $b, 65536) and print $b; defined $n or die "$!"`;
-  const fetched = `(timeout 60 ${perl(`${dial(port)}; ${take}`)} | sha256sum) 2>&1`;
-  const opened = (vm: Vm): Promise<string> => sh(vm, "ls /sys/class/net/eth0/device/channels | wc -l");
-  await using vm = await startDebian({ network });
-  await sh(vm, "mkdir -p /root", BOOT_MS);
-  await loadDriver(vm, testFolder("sub-channels-saved"));
-  await sh(vm, "udhcpc -i eth0 -n -q -t 5 -T 1 >/dev/null 2>&1");
-  assert.equal(await opened(vm), String(CHANNELS));
-  await sh(
-    vm,
-    `for i in 1 2 3 4 5 6; do (while [ ! -e /tmp/enough ]; do ${fetched}; done) </dev/null >/dev/null 2>&1 & done`,
-  );
-  await eventually("traffic", async () => (await vm.network.status())!.receivedBytes > 10 * data.length || undefined);
-  const state = await vm.save({ timeoutMs: 60_000 });
-  assert.match(await sh(vm, fetched), new RegExp(`^${sha256(data)} `), "it goes on");
-  await vm.kill();
-  await using other = await createVm({ saved: state, network });
-  await other.start();
-  // the driver is told that its network is another one, and has no link for two seconds
-  await sh(other, "until ping -c 1 -W 1 10.0.2.2 >/dev/null; do sleep 0.1; done", BOOT_MS);
-  assert.match(await sh(other, `touch /tmp/enough; ${fetched}`, BOOT_MS), new RegExp(`^${sha256(data)} `));
-  assert.equal(await opened(other), String(CHANNELS));
-  assert.equal((await other.network.status())!.channels, CHANNELS);
-  await assertQuiet(other);
 });
