@@ -40,6 +40,8 @@ export interface NetworkSpec {
   readonly isShared?: boolean;
   /** For tests: what goes wrong on purpose. */
   readonly impairments?: Impairments;
+  /** Channels of the adapter beside its first; 0 unless given. */
+  readonly maxSubChannels?: number;
 }
 
 /** A folder of the host that the guest mounts. */

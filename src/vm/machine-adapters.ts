@@ -57,6 +57,7 @@ export class MachineAdapters {
       trace,
       patience: { clock, deadlines },
       onWork,
+      ...(spec.maxSubChannels === undefined ? {} : { maxSubChannels: spec.maxSubChannels }),
     });
     plug?.attach(clock);
     this.#all.set(n, { spec, plug, adapter, offer: undefined });

@@ -38,6 +38,8 @@ export interface NetworkOptions {
   readonly join?: JoinableNetwork;
   /** @internal For tests: what goes wrong on purpose between the adapter and the router. */
   readonly impairments?: Impairments;
+  /** @internal For tests: channels that a guest may have beside the first; guests take no more than they have processors. */
+  readonly maxSubChannels?: number;
 }
 
 type Answer = Extract<FromDevices, { type: "network-answer" }>;
@@ -206,6 +208,7 @@ export function networkSpec(o: NetworkOptions | undefined, s: NetworkSituation):
     ...(o?.pcap === undefined ? {} : { pcap: o.pcap }),
     ...(join === undefined ? {} : { isShared: true }),
     ...(o?.impairments === undefined ? {} : { impairments: o.impairments }),
+    ...(o?.maxSubChannels === undefined ? {} : { maxSubChannels: o.maxSubChannels }),
   };
 }
 

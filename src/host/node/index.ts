@@ -75,7 +75,7 @@ export async function createVm(asked: CreateVmOptions): Promise<Vm> {
       ? await kernelGuest(kernel, typeof initrd === "string" ? [initrd] : initrd)
       : await debianGuest(image ?? "debian:12", {
           ...options,
-          moreModules: (options.shares ?? []).length > 0 ? SHARE_MODULES : [],
+          moreModules: [...(options.moreModules ?? []), ...((options.shares ?? []).length > 0 ? SHARE_MODULES : [])],
         });
   return new Vm(nodePlatform, { ...rest, guest });
 }

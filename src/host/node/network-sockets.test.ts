@@ -152,6 +152,35 @@ describe("sockets of Node behind the router", { timeout: 60_000 }, () => {
     server.close();
   });
 
+  it("pass a reset on that comes right behind the guest's end, and let go of the socket", async () => {
+    for (const bytes of [0, 1, 100_000]) {
+      let theirs: Socket | undefined;
+      let isClosed = false;
+      const server = createServer({ allowHalfOpen: true }, (s) => {
+        theirs = s.resume();
+        s.on("error", () => {});
+        s.on("close", () => {
+          isClosed = true;
+        });
+      });
+      const bed = new Bed();
+      const c = bed.guest.connect("10.0.2.2", await listening(server));
+      await bed.until(() => c.connected);
+      if (bytes > 0) c.send(noise(bytes, 1));
+      c.endpoint.shutdown();
+      bed.guest.turn();
+      c.endpoint.abort();
+      bed.guest.turn();
+      // a socket that has seen the end is told of a reset when it writes
+      await bed.until(() => {
+        theirs?.write("x");
+        return isClosed;
+      });
+      bed.nat.close();
+      await new Promise((resolve) => server.close(resolve));
+    }
+  });
+
   it("publish ports on the loopback address, and know one that is in use", async () => {
     const bed = new Bed();
     bed.guest.announce();

@@ -115,8 +115,13 @@ class NodeTcp implements TcpSocket {
   destroy(reset: boolean): void {
     if (this.#dead) return;
     this.#dead = true;
-    if (reset && !this.#socket.connecting) this.#socket.resetAndDestroy();
-    else this.#socket.destroy();
+    const socket = this.#socket;
+    const { writableEnded, writableFinished, writableLength } = socket;
+    if (!reset || socket.connecting) socket.destroy();
+    // While the end is on its way libuv refuses a reset (EINVAL), and Node takes the socket for closed: it stays, and its thread never ends.
+    else if (writableEnded && !writableFinished && writableLength === 0)
+      socket.once("finish", () => socket.resetAndDestroy());
+    else socket.resetAndDestroy();
   }
 }
 
