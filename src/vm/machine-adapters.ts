@@ -29,6 +29,26 @@ export interface MachineAdaptersOptions {
   /** A turn of the device side is due. */
   readonly onWork: () => void;
 }
+/**
+ * When a device is rescinded, Linux's driver waits for completions of what it has sent, but looks at the ring no more, and cannot
+ * complete what it has got (vmbus_chan_sched, netvsc_device_idle): one frame under way, and it waits for ever. So the cable is taken
+ * out first, and the offer when nothing has been under way for a while. The driver may look at the cable only 2 s after it did last.
+ */
+const QUIET_NS = 100e6;
+const LOOK_NS = 20e6;
+/** A guest that is never quiet is not waited for. */
+const LEAVE_NS = 5e9;
+/** Times are the machine's. */
+interface Leaving {
+  readonly number: number;
+  readonly adapter: NetworkAdapter;
+  readonly offer: Offer;
+  readonly until: number;
+  /** Infinity: the offer is rescinded. */
+  lookAt: number;
+  quietSince: number;
+  sentFrames: number;
+}
 interface Plugged extends AdapterOptions {
   readonly adapter: NetworkAdapter;
   offer: Offer | undefined;
@@ -38,7 +58,7 @@ export class MachineAdapters {
   readonly #o: MachineAdaptersOptions;
   readonly #all = new Map<number, Plugged>();
   /** Taken away, but not yet let go of by the guest: its driver waits for its last frames. */
-  readonly #leaving = new Map<number, NetworkAdapter>();
+  readonly #leaving = new Set<Leaving>();
 
   constructor(o: MachineAdaptersOptions) {
     this.#o = o;
@@ -48,7 +68,10 @@ export class MachineAdapters {
     const { memory, trace, clock, deadlines, onWork } = this.#o;
     const mac = parseMac(spec.mac);
     if (mac === undefined) throw new RangeError(`not a link address: ${spec.mac}`);
-    this.#forget(n);
+    for (const leaving of [...this.#leaving].filter(({ number }) => number === n)) {
+      this.#rescind(leaving);
+      leaving.adapter.retire();
+    }
     const adapter = new NetworkAdapter({
       instanceId: INSTANCE.prefix + (INSTANCE.last + n).toString(16),
       mac,
@@ -66,8 +89,10 @@ export class MachineAdapters {
     const plugged = this.#all.get(n)!;
     const { adapter } = plugged;
     plugged.offer = server.offer(adapter, {
+      drains: true,
       released: () => {
-        if (this.#leaving.get(n) === adapter) this.#forget(n);
+        for (const leaving of this.#leaving) if (leaving.adapter === adapter) this.#leaving.delete(leaving);
+        adapter.retire();
       },
     });
     plugged.adapter.attach(plugged.offer);
@@ -77,13 +102,30 @@ export class MachineAdapters {
     const plugged = this.#all.get(n);
     if (plugged === undefined) return false;
     this.#all.delete(n);
-    this.#leaving.set(n, plugged.adapter);
-    plugged.offer?.rescind();
+    const { adapter, offer } = plugged;
+    if (offer === undefined) adapter.retire();
+    else {
+      const now = this.#o.clock.now();
+      adapter.leave();
+      const { transmittedFrames } = adapter.statistics;
+      this.#leaving.add({
+        ...{ number: n, adapter, offer, until: now + LEAVE_NS },
+        ...{ lookAt: now + LOOK_NS, quietSince: now, sentFrames: transmittedFrames },
+      });
+    }
     return true;
   }
-  #forget(n: number): void {
-    this.#leaving.get(n)?.retire();
-    this.#leaving.delete(n);
+  #lookAt(leaving: Leaving, now: number): void {
+    const { adapter, until, sentFrames } = leaving;
+    leaving.sentFrames = adapter.statistics.transmittedFrames;
+    if (!adapter.isQuiet || sentFrames !== leaving.sentFrames) leaving.quietSince = now;
+    leaving.lookAt = now + LOOK_NS;
+    if (now - leaving.quietSince >= QUIET_NS || now >= until) this.#rescind(leaving);
+  }
+  #rescind(leaving: Leaving): void {
+    leaving.lookAt = Number.POSITIVE_INFINITY;
+    leaving.adapter.silence();
+    leaving.offer.rescind();
   }
   /** Takes the adapter's end of its cable out, or puts it in. @returns false if there is no such adapter */
   setLink(n: number, up: boolean): boolean {
@@ -97,19 +139,21 @@ export class MachineAdapters {
       adapter.flush();
       plug?.flush();
     }
-    for (const adapter of this.#leaving.values()) adapter.flush();
+    for (const { adapter } of this.#leaving) adapter.flush();
   }
   get isFlushDue(): boolean {
     for (const { adapter } of this.#all.values()) if (adapter.isFlushDue) return true;
-    for (const adapter of this.#leaving.values()) if (adapter.isFlushDue) return true;
+    for (const { adapter } of this.#leaving) if (adapter.isFlushDue) return true;
     return false;
   }
   nextDeadline(): number {
     let next = Number.POSITIVE_INFINITY;
+    for (const { lookAt } of this.#leaving) next = Math.min(next, lookAt);
     for (const { plug } of this.#all.values()) next = Math.min(next, plug?.nextDeadline() ?? Number.POSITIVE_INFINITY);
     return next;
   }
   runDue(now: number): void {
+    for (const leaving of [...this.#leaving]) if (leaving.lookAt <= now) this.#lookAt(leaving, now);
     for (const { plug } of this.#all.values()) if (plug !== undefined && plug.nextDeadline() <= now) plug.runDue(now);
   }
   set isHeld(held: boolean) {

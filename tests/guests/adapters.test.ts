@@ -1,10 +1,12 @@
 /** Network adapters beside the first: from the start, plugged in and taken away while the guest runs, and saved with it. */
 import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
 import { after, before, describe, it } from "node:test";
 import { createNetwork, createVm, type VirtualNetwork } from "../../src/host/node/index.js";
 import { type Vm, VmError } from "../../src/vm/index.js";
 import { startDebian } from "./guests.js";
 import { assertQuiet, BOOT_MS, eventually, sh } from "./hyperv-guest.js";
+import { dial, listening, perl } from "./socket-scripts.js";
 
 const names = (vm: Vm): Promise<string> => sh(vm, "ls /sys/class/net | grep -v lo | tr '\\n' ' '", BOOT_MS);
 const DHCP = (n: number): string => `ip link set eth${n} up && udhcpc -i eth${n} -n -q -t 10 -T 1 >/dev/null 2>&1`;
@@ -58,6 +60,28 @@ describe("network adapters beside the first", () => {
     }
     await eventually("its cable to be out", async () => ((await lan.status()).machines === 2 ? true : undefined));
     await sh(other, `ping -c 1 -W 5 ${await addressOf(vm, 1)}`);
+    await sh(vm, "ping -c 1 -W 5 10.0.2.2");
+    await assertQuiet(vm);
+  });
+
+  it("go in the middle of transfers, and come again", async () => {
+    await using wide = await createNetwork({ ipv4: "10.77.0.0/24" });
+    const data = randomBytes(1 << 20);
+    const port = await listening((socket) => void socket.resume().end(data));
+    const take = perl(`${dial(port).replace("10, 0, 2, 2", "10, 77, 0, 2")}; 1 while sysread S, $b, 65536`);
+    for (let round = 0; round < 4; round++) {
+      const n = await vm.network.addAdapter({ join: wide });
+      await eventually("the new interface", async () => ((await names(vm)) === "eth0 eth1 eth2" ? true : undefined));
+      await sh(vm, DHCP(2));
+      await sh(
+        vm,
+        `rm -f /tmp/enough; for i in 1 2 3 4 5 6; do (until [ -e /tmp/enough ]; do timeout 2 ${take}; done) </dev/null >/dev/null 2>&1 & done`,
+      );
+      await eventually("traffic", async () => (await vm.network.adapters())[2]!.receivedBytes > 10e6 || undefined);
+      assert.equal(await vm.network.removeAdapter(n), true);
+      await eventually("it to be gone", async () => ((await names(vm)) === "eth0 eth1" ? true : undefined));
+      await sh(vm, "touch /tmp/enough");
+    }
     await sh(vm, "ping -c 1 -W 5 10.0.2.2");
     await assertQuiet(vm);
   });
