@@ -203,6 +203,7 @@ export class GuestShares {
   /** Comes before the agent takes commands. What does not work is told as a problem, and the guest goes on. */
   async mount(): Promise<void> {
     if (this.specs.length === 0) return;
+    // what waits to be told was for the guest before a reboot: this one knows nothing yet
     this.#taken();
     const mounts = this.specs.flatMap((spec, i) => [
       `${SERVER}:/${i}`,

@@ -89,7 +89,6 @@ export class MachineAdapters {
     const plugged = this.#all.get(n)!;
     const { adapter } = plugged;
     plugged.offer = server.offer(adapter, {
-      drains: true,
       released: () => {
         for (const leaving of this.#leaving) if (leaving.adapter === adapter) this.#leaving.delete(leaving);
         adapter.retire();
@@ -124,7 +123,6 @@ export class MachineAdapters {
   }
   #rescind(leaving: Leaving): void {
     leaving.lookAt = Number.POSITIVE_INFINITY;
-    leaving.adapter.silence();
     leaving.offer.rescind();
   }
   /** Takes the adapter's end of its cable out, or puts it in. @returns false if there is no such adapter */

@@ -37,8 +37,6 @@ export class ChannelRecord {
   readonly key: string;
   /** It goes when the connection does. */
   readonly transient: boolean;
-  /** It goes on after a rescind until the guest closes it. */
-  readonly drains: boolean;
   relid: number;
   /** The guest has its offer and has not released it. */
   told = false;
@@ -64,12 +62,10 @@ export class ChannelRecord {
       primary,
       subIndex = 0,
       transient = false,
-      drains = primary?.drains ?? false,
     }: {
       primary?: ChannelRecord | undefined;
       subIndex?: number;
       transient?: boolean;
-      drains?: boolean;
     } = {},
   ) {
     this.relid = relid;
@@ -78,7 +74,6 @@ export class ChannelRecord {
     this.primary = primary;
     this.subIndex = subIndex;
     this.transient = transient;
-    this.drains = drains;
     this.key = channelKey(offer, subIndex);
   }
   get state(): ChannelState {

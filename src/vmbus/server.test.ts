@@ -316,39 +316,6 @@ describe("VMBus offers", () => {
     assert.deepEqual(released, ["unoffered", "again", "0", "2", "1", "3"]);
     assert.deepEqual(states(guest), []);
   });
-  it("answer, where a driver waits for it, until the guest closes their channels", () => {
-    const { guest, server } = machine(1);
-    guest.connect();
-    const device = new ScriptedDevice(7);
-    let released = 0;
-    const offer = server.offer(device, { drains: true, released: () => released++ });
-    guest.turn();
-    const channel = guest.open(device.offer.classId);
-    assert.ok(works(guest, channel));
-    offer.rescind();
-    assert.ok(works(guest, channel));
-    guest.turn();
-    assert.deepEqual([...guest.rescinded], [channel.relid]);
-    assert.equal(device.closes, 0);
-    assert.ok(works(guest, channel));
-    channel.close();
-    guest.turn();
-    assert.equal(device.closes, 1);
-    assert.ok(channel.send(bytes(1)));
-    guest.turn();
-    assert.equal(channel.out.read === channel.out.write, false, "nothing is read from its ring any more");
-    assert.equal(released, 0);
-    guest.release(channel.relid);
-    assert.equal(released, 1);
-    // one that is released without being closed is closed by that
-    const again = new ScriptedDevice(7);
-    server.offer(again, { drains: true }).offerSubChannels(0);
-    guest.turn();
-    const other = guest.open(again.offer.classId);
-    assert.ok(works(guest, other));
-    server.reset();
-    assert.equal(again.closes, 1);
-  });
   it("reuse a relid only when the guest has released it", () => {
     const { guest, server, offers } = machine(2);
     guest.connect();

@@ -33,11 +33,6 @@ export interface VmbusServerOptions {
 export interface OfferOptions {
   /** The offer goes, as if rescinded and released, when the guest disconnects or resets: sockets. */
   readonly transient?: boolean;
-  /**
-   * After a rescind its open channels go on until the guest closes them: the driver waits for answers to what it has sent (Linux:
-   * netvsc_device_idle), and nothing else happens on the bus meanwhile.
-   */
-  readonly drains?: boolean;
   /** It has gone. */
   readonly released?: () => void;
 }
@@ -162,10 +157,10 @@ export class VmbusServer {
    * Offers a device, now or as soon as the guest asks.
    * @throws RangeError when the same class and instance is offered already, or all relids are taken (`freeRelids`)
    */
-  offer(device: VmbusDevice, { transient = false, drains = false, released }: OfferOptions = {}): Offer {
+  offer(device: VmbusDevice, { transient = false, released }: OfferOptions = {}): Offer {
     const relid = this.#freeRelid();
     if (relid === undefined) throw new RangeError("VMBus has at most 2047 channels");
-    const record = new ChannelRecord(relid, device.offer, device, { transient, drains });
+    const record = new ChannelRecord(relid, device.offer, device, { transient });
     if (this.#live.has(record.key)) throw new RangeError(`${device.offer.name} is offered already: ${record.key}`);
     if (released !== undefined) record.released.push(released);
     this.#live.set(record.key, record);
@@ -368,7 +363,7 @@ export class VmbusServer {
       this.#rescinded.add(record);
       this.#post(protocol.RescindChannelOffer.encode({ relid: record.relid }));
       this.onChannelState?.(record.relid, record.offer.name, record.state);
-      if (!record.drains) this.#close(record);
+      this.#close(record);
     } else {
       this.#close(record);
       this.#release(record);
@@ -457,10 +452,7 @@ export class VmbusServer {
   }
   #closeByGuest(relid: number): void {
     const record = this.#known(relid, protocol.CloseChannel.name);
-    if (record.rescinded) {
-      this.#close(record);
-      return;
-    }
+    if (record.rescinded) return;
     if (record.opening === "closed")
       throw new GuestViolation(record.offer.name, "not open (VMBus CloseChannel)", relid);
     // The service hears of its sub-channels first, as at a reset.

@@ -9,7 +9,7 @@ import { ShareError } from "../../services/files/share.js";
 import type { Folder } from "./folder.js";
 import { joined, type Node, type ShareNodes } from "./share-nodes.js";
 
-/** One more than most systems allow would be refused; what is beyond is looked at. */
+/** The limit of all of a user's programs on older kernels (fs.inotify.max_user_watches); what is beyond is looked at. */
 const MAX_WATCHED = 8192;
 /** What happens together is told together; a guest that was told something just now has to look at that first. */
 const TOGETHER_MS = 20;
@@ -67,7 +67,7 @@ export class ShareChanges {
   }
   /** Comes before the guest is shown what is in the folder: what changes from then on is told. */
   watch(node: Node, folder: Folder): void {
-    if (node.isWatched) return;
+    if (this.#watched.has(node)) return;
     if (!this.#isFull && this.#watched.size < this.#maxWatched)
       try {
         const watcher = watch(folder.at(ITSELF), { persistent: false, encoding: "buffer" }, (_, name) =>
@@ -75,7 +75,6 @@ export class ShareChanges {
         );
         watcher.on("error", () => this.forget(node));
         this.#watched.set(node, watcher);
-        node.isWatched = true;
         return;
       } catch (error) {
         const { code } = error as NodeJS.ErrnoException;
@@ -87,7 +86,6 @@ export class ShareChanges {
   forget(node: Node): void {
     const watcher = this.#watched.get(node);
     if (watcher === undefined) return;
-    node.isWatched = false;
     this.#watched.delete(node);
     this.#isFull = false;
     watcher.close();

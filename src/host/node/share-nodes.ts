@@ -28,8 +28,6 @@ export interface Node {
   isGone: boolean;
   /** What the guest was shown of it last. */
   shown: { readonly ctime: bigint; readonly size: bigint } | undefined;
-  /** Of a folder: what happens in it is told (share-changes.ts). */
-  isWatched: boolean;
 }
 
 /** Plain data: numbers of inodes as texts. */
@@ -61,7 +59,6 @@ const newNode = (id: number, s: BigIntStats): Node => ({
   children: 0,
   isGone: false,
   shown: undefined,
-  isWatched: false,
 });
 const SLASH = Buffer.from("/");
 /** @param folder "" is the one at the top */
@@ -192,7 +189,6 @@ export class ShareNodes {
         children: 0,
         isGone: false,
         shown,
-        isWatched: false,
       };
       this.#byId.set(n.id, node);
       this.#byInode.set(keyOf(node.dev, node.ino), node);

@@ -128,7 +128,6 @@ export class NetworkAdapter implements VmbusDevice {
   readonly #maxSubChannels: number;
   readonly #onWork: (() => void) | undefined;
   readonly #session = new Session();
-  #isSilent = false;
   #statistics = noStatistics();
   readonly #negotiation: Negotiation;
   readonly #receivePath: ReceivePath;
@@ -283,7 +282,7 @@ export class NetworkAdapter implements VmbusDevice {
   }
   /** It is going to be taken away: the guest is told that the cable is out, and sends no more; frames are lost. */
   leave(): void {
-    this.#port.up = false;
+    this.setLink(false);
     this.#isRetryDue = true;
     this.#workIsDue();
   }
@@ -291,10 +290,6 @@ export class NetworkAdapter implements VmbusDevice {
   get isQuiet(): boolean {
     const { receive, linkChanged, initialized } = this.#session;
     return !(initialized && linkChanged) && (receive === undefined || receive.free === receive.sections);
-  }
-  /** Nothing that has to be answered goes to the guest any more: it is being told that the device is gone, and cannot. */
-  silence(): void {
-    this.#isSilent = true;
   }
   /** It has been taken away: another one may have its name. */
   retire(): void {
@@ -472,7 +467,7 @@ export class NetworkAdapter implements VmbusDevice {
     if (initialized && !session.initialized) this.#answers.length = 0;
     const relid = this.#channels[0]?.relid ?? 0;
     if (typeof answer === "string") this.#trace.text(TraceKind.violation, relid, answer);
-    else if (answer !== undefined && !this.#isSilent) {
+    else if (answer !== undefined) {
       invariant(answer.length <= MAX_ANSWER_BYTES, "answers fit a section");
       if (session.receive !== undefined && this.#answers.length < MAX_ANSWERS) this.#answers.push(answer);
       else this.#trace.text(TraceKind.violation, relid, "RNDIS request whose answer has no place to go");
@@ -508,7 +503,7 @@ export class NetworkAdapter implements VmbusDevice {
   /** Sends what waits for the primary channel: the table, answers, then indications. */
   #send(): void {
     const primary = this.#channels[0];
-    if (primary === undefined || this.#isSilent) return;
+    if (primary === undefined) return;
     if (this.#isTableDue && this.#sendTable(primary)) this.#isTableDue = false;
     while (this.#answers.length > 0 && this.#sendMessage(primary, this.#answers[0]!)) this.#answers.shift();
     if (this.#answers.length > 0) return;
