@@ -327,6 +327,9 @@ export class FolderShare implements Share {
       return this.#show(node, this.#look(node).s);
     });
   }
+  lookupWaits(folder: number): Promise<void> | undefined {
+    return this.#scans?.wait(this.#nodes.get(folder));
+  }
   lookup(folder: number, name: Uint8Array): Found {
     const n = this.#name(name);
     return system(() => {
@@ -354,7 +357,7 @@ export class FolderShare implements Share {
     return system(() => {
       const { node, folder } = this.#folderOf(id);
       let of = verifier;
-      if (plus) this.#scans?.listed(node);
+      if (plus) this.#scans?.lists(node);
       if (cookie === 0n) of = this.#newListing(node, folder.names());
       const listing = this.#listings.get(of);
       if (listing === undefined || listing.node !== node || cookie > BigInt(listing.names.length + 2))
@@ -391,6 +394,7 @@ export class FolderShare implements Share {
       const found = plus ? this.#found(node, name, s) : undefined;
       yield { name, cookie, fileid: found?.attributes.fileid ?? this.#convert(s).fileid, found };
     }
+    if (plus) this.#scans?.hasListed(node);
   }
   space(): Space {
     return system(() => {
@@ -685,6 +689,7 @@ export class FolderShare implements Share {
   }
   close(): void {
     this.#changes?.close();
+    this.#scans?.close();
     for (const { folder } of this.#folders.values()) folder.close();
     for (const { fd } of this.#files.values()) closeSync(fd);
     this.#folders.clear();

@@ -2,6 +2,7 @@
  * Sees a guest go through a share file by file, as `git status` and `make` do: a call for each. What comes next can then be listed ahead
  * of it, which takes a call for some hundred files (READDIRPLUS brings their attributes).
  */
+import { ListingAhead } from "./share-ahead.js";
 import type { Node } from "./share-nodes.js";
 
 /** Files of a folder that were looked up one by one. */
@@ -10,6 +11,11 @@ const MANY = 12;
 const MAX_FOLDERS = 256;
 /** Two folders beside each other within this time, and those beside them are next. */
 const TOGETHER_MS = 5000;
+/** So many folders among the last so many calls: threads that go through one each. One alone is not faster than a listing. */
+const AT_ONCE = 4;
+const LAST_CALLS = 8;
+/** A listing that did not come, or not where it was waited for: calls do not wait again so soon. */
+const IN_VAIN_MS = 10_000;
 
 export class ShareScans {
   readonly #root: Node;
@@ -19,6 +25,10 @@ export class ShareScans {
   readonly #lookups = new Map<Node, number>();
   /** The last one that was gone through, by the folder that it is in. */
   readonly #last = new Map<Node, { readonly folder: Node; readonly at: number }>();
+  /** Where the last calls looked, the oldest first. */
+  readonly #recent: Node[] = [];
+  #ahead: ListingAhead | undefined;
+  #waitsFrom = Number.NEGATIVE_INFINITY;
 
   /**
    * @param now in ms
@@ -29,6 +39,17 @@ export class ShareScans {
     this.#now = now;
     this.#onScan = onScan;
   }
+  /** Comes before something is looked up in it. @returns undefined: that is answered at once */
+  wait(folder: Node): Promise<void> | undefined {
+    this.#recent.push(folder);
+    if (this.#recent.length > LAST_CALLS) this.#recent.shift();
+    const ahead = this.#ahead;
+    if (ahead === undefined) return undefined;
+    if (!ahead.isOver) return ahead.wait(folder);
+    if (ahead.wasInVain) this.#waitsFrom = this.#now() + IN_VAIN_MS;
+    this.#ahead = undefined;
+    return undefined;
+  }
   /** Something was found in it by name. */
   lookedUp(folder: Node): void {
     const n = (this.#lookups.get(folder) ?? 0) + 1;
@@ -37,10 +58,16 @@ export class ShareScans {
     if (this.#lookups.size > MAX_FOLDERS) this.#lookups.delete(this.#lookups.keys().next().value!);
     if (n === MANY) this.#goneThrough(folder);
   }
-  listed(folder: Node): void {
+  /** A call lists it, with what it would say of each file. */
+  lists(folder: Node): void {
     this.#lookups.delete(folder);
+    this.#ahead?.hasListed(folder, false);
+  }
+  hasListed(folder: Node): void {
+    this.#ahead?.hasListed(folder, true);
   }
   forget(folder: Node): void {
+    this.#ahead?.forget(folder);
     this.#lookups.delete(folder);
     this.#last.delete(folder);
   }
@@ -61,5 +88,17 @@ export class ShareScans {
       at = parent;
     }
     this.#onScan(at, from);
+    if (from !== undefined) this.#goesAhead(at);
+  }
+  #goesAhead(top: Node): void {
+    if (new Set(this.#recent).size < AT_ONCE || this.#now() < this.#waitsFrom) return;
+    if (this.#ahead?.isOver === false) {
+      if (this.#ahead.covers(top)) return;
+      this.#ahead.end();
+    }
+    this.#ahead = new ListingAhead(top, this.#now);
+  }
+  close(): void {
+    this.#ahead?.close();
   }
 }

@@ -226,14 +226,9 @@ class Run {
       case NfsProcedure.LOOKUP: {
         const at = this.#object();
         const name = this.#name();
-        const found = isDots(name, 1)
-          ? { node: at.node, attributes: at.share.attributes(at.node) }
-          : isDots(name, 2)
-            ? at.share.parent(at.node)
-            : at.share.lookup(at.node, name);
-        w.opaque(this.#handles.encode(at.index, found.node)).bool(true);
-        this.#put(found.attributes, at.index);
-        this.attributesOf(at);
+        const wait = at.share.lookupWaits(at.node);
+        if (wait !== undefined) return wait.then(() => this.#lookUp(at, name));
+        this.#lookUp(at, name);
         return;
       }
       case NfsProcedure.ACCESS: {
@@ -342,6 +337,16 @@ class Run {
         });
       }
     }
+  }
+  #lookUp(at: At, name: Uint8Array): void {
+    const found = isDots(name, 1)
+      ? { node: at.node, attributes: at.share.attributes(at.node) }
+      : isDots(name, 2)
+        ? at.share.parent(at.node)
+        : at.share.lookup(at.node, name);
+    this.#w.opaque(this.#handles.encode(at.index, found.node)).bool(true);
+    this.#put(found.attributes, at.index);
+    this.attributesOf(at);
   }
   #read(): undefined {
     const at = this.#object();

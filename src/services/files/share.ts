@@ -110,6 +110,8 @@ export interface Share {
   readonly root: number;
   attributes(node: number): Attributes;
   setAttributes(node: number, set: NewAttributes): void;
+  /** Looking something up in the folder comes behind that, which does not take long; undefined: at once. */
+  lookupWaits(folder: number): Promise<void> | undefined;
   lookup(folder: number, name: Uint8Array): Found;
   parent(folder: number): Found;
   readLink(node: number): Uint8Array;

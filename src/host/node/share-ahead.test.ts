@@ -1,0 +1,155 @@
+import assert from "node:assert/strict";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, it } from "node:test";
+import { setImmediate } from "node:timers/promises";
+import { FileServer } from "../../services/files/file-server.js";
+import { NfsProcedure } from "../../services/files/nfs3.js";
+import { ScriptedClient } from "../../services/files/scripted-client.js";
+import { NfsStatus } from "../../services/files/share.js";
+import { FolderShare } from "./share-folder.js";
+
+const FOLDERS = ["a", "b", "c", "d", "e", "f"];
+const OF_16_BITS = 65_536;
+
+describe("many threads of a guest that go through a share at once", () => {
+  let directory: string;
+  let share: FolderShare;
+  let client: ScriptedClient;
+  let root: Uint8Array;
+  const handles = new Map<string, Uint8Array>();
+  let scans: string[] = [];
+
+  async function lookUp(folder: Uint8Array, name: string): Promise<NfsStatus> {
+    return (await client.nfs(NfsProcedure.LOOKUP, folder, name))[0] as NfsStatus;
+  }
+  /** Lists it from its beginning to its end, in calls of that size. */
+  async function list(folder: string, size = OF_16_BITS): Promise<number> {
+    let [cookie, verifier, calls] = [0n, 0n, 0];
+    for (;;) {
+      const [status, r] = await client.nfs(
+        NfsProcedure.READDIRPLUS,
+        handles.get(folder)!,
+        cookie,
+        verifier,
+        size,
+        size,
+      );
+      assert.equal(status, NfsStatus.OK);
+      calls++;
+      assert.ok(r.bool());
+      for (let i = 0; i < 21; i++) r.u32();
+      verifier = r.u64();
+      while (r.bool()) {
+        r.u64();
+        r.opaque(255);
+        cookie = r.u64();
+        if (r.bool()) for (let i = 0; i < 21; i++) r.u32();
+        if (r.bool()) r.opaque(64);
+      }
+      if (r.bool()) return calls;
+    }
+  }
+  /** Of calls, those that are answered when all that can be is. */
+  async function answered(calls: readonly Promise<unknown>[]): Promise<number> {
+    let n = 0;
+    for (const call of calls) void call.then(() => n++);
+    for (let i = 0; i < 5; i++) await setImmediate();
+    return n;
+  }
+  /** As one after another goes on by one file: until a listing was asked for. */
+  async function goThrough(folders: readonly string[]): Promise<void> {
+    for (let i = 0; i < 13; i++)
+      for (const folder of folders) if (!scans.includes("tree")) await lookUp(handles.get(folder)!, `f${i}`);
+    assert.ok(scans.includes("tree"));
+  }
+
+  beforeEach(async () => {
+    directory = mkdtempSync(join(tmpdir(), "enlighten-ahead-"));
+    for (const folder of FOLDERS) {
+      mkdirSync(join(directory, folder));
+      for (let i = 0; i < 60; i++) writeFileSync(join(directory, folder, `f${i}`), "");
+    }
+    scans = [];
+    share = new FolderShare(directory, false, {
+      onChanged: () => {},
+      onScan: (_, from) => void scans.push(from === undefined ? "folder" : "tree"),
+    });
+    client = new ScriptedClient(new FileServer([share], 1));
+    root = (await client.mount("/0")) as Uint8Array;
+    handles.clear();
+    handles.set("", root);
+    for (const name of FOLDERS) {
+      const [, r] = await client.nfs(NfsProcedure.LOOKUP, root, name);
+      handles.set(name, r.opaque(64).slice());
+    }
+  });
+  afterEach(() => {
+    share.close();
+    rmSync(directory, { recursive: true });
+  });
+
+  it("are answered once what they go through is listed", async () => {
+    await goThrough(FOLDERS);
+    const calls = ["f50", "f51", "none"].map((name) => lookUp(handles.get("e")!, name));
+    const others = [lookUp(handles.get("f")!, "f50")];
+    assert.equal(await answered([...calls, ...others]), 0);
+    await list("e");
+    assert.equal(await answered(calls), 3);
+    assert.deepEqual(await Promise.all(calls), [NfsStatus.OK, NfsStatus.OK, NfsStatus.NOENT]);
+    assert.equal(await answered(others), 0);
+    assert.equal(await answered([lookUp(handles.get("e")!, "f52")]), 1);
+  });
+  it("are not answered from a folder that is closed", async () => {
+    await goThrough(FOLDERS);
+    const calls = [lookUp(handles.get("e")!, "f50")];
+    assert.equal(await answered(calls), 0);
+    share.close();
+    share = new FolderShare(directory, false);
+    assert.equal(await answered(calls), 0);
+  });
+  it("are answered by each call that lists a part, and wait again", async () => {
+    await goThrough(FOLDERS);
+    const first = [lookUp(handles.get("e")!, "f50")];
+    const [status, r] = await client.nfs(NfsProcedure.READDIRPLUS, handles.get("e")!, 0n, 0n, 4096, 4096);
+    assert.equal(status, NfsStatus.OK);
+    assert.ok(r.bool());
+    assert.equal(await answered(first), 1);
+    const second = [lookUp(handles.get("e")!, "f51")];
+    assert.equal(await answered(second), 0);
+    assert.ok((await list("e", 4096)) > 1);
+    assert.equal(await answered(second), 1);
+    assert.equal(await answered([lookUp(handles.get("e")!, "f52")]), 1);
+  });
+  it("are answered where no listing comes, and do not wait again", async () => {
+    await goThrough(FOLDERS);
+    const calls = FOLDERS.map((folder) => lookUp(handles.get(folder)!, "f50"));
+    assert.equal(await answered(calls), 0);
+    // each by its own bound, then all
+    await Promise.all(calls);
+    for (let i = 0; i < 4; i++) await Promise.all(FOLDERS.map((folder) => lookUp(handles.get(folder)!, "f51")));
+    for (let i = 0; i < 30; i++)
+      for (const folder of FOLDERS) assert.equal(await answered([lookUp(handles.get(folder)!, `f${i}`)]), 1);
+  });
+  it("leave answers for the listing: not more wait than some", async () => {
+    await goThrough(FOLDERS);
+    const calls = Array.from({ length: 50 }, (_, i) => lookUp(handles.get("d")!, `f${i}`));
+    assert.equal(await answered(calls), 18);
+    await list("d");
+    assert.equal(await answered(calls), 50);
+  });
+  it("wait for no folder that went meanwhile", async () => {
+    await goThrough(FOLDERS);
+    const calls = [lookUp(handles.get("e")!, "f50")];
+    assert.equal(await answered(calls), 0);
+    rmSync(join(directory, "e"), { recursive: true });
+    assert.equal((await client.nfs(NfsProcedure.GETATTR, handles.get("e")!))[0], NfsStatus.STALE);
+    assert.deepEqual(await Promise.all(calls), [NfsStatus.STALE]);
+  });
+  it("do not wait where one goes alone", async () => {
+    for (const folder of FOLDERS)
+      for (let i = 0; i < 60; i++) assert.equal(await answered([lookUp(handles.get(folder)!, `f${i}`)]), 1);
+    assert.ok(scans.includes("tree"));
+  });
+});
