@@ -164,6 +164,8 @@ export const Vp = {
   partition: 0xe000,
   tlbSupervisor: 0x10000,
   tlbUser: 0x30000,
+  /** Pages that others with their place took out of the TLB: for each of its four parts VICTIMS entries as there, by address. */
+  tlbVictims: 0x50000,
   execTlb: 0x60000,
   tlbLog: 0x62000,
   blockHash: 0x70000,
@@ -190,6 +192,8 @@ export const CpuFeature = { smap: 1, pcid: 2 } as const;
 export const TLB_ENTRIES = 4096;
 /** A TLB entry: u64 tag, u32 addend, u32 flags (TlbFlag). Read entries first, the write entries of the same set follow. */
 export const TLB_WRITE = TLB_ENTRIES * 16;
+/** Entries of each part of Vp.tlbVictims. */
+export const VICTIMS = 32;
 export const TLB_LOG_ENTRIES = 0x3800;
 export const JUMP_CACHE_ENTRIES = 16384;
 export const EXEC_TLB_ENTRIES = 512;

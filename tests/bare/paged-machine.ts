@@ -20,6 +20,7 @@ const PT32 = 0x106000;
 export const TEST_PDPT = 0x110000;
 export const TEST_PD = 0x111000;
 export const TEST_PT = 0x112000;
+export const SECOND_PT = 0x113000;
 const DONE = "ud2";
 
 export class PagedMachine extends SystemMachine {
@@ -175,7 +176,7 @@ export class PagedMachine extends SystemMachine {
   #snapshot(): Map<bigint, bigint> {
     const all = new Map<bigint, bigint>();
     const bytes = this.mode === "32-bit" ? 4 : 8;
-    for (const table of [PML4, PAE_PDPT, PD32, TEST_PDPT, TEST_PD, TEST_PT])
+    for (const table of [PML4, PAE_PDPT, PD32, TEST_PDPT, TEST_PD, TEST_PT, SECOND_PT])
       for (let at = table; at < table + 4096; at += 8) {
         if (this.ram.getUint32(at, true) === 0 && this.ram.getUint32(at + 4, true) === 0) continue;
         for (let i = at; i < at + 8; i += bytes) all.set(BigInt(i), this.tables.read(BigInt(i), bytes));

@@ -254,6 +254,15 @@ const alignment: readonly Case[] = [
   checked("movsq", "mov esi, DATA + 1\nmov edi, DATA2\nmovsq", "40000a"),
   checked("crossing-mapped", "mov rax, [abs DATA3 - 4]", "400000"),
   checked("x87", "fld qword [abs DATA + 4]", "400000"),
+  {
+    // the page has been read before, and a descriptor is read meanwhile
+    ...checked(
+      "after-descriptor",
+      "mov rax, [abs DATA]\npushfq\nor dword [rsp], 0x40000\npopfq\nmov ecx, ss\nmov ds, ecx\nmov rax, [abs DATA + 4]",
+      "400015",
+    ),
+    rflags: 2,
+  },
   checked("narrow", "mov eax, [DATA + 2]", "400000", "u32"),
   unchecked("read-1", "mov al, [abs DATA + 1]"),
   unchecked("aligned", "mov ax, [abs DATA + 2]\nmov eax, [abs DATA + 4]\nmov rax, [abs DATA + 8]"),

@@ -11,7 +11,14 @@ const DATA = 0x300000;
 const LONG = "nop\n".repeat(110);
 const ROUNDS = 100_000;
 
-function run(regions: boolean, source: string): { sums: readonly bigint[]; remade: number; inRegions: number } {
+interface Outcome {
+  readonly sums: readonly bigint[];
+  readonly remade: number;
+  readonly inRegions: number;
+  readonly misses: number;
+  readonly walks: number;
+}
+function run(regions: boolean, source: string): Outcome {
   const { vp } = createBareMachine(32 << 20, {}, 1, regions);
   const { bytes } = assemble(source, 64, CODE);
   vp.ram.set(bytes, CODE);
@@ -24,6 +31,8 @@ function run(regions: boolean, source: string): { sums: readonly bigint[]; remad
     sums: [vp.register64(Vp.gpr), vp.register64(Vp.gpr + 16)],
     remade: vp.regions?.counters.remade ?? 0,
     inRegions: vp.stat("regionInstructions") / vp.retired,
+    misses: vp.stat("tlbMisses"),
+    walks: vp.stat("walks"),
   };
 }
 
@@ -35,12 +44,22 @@ test("fields of a structure that lies in two pages are looked up by themselves i
   assert.ok(compiled.inRegions > 0.5, String(compiled.inRegions));
 });
 
-test("what misses the TLB at each round asks the runtime in the end", () => {
-  // two addresses with one entry
-  const source = `mov ecx, ${ROUNDS}\nmov ebx, ${DATA}\nround: ${LONG}add rax, [rbx]\nadd rdx, [rbx + ${TLB_ENTRIES * 4096}]\ndec ecx\njnz round\nhlt`;
-  const compiled = run(true, source);
-  assert.deepEqual(compiled.sums, run(false, source).sums);
+/** Two addresses with one entry of the TLB. */
+const inTurn = (rounds: number, filling: string): string =>
+  `mov ecx, ${rounds}\nmov ebx, ${DATA}\nround: ${filling}add rax, [rbx]\nadd rdx, [rbx + ${TLB_ENTRIES * 4096}]\ndec ecx\njnz round\nhlt`;
+test("what misses the TLB at each round is found among its victims in the end", () => {
+  const compiled = run(true, inTurn(ROUNDS, LONG));
+  assert.deepEqual(compiled.sums, run(false, inTurn(ROUNDS, LONG)).sums);
   assert.equal(compiled.remade, 1);
+  // those of the time before
+  assert.equal(run(true, inTurn(4 * ROUNDS, LONG)).misses, compiled.misses);
+  assert.ok(compiled.walks < 10, String(compiled.walks));
+});
+test("in a tight loop too", () => {
+  const compiled = run(true, inTurn(10 * ROUNDS, ""));
+  assert.deepEqual(compiled.sums, run(false, inTurn(10 * ROUNDS, "")).sums);
+  assert.equal(run(true, inTurn(40 * ROUNDS, "")).misses, compiled.misses);
+  assert.ok(compiled.walks < 10, String(compiled.walks));
 });
 
 test("a region that is left now and then stays", () => {

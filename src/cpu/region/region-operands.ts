@@ -5,7 +5,7 @@
  */
 import type { DecodedRecord } from "../decode/block-builder.js";
 import type { Value, Width } from "../isa/sem.js";
-import { TLB_ENTRIES, TLB_WRITE, Vp } from "../layout.js";
+import { TLB_ENTRIES, TLB_WRITE, VICTIMS, Vp } from "../layout.js";
 import { EmittingSem, LOADS, type Local, STORES } from "../wasm/emitting-sem.js";
 import { type AccessGroup, type PlannedAccess, registerOffset } from "./block-plan.js";
 import type { RegionFunction } from "./region-function.js";
@@ -310,7 +310,7 @@ export abstract class RegionOperands extends EmittingSem {
     const asks = c.tight || c.careful;
     if (asks) {
       f.if("i32");
-      this.#askForAddress(va, bytes, write, host);
+      this.#lookBeside(va, bytes, write, entry, host);
       f.else();
     } else f.brIf(c.leave);
     f.get(va);
@@ -321,6 +321,30 @@ export abstract class RegionOperands extends EmittingSem {
     if (asks) f.end();
     f.set(host);
     return host;
+  }
+  /** Two pages that are used in turn may have one place in the TLB: one of them is among its victims. */
+  #lookBeside(va: number, bytes: number, write: boolean, entry: number, host: number): void {
+    const { f, region: c } = this;
+    const part = (c.tlb - c.base - Vp.tlbSupervisor) / TLB_WRITE + (write ? 1 : 0);
+    const victims = c.base + Vp.tlbVictims + part * VICTIMS * 16;
+    f.get(entry);
+    f.i32((VICTIMS - 1) * 16);
+    f.op("i32_and");
+    f.tee(entry);
+    f.mem("i64_load", victims, 3);
+    f.get(va);
+    f.op("i64_xor");
+    f.i64(4096 - bytes);
+    f.op("i64_le_u");
+    f.if("i32");
+    f.get(va);
+    f.op("i32_wrap_i64");
+    f.get(entry);
+    f.mem("i32_load", victims + 8, 2);
+    f.op("i32_add");
+    f.else();
+    this.#askForAddress(va, bytes, write, host);
+    f.end();
   }
   /** What the TLB does not know is asked of the runtime, which may leave the region; `host` is used on the way. */
   #askForAddress(va: number, bytes: number, write: boolean, host: number): void {

@@ -3,7 +3,7 @@ import { hostDecode, LINE_MASKS, PAGE_BLOCKS, RAM, RAM_BYTES, VP } from "./env";
 import { dropBanks } from "./address-spaces";
 import { breakBeforeFetch } from "./debug";
 import * as L from "./layout";
-import { drop, fetchAddress, inRam, linear, MISSED } from "./mmu";
+import { drop, dropVictims, fetchAddress, inRam, linear, MISSED } from "./mmu";
 import { count, flushJumps, get32, get64, gp, set32, set64 } from "./state";
 
 @inline function bucket(physical: u32, mode: u32): i32 {
@@ -27,6 +27,7 @@ function insertPage(header: i32): void {
 /** Takes the write entries of a page out of the TLBs: from now on its stores are looked at. */
 function protect(page: u32): void {
   dropBanks();
+  dropVictims();
   const host = RAM + (page << 12);
   for (let set = L.Vp_tlbSupervisor + L.TLB_WRITE; set <= L.Vp_tlbUser + L.TLB_WRITE; set += 2 * L.TLB_WRITE) {
     for (let slot = VP + set; slot < VP + set + L.TLB_ENTRIES * 16; slot += 16) {

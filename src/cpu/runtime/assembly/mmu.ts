@@ -177,9 +177,10 @@ export function logFill(slot: i32): void {
   if (n < u32(L.TLB_LOG_ENTRIES)) store<u32>(VP + L.Vp_tlbLog + i32(n) * 4, slot);
   set32(L.Vp_tlbLogLength, n + 1);
 }
+@inline function isEmpty(slot: i32): bool { return load<u64>(slot) >> 60 == 8; }
 function fill(slot: i32, va: u64, physical: u64): void {
-  const isLogged = load<u64>(slot) >> 60 != 8 && (load<u32>(slot, 12) & L.TlbFlag_global) == 0;
-  if (!walkGlobal && !isLogged) logFill(slot);
+  if (!walkGlobal && (isEmpty(slot) || (load<u32>(slot, 12) & L.TlbFlag_global) != 0)) logFill(slot);
+  keepVictim(slot, va);
   store<u64>(slot, va & ~u64(0xfff));
   store<u32>(slot, RAM + u32(physical & ~u64(0xfff)) - u32(va & ~u64(0xfff)), 8);
   store<u32>(slot, (walkGlobal ? L.TlbFlag_global : 0) | (walkLarge ? L.TlbFlag_large : 0) | (walkUser ? L.TlbFlag_user : 0), 12);
@@ -188,6 +189,47 @@ function fill(slot: i32, va: u64, physical: u64): void {
     if (userFills < USER_SLOTS) store<i32>(userSlots + userFills * 4, slot);
     userFills++;
   }
+}
+/**
+ * Victims: two pages that a program uses in turn may have the same place in the TLB (its stack and its data, as chance will have it);
+ * the one that goes stays beside it, and comes back without a walk. All go whenever the TLB loses more than one page.
+ */
+let victims: bool = true;
+@inline function victimOf(slot: i32): i32 {
+  const part = (slot - (VP + L.Vp_tlbSupervisor)) / L.TLB_WRITE;
+  return VP + L.Vp_tlbVictims + ((part * L.VICTIMS + ((slot >> 4) & (L.VICTIMS - 1))) << 4);
+}
+function keepVictim(slot: i32, va: u64): void {
+  // a user's page goes from the supervisor's TLB when AC is cleared, and is found by its slot then
+  if (isEmpty(slot) || load<u64>(slot) == (va & ~u64(0xfff)) || (load<u32>(slot, 12) & L.TlbFlag_user) != 0) return;
+  const victim = victimOf(slot);
+  store<u64>(victim, load<u64>(slot));
+  store<u64>(victim, load<u64>(slot, 8), 8);
+  victims = true;
+}
+@inline function dropVictim(victim: i32): void {
+  store<u64>(victim, ((victim >> 4) & (L.VICTIMS - 1)) == 1 ? BAD_TAG + 0x1000 : BAD_TAG);
+}
+export function dropVictims(): void {
+  if (!victims) return;
+  victims = false;
+  for (let victim = VP + L.Vp_tlbVictims; victim < VP + L.Vp_tlbVictims + 4 * L.VICTIMS * 16; victim += 16) dropVictim(victim);
+}
+/**
+ * Puts the page back into its slot, and what is there in its stead. (The slot is in the log if the page is not global: it was there.)
+ * @returns whether it was among the victims
+ */
+function reinstate(slot: i32, va: u64): bool {
+  const victim = victimOf(slot);
+  const tag = load<u64>(victim);
+  if (tag != (va & ~u64(0xfff))) return false;
+  const addend = load<u32>(victim, 8), flags = load<u32>(victim, 12);
+  dropVictim(victim);
+  keepVictim(slot, va);
+  store<u64>(slot, tag);
+  store<u32>(slot, addend, 8);
+  store<u32>(slot, flags, 12);
+  return true;
 }
 /** Of the 1 GiB that the address is in. */
 @inline export function largeBit(va: u64): u32 { return 1 << ((u32(va >> 30) * 0x9e3779b1) >> 27); }
@@ -212,6 +254,7 @@ export function forgetUserPages(): void {
   store<u64>(slot, ((slot >> 4) & (L.TLB_ENTRIES - 1)) == 1 ? BAD_TAG + 0x1000 : BAD_TAG);
 }
 function dropAll(): void {
+  dropVictims();
   for (let set = L.Vp_tlbSupervisor; set < L.Vp_tlbUser + 2 * L.TLB_WRITE; set += 16) drop(VP + set);
   set32(L.Vp_tlbLogLength, 0);
   set32(L.Vp_tlbLarge, 0);
@@ -221,6 +264,7 @@ function dropAll(): void {
 /** @param all global pages too, and those of other address spaces */
 export function flushTlb(all: bool): void {
   count(L.Stat_tlbFlushes);
+  dropVictims();
   if (all) dropBanks();
   const n = get32(L.Vp_tlbLogLength);
   if (all || n > u32(L.TLB_LOG_ENTRIES)) dropAll();
@@ -262,6 +306,7 @@ function knowsCode(va: u64): bool {
 }
 export function invalidatePage(va: u64): void {
   if ((get32(L.Vp_tlbLarge) & largeBit(va)) != 0) {
+    dropVictims();
     // the page may be a piece of a large one: its pieces are not known by address
     for (let set = L.Vp_tlbSupervisor; set < L.Vp_tlbUser + 2 * L.TLB_WRITE; set += 16) {
       const tag = load<u64>(VP + set);
@@ -271,6 +316,8 @@ export function invalidatePage(va: u64): void {
     for (let set = L.Vp_tlbSupervisor; set <= L.Vp_tlbUser + L.TLB_WRITE; set += L.TLB_WRITE) {
       const slot = slotOf(VP + set, va);
       if ((load<u64>(slot) >> 12) == (va >> 12)) drop(slot);
+      const victim = victimOf(slot);
+      if ((load<u64>(victim) >> 12) == (va >> 12)) dropVictim(victim);
     }
   }
   if (knowsCode(va)) flushExec();
@@ -343,10 +390,14 @@ export const MISSED: u64 = u64.MAX_VALUE;
 export function access(address: u64, kind: i32): u64 {
   const va = linear(address);
   const user = cpl() == 3;
+  const set = i32(get32(L.Vp_tlb));
+  if (!checksAlignment()) {
+    const slot = slotOf(kind == WRITE ? set + L.TLB_WRITE : set, va);
+    if (reinstate(slot, va)) return u64(u32(va) + load<u32>(slot, 8) - u32(RAM));
+  }
   const physical = translate(va, kind, user);
   if (physical == MISSED) return MISSED;
   if (inRam(physical) && !watched(va) && !checksAlignment()) {
-    const set = i32(get32(L.Vp_tlb));
     fill(slotOf(set, va), va, physical);
     if (walkDirty && !hasCode(physical) && (kind == WRITE)) fill(slotOf(set + L.TLB_WRITE, va), va, physical);
   }
@@ -564,7 +615,7 @@ function leaveSystem(level: i32): void {
   implicit = ofFrame = false;
   if (level == 3) {
     set32(L.Vp_cpl, level);
-    set32(L.Vp_tlb, VP + L.Vp_tlbUser);
+    set32(L.Vp_tlb, VP + (checksAlignment() ? L.Vp_tlbNone : L.Vp_tlbUser));
   }
 }
 
