@@ -1,22 +1,23 @@
-/**
- * guestbench in the guest against the same program native: CPU time an iteration, and whether all checksums are equal.
- *
- *   npm run bench -- guest [-d DIVIDE] [--json FILE] [--counters] [workload or group ...]
- */
+/** guestbench in the guest against the same program native. */
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { buildGuestbench, differences, runInGuest, runNative, type Workload } from "./guestbench/guestbench.js";
+import { readOptions } from "./options.js";
 
-const { values, positionals: names } = parseArgs({
-  options: {
-    divide: { type: "string", short: "d", default: "20" },
-    json: { type: "string" },
-    counters: { type: "boolean", default: false },
-  },
-  allowPositionals: true,
-});
+const HELP = `npm run bench -- guest [options] [workload or group ...]
+
+guestbench in a guest against the same program native: CPU time an iteration, and whether all checksums are equal.
+
+  -d, --divide N  divide all iteration counts (default: 20)
+      --counters  the machine's counters too
+      --json FILE all figures, for programs`;
+const options = {
+  divide: { type: "string", short: "d", default: "20" },
+  json: { type: "string" },
+  counters: { type: "boolean", default: false },
+} as const;
+const { values, positionals: names } = readOptions(HELP, options, true);
 const divide = Math.max(1, Number(values.divide) || 20);
 const NATIVE_ROUNDS = 3;
 

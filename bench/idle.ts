@@ -1,14 +1,20 @@
 /**
  * What an idle guest costs, and what the process takes beside the guest's memory.
- *
- *   node dist/bench/idle.js [seconds of settling] [seconds measured]
  */
 import { spawn } from "node:child_process";
 import { join } from "node:path";
 import { layoutMemory } from "../src/cpu/layout.js";
+import { readOptions } from "./options.js";
 import { cpuSeconds, residentBytes, residentRam } from "./peers/process-usage.js";
 
-const [settle = 30, measured = 60] = process.argv.slice(2).map(Number);
+const HELP = `npm run bench -- idle [seconds of settling] [seconds measured]
+
+CPU time of an idle guest at its prompt, and what the process takes beside the guest's memory (default: 30, 60).`;
+const [settle = 30, measured = 60] = readOptions(HELP, {}, true).positionals.map(Number);
+if (!(settle >= 0 && measured > 0)) {
+  console.error("no numbers of seconds\n  try: npm run bench -- idle 30 60");
+  process.exit(2);
+}
 const memoryMiB = 512;
 const child = spawn(
   process.execPath,

@@ -14,19 +14,26 @@ import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { performance } from "node:perf_hooks";
-import { parseArgs } from "node:util";
 import { createVm } from "../src/host/node/index.js";
 import { iperf, iperfFiles, iperfServer } from "./iperf.js";
+import { readOptions } from "./options.js";
 import { hasQemu, inQemu, type Used } from "./qemu-guest.js";
 
-const { values } = parseArgs({
-  options: {
-    json: { type: "string" },
-    qemu: { type: "boolean", default: false },
-    iperf3: { type: "boolean", default: false },
-    serve: { type: "boolean", default: false },
-  },
-});
+const HELP = `npm run bench -- network [options]
+
+50 MB to a guest and from it over one connection, for each CPU second of this process, and the round trip of a published port.
+
+      --qemu      the same in QEMU, and the ratio
+      --iperf3    Debian's iperf3 too
+      --json FILE all figures, for programs`;
+const options = {
+  json: { type: "string" },
+  qemu: { type: "boolean", default: false },
+  iperf3: { type: "boolean", default: false },
+  // the servers' process
+  serve: { type: "boolean", default: false },
+} as const;
+const { values } = readOptions(HELP, options);
 const BYTES = 50 << 20;
 const ROUNDS = 3;
 const ROUND_TRIPS = 500;

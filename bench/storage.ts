@@ -7,11 +7,18 @@
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { createVm } from "../src/host/node/index.js";
+import { readOptions } from "./options.js";
 import { hasQemu, inQemu } from "./qemu-guest.js";
 
-const { values } = parseArgs({ options: { json: { type: "string" }, "no-qemu": { type: "boolean", default: false } } });
+const HELP = `npm run bench -- storage [options]
+
+Disk requests of a guest for each CPU second of this process, and in QEMU where it is installed.
+
+      --no-qemu   here only
+      --json FILE all figures, for programs`;
+const options = { json: { type: "string" }, "no-qemu": { type: "boolean", default: false } } as const;
+const { values } = readOptions(HELP, options);
 const DISK_MIB = 256;
 const SMALL_READS = 20_000;
 const LARGE_READS = 1024;

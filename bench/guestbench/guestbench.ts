@@ -68,9 +68,13 @@ export function buildGuestbench(folder: string, bits: Bits = 64): string {
     ...TARGET[bits],
     "-static",
   ];
-  execFileSync("gcc", [...flags, "-o", program, join(here, "guestbench.c")], {
-    stdio: ["ignore", "inherit", "inherit"],
+  const { error, status, stderr } = spawnSync("gcc", [...flags, "-o", program, join(here, "guestbench.c")], {
+    encoding: "utf8",
   });
+  if (error !== undefined || status !== 0)
+    throw new Error(
+      `guestbench for ${bits} bits could not be built: ${error?.message ?? stderr}\n  try: apt-get install ${bits === 32 ? "gcc-multilib" : "gcc libc6-dev"}`,
+    );
   return program;
 }
 

@@ -8,7 +8,6 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { cpus, release, tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { parseArgs } from "node:util";
 import {
   argumentsOf,
   type Bits,
@@ -19,6 +18,7 @@ import {
   type Workload,
   writeGuest,
 } from "../guestbench/guestbench.js";
+import { readOptions } from "../options.js";
 import { DEFAULT_MACHINES, findMachine, isMissing, MACHINE_NAMES, type Machine } from "./machines.js";
 import { measure, type Run } from "./measure.js";
 import { plot } from "./plot.js";
@@ -47,27 +47,17 @@ function fail(text: string): never {
   console.error(`${text}\n  try: npm run bench -- peers --help`);
   process.exit(2);
 }
-function readOptions() {
-  try {
-    return parseArgs({
-      options: {
-        divide: { type: "string", short: "d", default: "1" },
-        rounds: { type: "string", short: "r", default: "1" },
-        machines: { type: "string", short: "m", default: DEFAULT_MACHINES.join(",") },
-        v86: { type: "string" },
-        json: { type: "string" },
-        svg: { type: "string" },
-        from: { type: "string" },
-        timeout: { type: "string", default: "30" },
-        help: { type: "boolean", short: "h", default: false },
-      },
-      allowPositionals: true,
-    });
-  } catch (error) {
-    return fail((error as Error).message);
-  }
-}
-const { values, positionals: names } = readOptions();
+const options = {
+  divide: { type: "string", short: "d", default: "1" },
+  rounds: { type: "string", short: "r", default: "1" },
+  machines: { type: "string", short: "m", default: DEFAULT_MACHINES.join(",") },
+  v86: { type: "string" },
+  json: { type: "string" },
+  svg: { type: "string" },
+  from: { type: "string" },
+  timeout: { type: "string", default: "30" },
+} as const;
+const { values, positionals: names } = readOptions(HELP, options, true);
 const count = (name: "divide" | "rounds" | "timeout"): number => {
   const n = Number(values[name]);
   return Number.isInteger(n) && n > 0 ? n : fail(`--${name} ${values[name]}: not a whole number above 0`);
@@ -166,12 +156,10 @@ function showReport(report: Report): void {
   if (report.wrong.length > 0) process.exitCode = 1;
 }
 
-if (values.help) console.log(HELP);
-else
-  try {
-    const earlier = values.from;
-    showReport(earlier === undefined ? await measureAll() : (JSON.parse(readFileSync(earlier, "utf8")) as Report));
-  } catch (error) {
-    say((error as Error).message);
-    process.exitCode ??= 1;
-  }
+try {
+  const earlier = values.from;
+  showReport(earlier === undefined ? await measureAll() : (JSON.parse(readFileSync(earlier, "utf8")) as Report));
+} catch (error) {
+  say((error as Error).message);
+  process.exitCode ??= 1;
+}

@@ -181,6 +181,12 @@ describe("Vm", () => {
     assert.equal(script.starts.length, 1);
   });
 
+  it("says that it has not been started to who asks something of its guest", async () => {
+    const vm = new Vm(new Script().platform, { guest, saved });
+    for (const asked of [vm.exec("true"), vm.stats()])
+      await assert.rejects(asked, (e: unknown) => e instanceof VmError && e.code === "not-started");
+  });
+
   it("fails every wait when the machine ends, with its last lines", async () => {
     const [vm, script] = await started();
     script.print(0, "last words\n");

@@ -510,11 +510,15 @@ export class Vm implements AsyncDisposable {
     return () => void this.#rebootListeners.delete(listener);
   }
 
+  #checkStarted(): void {
+    if (!this.#started) throw new VmError("not-started", "the machine has not been started", "call start() first");
+  }
   #post(message: Parameters<ProcessorHandle["post"]>[0]): void {
     if (this.#end !== undefined) throw this.#endError();
-    if (this.#processor === undefined)
-      throw new VmError("not-started", "the machine has not been started", "call start() first");
-    this.#processor.post(message);
+    this.#checkStarted();
+    const processor = this.#processor;
+    if (processor === undefined) throw new VmError("not-started", "the machine is not loaded yet", "await start() first");
+    processor.post(message);
     Atomics.add(this.#control, Control.mail, 1);
     this.#wake();
   }
@@ -619,7 +623,7 @@ export class Vm implements AsyncDisposable {
   }
   /**
    * Runs a command in the guest: a shell script, or a program with its arguments. Waits for the guest to be up first.
-   * @throws VmError when the time is up, when it is aborted, when the machine ends
+   * @throws VmError when the time is up, when it is aborted, when the machine ends, when it has not been started
    */
   exec(command: Command, o: ExecOptions = {}): Promise<ExecResult> {
     if (!this.#serves)
@@ -634,6 +638,7 @@ export class Vm implements AsyncDisposable {
   }
   async #exec(command: Command, o: ExecOptions): Promise<ExecResult> {
     const since = this.#platform.now();
+    this.#checkStarted();
     if (!this.ready)
       await this.#wait<void>("the guest to take commands", o, true, (done) => {
         const undo = [this.#agent.onReady(done), this.#serial.onReady(done)];
@@ -669,6 +674,7 @@ export class Vm implements AsyncDisposable {
         "this machine has no agent",
         "take debian:12 with the sockets service, not deterministic",
       );
+    this.#checkStarted();
     if (!this.#agent.ready)
       await this.#wait<void>("the agent in the guest", o, true, (done) => this.#agent.onReady(done));
     return this.#agent.spawn(command, o);
