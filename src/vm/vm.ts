@@ -517,7 +517,8 @@ export class Vm implements AsyncDisposable {
     if (this.#end !== undefined) throw this.#endError();
     this.#checkStarted();
     const processor = this.#processor;
-    if (processor === undefined) throw new VmError("not-started", "the machine is not loaded yet", "await start() first");
+    if (processor === undefined)
+      throw new VmError("not-started", "the machine is not loaded yet", "await start() first");
     processor.post(message);
     Atomics.add(this.#control, Control.mail, 1);
     this.#wake();

@@ -9,6 +9,8 @@ import { NfsProcedure } from "../../services/files/nfs3.js";
 import { ScriptedClient } from "../../services/files/scripted-client.js";
 import { NfsStatus } from "../../services/files/share.js";
 import { FolderShare } from "./share-folder.js";
+import type { Node } from "./share-nodes.js";
+import { ShareScans } from "./share-scans.js";
 
 const FOLDERS = ["a", "b", "c", "d", "e", "f"];
 const OF_16_BITS = 65_536;
@@ -146,6 +148,48 @@ describe("many threads of a guest that go through a share at once", () => {
     rmSync(join(directory, "e"), { recursive: true });
     assert.equal((await client.nfs(NfsProcedure.GETATTR, handles.get("e")!))[0], NfsStatus.STALE);
     assert.deepEqual(await Promise.all(calls), [NfsStatus.STALE]);
+  });
+  it("wait ever less often where no listing comes", async () => {
+    let ms = 0;
+    const node = (...places: Node["places"]): Node => ({
+      id: 1,
+      dev: 1n,
+      ino: 1n,
+      format: 0n,
+      birth: 0n,
+      places,
+      children: 0,
+      isGone: false,
+      shown: undefined,
+    });
+    const top = node();
+    const scanner = new ShareScans(
+      top,
+      () => ms,
+      () => {},
+    );
+    /** Goes through folders that are new. @returns whether what is looked up then waits, for a listing that does not come */
+    const waits = async (): Promise<boolean> => {
+      const folders = FOLDERS.map((name) => node({ parent: top, name: Buffer.from(name) }));
+      let late: Promise<void> | undefined;
+      for (let i = 0; i < 13; i++)
+        for (const folder of folders) {
+          late ??= scanner.wait(folder);
+          scanner.lookedUp(folder);
+        }
+      ms += 600;
+      // the next call finds it over
+      assert.equal(scanner.wait(folders[0]!), undefined);
+      await late;
+      return late !== undefined;
+    };
+    const outcomes: boolean[] = [];
+    for (const later of [0, 9_000, 2_000, 18_000, 2_000, 38_000, 2_000]) {
+      ms += later;
+      outcomes.push(await waits());
+    }
+    assert.deepEqual(outcomes, [true, false, true, false, true, false, true]);
+    scanner.close();
   });
   it("do not wait where one goes alone", async () => {
     for (const folder of FOLDERS)

@@ -14,8 +14,9 @@ const TOGETHER_MS = 5000;
 /** So many folders among the last so many calls: threads that go through one each. One alone is not faster than a listing. */
 const AT_ONCE = 4;
 const LAST_CALLS = 8;
-/** A listing that did not come, or not where it was waited for: calls do not wait again so soon. */
+/** A listing that did not come, or not where it was waited for: calls do not wait again so soon; each time for longer. */
 const IN_VAIN_MS = 10_000;
+const LONGEST_IN_VAIN_MS = 640_000;
 
 export class ShareScans {
   readonly #root: Node;
@@ -29,6 +30,7 @@ export class ShareScans {
   readonly #recent: Node[] = [];
   #ahead: ListingAhead | undefined;
   #waitsFrom = Number.NEGATIVE_INFINITY;
+  #inVainMs = IN_VAIN_MS;
 
   /**
    * @param now in ms
@@ -46,7 +48,10 @@ export class ShareScans {
     const ahead = this.#ahead;
     if (ahead === undefined) return undefined;
     if (!ahead.isOver) return ahead.wait(folder);
-    if (ahead.wasInVain) this.#waitsFrom = this.#now() + IN_VAIN_MS;
+    if (ahead.wasInVain) {
+      this.#waitsFrom = this.#now() + this.#inVainMs;
+      this.#inVainMs = Math.min(this.#inVainMs * 2, LONGEST_IN_VAIN_MS);
+    } else this.#inVainMs = IN_VAIN_MS;
     this.#ahead = undefined;
     return undefined;
   }
