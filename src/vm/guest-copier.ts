@@ -2,6 +2,9 @@
  * The program in the guest that sends and receives files (copy-protocol.ts). The host sends it along with each copy, so that a guest
  * needs nothing but the agent; it runs in the agent's own Perl, without a single module, and connects to the host.
  */
+import { COPY_CHUNK } from "./copy-protocol.js";
+import { SUM_PIECE } from "./copy-sum.js";
+
 export const GUEST_COPIER = String.raw`
 umask 0; $SIG{PIPE} = 'IGNORE';
 # half a file is none, however this ends
@@ -9,7 +12,7 @@ my $half;
 END { unlink $half if defined $half }
 my ($port, $token) = delete @ENV{qw(ENLIGHTEN_COPY_PORT ENLIGHTEN_COPY_TOKEN)};
 socket(S, 40, 1, 0) && connect(S, pack('SSLLx4', 40, 0, $port, 2)) or die "no connection to the host: $!\n";
-my ($in, $out, $sum, $CHUNK) = ('', $token, 0, 262144);
+my ($in, $out, $sum, $CHUNK, $PIECE) = ('', $token, 0, ${COPY_CHUNK}, ${SUM_PIECE});
 
 sub send_all {
   my $at = 0;
@@ -38,9 +41,11 @@ sub body {
 }
 my $MASK;
 sub add {
-  my $pad = -length($_[1]) & 7;
-  my $mixed = $pad ? $_[1] . "\0" x $pad : $_[1];
-  $mixed ^= length $mixed == $CHUNK ? $MASK : substr($MASK, 0, length $mixed);
+  my $mixed = substr($_[1], 0, $PIECE);
+  for (my $at = $PIECE; $at < length $_[1]; $at += $PIECE) { $mixed ^= substr($_[1], $at, $PIECE) }
+  my $pad = -length($mixed) & 7;
+  $mixed .= "\0" x $pad if $pad;
+  $mixed ^= length $mixed == $PIECE ? $MASK : substr($MASK, 0, length $mixed);
   $sum = (($sum << 5) | ($sum >> 59)) ^ unpack('%64Q*', $mixed) ^ $_[0];
 }
 
@@ -190,7 +195,7 @@ sub send_tree { # path, name, path from the root, follow
 }
 
 flush();
-$MASK = body($CHUNK);
+$MASK = body($PIECE);
 my ($type, $length) = unpack('aV', take(5));
 my ($direction, $path, $name) = split /\0/, take($length), -1;
 if ($direction eq 'in') { receive($path, $name) }
