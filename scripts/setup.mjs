@@ -68,7 +68,7 @@ const lock = createHash("sha256")
   .update(readFileSync(join(root, "package-lock.json")))
   .digest("hex");
 mkdirSync(join(root, "dist"), { recursive: true });
-if (!existsSync(tool("typescript")) || !same(".dependencies", lock)) {
+if (!existsSync(tool("typescript-native")) || !same(".dependencies", lock)) {
   const npm = process.env.npm_execpath;
   // not "ci": a registry without every platform's optional package leaves them out of the lock, and ci refuses that
   const args = ["install", "--no-save", "--no-audit", "--no-fund", "--loglevel=error"];
@@ -80,7 +80,7 @@ if (!existsSync(tool("typescript")) || !same(".dependencies", lock)) {
 const sources = fingerprint(["src", "tests", "bench", "scripts", "tsconfig.json", "package.json"]);
 if (!same(".sources", sources) || !existsSync(stamp("interpreter.wasm"))) {
   rmSync(stamp(".sources"), { force: true });
-  step("compiling", node, [tool("typescript", "bin", "tsc"), "-p", "."]);
+  step("compiling", node, [tool("typescript-native", "bin", "tsc"), "-p", "."]);
   step("generating the layout", node, [join(root, "scripts", "generate-layout.mjs"), join(root, "dist")]);
   const assembly =
     fingerprint(["src/cpu/runtime/assembly"]) +

@@ -91,7 +91,7 @@ export class ControlServer {
   }
   /** A peer has connected. @returns where its bytes go */
   accept(transport: Transport): ControlConnection {
-    const connection = new ControlConnection(transport, {
+    const connection: ControlConnection = new ControlConnection(transport, {
       onRequest: (exchange, body) => this.#begin(connection, exchange, body),
       onClose: () => void this.#connections.delete(connection),
     });

@@ -21,10 +21,24 @@ export type Architecture =
   | "other"
   | "unknown";
 
-/** `method`: how it boots. `reason` and `hint`: why it cannot, and what to do instead, for people. */
-export type Bootable =
-  | { readonly ok: true; readonly method: "linux-boot" | "pvh" | "multiboot" | "uefi" | "disk" | "cdrom" }
-  | { readonly ok: false; readonly reason: string; readonly hint: string };
+/** Whether a file can run here. */
+export type Bootable = CanBoot | CannotBoot;
+/** It can. */
+export interface CanBoot {
+  /** Tells it from the other. */
+  readonly ok: true;
+  /** How it boots. */
+  readonly method: "linux-boot" | "pvh" | "multiboot" | "uefi" | "disk" | "cdrom";
+}
+/** It cannot. */
+export interface CannotBoot {
+  /** Tells it from the other. */
+  readonly ok: false;
+  /** Why, for people. */
+  readonly reason: string;
+  /** What to do instead, for people. */
+  readonly hint: string;
+}
 
 /** What a file is. */
 export interface Identity {

@@ -30,21 +30,59 @@ export interface PackageCache {
   writeRecord(name: string, value: unknown): Promise<void>;
 }
 
-/** How far a guest is that is being made: by `step`, with the name of what is fetched or unpacked, in bytes. */
-export type Progress =
-  | { readonly step: "index" | "package"; readonly name: string; readonly bytes: number; readonly totalBytes: number }
-  | { readonly step: "unpack" | "assemble"; readonly name: string }
-  /** The start of a work that is done once. @property bytes of the packages that it takes  @property seconds about so long */
-  | {
-      readonly step: "long-work";
-      readonly name: string;
-      readonly packages: number;
-      readonly bytes: number;
-      readonly seconds: number;
-    }
-  /** How far it is: what it does now, with which package, and how much of its time has gone, 0 to 1. */
-  | { readonly step: "build"; readonly name: string; readonly item: string; readonly part: number }
-  | { readonly step: "warning"; readonly code: string; readonly name: string };
+/** How far a guest is that is being made. */
+export type Progress = FetchProgress | AssemblyProgress | LongWorkStart | BuildProgress | AssemblyWarning;
+/** Something comes from the mirror. */
+export interface FetchProgress {
+  /** What it is: a list of packages, or a package. */
+  readonly step: "index" | "package";
+  /** Its name. */
+  readonly name: string;
+  /** So many are here. */
+  readonly bytes: number;
+  /** Of so many. */
+  readonly totalBytes: number;
+}
+/** A package is unpacked, or a file put together. */
+export interface AssemblyProgress {
+  /** Which of the two. */
+  readonly step: "unpack" | "assemble";
+  /** Of the package or the file. */
+  readonly name: string;
+}
+/** The start of a work that is done once. */
+export interface LongWorkStart {
+  /** Tells it from the others. */
+  readonly step: "long-work";
+  /** What is made. */
+  readonly name: string;
+  /** How many packages it takes. */
+  readonly packages: number;
+  /** Of these packages. */
+  readonly bytes: number;
+  /** About so long. */
+  readonly seconds: number;
+}
+/** How far that work is. */
+export interface BuildProgress {
+  /** Tells it from the others. */
+  readonly step: "build";
+  /** What it does now. */
+  readonly name: string;
+  /** With which package. */
+  readonly item: string;
+  /** How much of its time has gone, 0 to 1. */
+  readonly part: number;
+}
+/** Something is not as it should be, and does not stop the work. */
+export interface AssemblyWarning {
+  /** Tells it from the others. */
+  readonly step: "warning";
+  /** For programs. */
+  readonly code: string;
+  /** What it is about. */
+  readonly name: string;
+}
 
 export interface AssemblyHost {
   readonly source: PackageSource;

@@ -9,6 +9,7 @@ export const TraceKind = {
   hypercall: 1,
   /** a = register, b, c = low and high word. */
   msrWrite: 2,
+  /** The same, of what is read. */
   msrRead: 3,
   /** a = SINT, b = vector, c = 1 if it was raised. */
   synicMessage: 4,
@@ -24,9 +25,11 @@ export const TraceKind = {
   vmbusOut: 17,
   /** A ring packet: a = relid, b = packet type, c = payload length. bytes = the payload's beginning. */
   packetIn: 18,
+  /** The same, of the host's. */
   packetOut: 19,
-  /** The guest signalled a channel, the host did: a = relid. */
+  /** The guest signalled a channel: a = relid. */
   signalIn: 20,
+  /** The host did. */
   signalOut: 21,
   /** A guest broke a rule: a = relid. bytes = the text (UTF-8). */
   violation: 22,

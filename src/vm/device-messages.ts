@@ -3,6 +3,7 @@
 import type { PublishedPort, PublishSpec } from "../net/publish.js";
 import type { FlowInfo, Refusal } from "../net/statistics.js";
 import type { Impairments } from "../net/switch.js";
+import type { Health } from "../services/integration/heartbeat.js";
 import type { ShutdownOutcome, ShutdownRequest } from "../services/integration/shutdown.js";
 import type { TraceRecord } from "../trace/trace.js";
 import type { TimeBase } from "./messages.js";
@@ -206,6 +207,15 @@ export interface NetworkDeviceStatus {
   /** Undefined where the adapter is not plugged in, or the network is shared: that has its own status. */
   readonly nat: NatStatus | undefined;
 }
+/** An address that a guest has by DHCP. */
+export interface LeaseStatus {
+  /** The address. */
+  readonly address: string;
+  /** Of the guest's adapter. */
+  readonly mac: string;
+  /** As the guest calls itself; may be empty. */
+  readonly hostName: string;
+}
 /** A router. */
 export interface NatStatus {
   /** By what is counted, since the router was made. */
@@ -215,7 +225,7 @@ export interface NatStatus {
   /** Connections and datagram flows that live. */
   readonly flows: readonly FlowInfo[];
   /** Addresses that guests have by DHCP. */
-  readonly leases: readonly { readonly address: string; readonly mac: string; readonly hostName: string }[];
+  readonly leases: readonly LeaseStatus[];
   /** Ports of this host that lead to guests'. */
   readonly published: readonly PublishedPort[];
   /** The last that the allow list refused, each once. */
@@ -256,6 +266,27 @@ export interface ChannelStatus {
   /** What the guest did wrong last. */
   readonly problem: string | undefined;
 }
+/** What the guest's heartbeat says. */
+export interface HeartbeatStatus {
+  /** "no-contact" until it has answered once. */
+  readonly health: Health;
+  /** Answers so far. */
+  readonly replies: number;
+}
+/** Of the time synchronisation. */
+export interface TimeSyncStatus {
+  /** Sent so far. */
+  readonly messages: number;
+}
+/** A disk at work. */
+export interface DiskStatus {
+  /** Its number on the controller. */
+  readonly lun: number;
+  /** Host path. */
+  readonly file: string;
+  /** Requests and bytes by kind. */
+  readonly counters: Readonly<Record<string, number>>;
+}
 /** The state of all synthetic devices. */
 export interface DeviceStatus {
   /** What the guest negotiated, "5.3"; undefined before. */
@@ -263,15 +294,11 @@ export interface DeviceStatus {
   /** Of the devices that are offered, open or not. */
   readonly channels: readonly ChannelStatus[];
   /** Undefined where the service is not offered. `replies`: of the guest, so far. */
-  readonly heartbeat: { readonly health: string; readonly replies: number } | undefined;
-  /** Undefined where the service is not offered. `messages`: sent so far. */
-  readonly timeSync: { readonly messages: number } | undefined;
+  readonly heartbeat: HeartbeatStatus | undefined;
+  /** Undefined where the service is not offered. */
+  readonly timeSync: TimeSyncStatus | undefined;
   /** On the SCSI controller, with counters of requests and bytes by kind. */
-  readonly disks: readonly {
-    readonly lun: number;
-    readonly file: string;
-    readonly counters: Readonly<Record<string, number>>;
-  }[];
+  readonly disks: readonly DiskStatus[];
   /** Undefined where there is no network service. */
   readonly network: NetworkDeviceStatus | undefined;
   /** All of them, by number. */

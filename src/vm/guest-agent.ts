@@ -89,7 +89,10 @@ export class GuestAgent {
     while (connection?.isClosed === true) connection = this.#idle.pop();
     if (connection === undefined) {
       const socket = await this.#integration.connect(AGENT_PORT, o);
-      const made = new AgentConnection(socket, () => this.#idle.length < KEPT_IDLE && this.#idle.push(made) > 0);
+      const made: AgentConnection = new AgentConnection(
+        socket,
+        () => this.#idle.length < KEPT_IDLE && this.#idle.push(made) > 0,
+      );
       connection = made;
     }
     return new GuestProcess(connection, argumentsOf(command), o, () => this.#whyBroken());

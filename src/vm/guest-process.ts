@@ -4,6 +4,13 @@ import type { AgentConnection } from "./agent-connection.js";
 import { FrameReader, FrameType, frame, numbers } from "./agent-protocol.js";
 import { VmError } from "./vm-error.js";
 
+/** Of a terminal, in characters. */
+export interface TerminalSize {
+  /** Lines. */
+  readonly rows: number;
+  /** Characters of a line. */
+  readonly columns: number;
+}
 /** How to start a program. */
 export interface SpawnOptions {
   /** Variables beside those that the agent sets. */
@@ -13,7 +20,7 @@ export interface SpawnOptions {
   /** Name or number. Default: root. */
   readonly user?: string;
   /** A terminal of this size: standard error comes with standard output. */
-  readonly pty?: { readonly rows: number; readonly columns: number };
+  readonly pty?: TerminalSize;
 }
 
 /** How a process ended. */
@@ -154,7 +161,7 @@ export class GuestProcess {
   closeStdin(): void {
     if (!this.#settled) this.#send(FrameType.stdinEnd);
   }
-  /** @param signal a name of SIGNALS, or a number */
+  /** Sends it a signal. @param signal a name ("SIGINT"), or a number */
   kill(signal: string | number = "SIGTERM"): void {
     const n = typeof signal === "number" ? signal : SIGNALS[signal];
     if (n === undefined)

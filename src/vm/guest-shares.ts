@@ -54,7 +54,12 @@ export function shareSpecs(
       "this guest has no agent that mounts shares",
       "take a guest by reference (debian:12) with the sockets service, and leave --deterministic out",
     );
-  if (!s.hasNetwork) throw new VmError("bad-option", "shares come over the network adapter", "leave --net none out");
+  if (!s.hasNetwork)
+    throw new VmError(
+      "bad-option",
+      "shares come over the network adapter",
+      'take --net nat,allow=none (network: { allow: ["none"] }): the guest then reaches its folders and nothing else',
+    );
   if (s.isShared)
     throw new VmError(
       "bad-option",

@@ -1,8 +1,15 @@
 /** The integration services as an API: what the guest's own drivers answer. One object for a machine's life, over reboots. */
-import type { Health } from "../services/integration/heartbeat.js";
 import type { ShutdownOutcome } from "../services/integration/shutdown.js";
 import type { TraceRecord } from "../trace/trace.js";
-import type { DeviceStatus, DiskSpec, FromDevices, PlainError, ServiceName, ToDevices } from "./device-messages.js";
+import type {
+  DeviceStatus,
+  DiskSpec,
+  FromDevices,
+  HeartbeatStatus,
+  PlainError,
+  ServiceName,
+  ToDevices,
+} from "./device-messages.js";
 import { GuestSocket } from "./guest-socket.js";
 import { networkFailure } from "./network-failure.js";
 import { VmError, type VmErrorCode } from "./vm-error.js";
@@ -54,7 +61,7 @@ export class Integration {
       throw new VmError("no-services", "this machine offers no synthetic devices", 'start it without services: "none"');
     return port;
   }
-  /** For what has an API of its own: one question to the device side, one answer. */
+  /** For what has an API of its own: one question to the device side, one answer. @internal */
   ask<T extends FromDevices>(
     what: string,
     o: WaitOptions,
@@ -109,9 +116,9 @@ export class Integration {
     return answer.status;
   }
   /** "no-contact" until the guest has answered once. */
-  async heartbeat(o: WaitOptions = {}): Promise<{ readonly health: Health; readonly replies: number }> {
+  async heartbeat(o: WaitOptions = {}): Promise<HeartbeatStatus> {
     const { heartbeat } = await this.status(o);
-    return (heartbeat as { health: Health; replies: number } | undefined) ?? { health: "no-contact", replies: 0 };
+    return heartbeat ?? { health: "no-contact", replies: 0 };
   }
 
   // ---- shutdown and time ------------------------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ export interface PartitionOptions {
   readonly regionCompiler?: RegionTier["compiler"];
 }
 
-/** A machine at rest, complete: plain data. RAM is kept by page, all-zero pages left out. @opaque */
+/** A machine at rest, complete: plain data. RAM is kept by page, all-zero pages left out. */
 export interface PartitionState {
   readonly version: 1;
   readonly ramBytes: number;

@@ -35,6 +35,7 @@ export interface GuestFiles {
   load(): Promise<{
     /** A bzImage, or what `method` says. */
     readonly kernel: Uint8Array;
+    /** Initial file systems, in their order. */
     readonly initrds: readonly Uint8Array[];
   }>;
   /** The kernel's; `append` comes behind it. */
@@ -53,7 +54,7 @@ export interface GuestFiles {
   readonly disks?: readonly DiskSpec[];
 }
 
-/** What a machine needs of what it runs on. @opaque */
+/** What a machine needs of what it runs on. */
 export interface Platform {
   /** Starts a processor on a thread of its own. */
   /** @param transfer buffers of `start` that this thread gives away */

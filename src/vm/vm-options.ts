@@ -7,6 +7,11 @@ import type { PartitionState } from "./partition.js";
 import type { GuestFiles } from "./platform.js";
 import type { NetworkOptions } from "./vm-network.js";
 
+/** A disk that a machine is made with. */
+export interface DiskOptions extends Omit<DiskSpec, "kind"> {
+  /** Default: "disk". */
+  readonly kind?: DiskSpec["kind"];
+}
 /** What a machine is made from. */
 export interface VmOptions {
   /** What it boots from. */
@@ -54,7 +59,7 @@ export interface VmOptions {
   /** Folders of the host that the guest sees, mounted before the first command. */
   readonly shares?: readonly ShareOptions[];
   /** On the synthetic SCSI controller, LUN 0 and up. */
-  readonly disks?: readonly (Omit<DiskSpec, "kind"> & { readonly kind?: DiskSpec["kind"] })[];
+  readonly disks?: readonly DiskOptions[];
   /** Gets every VMBus and service message, hypercall and interrupt. */
   readonly trace?: (records: readonly TraceRecord[]) => void;
   /** Go on with a saved machine instead of booting. */

@@ -5,7 +5,7 @@
 import type { RegionWay } from "./region-function.js";
 import type { Regions } from "./regions.js";
 
-/** Ways to make the second tier work harder, for its tests. @opaque */
+/** Ways to make the second tier work harder, for its tests. */
 export interface Stress {
   /** Instructions between two samples, the first of which compiles an address. */
   readonly sampleEvery: number;

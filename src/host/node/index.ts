@@ -7,8 +7,22 @@ import { debianGuest, kernelGuest } from "./guest.js";
 import { checkShares } from "./machine-shares.js";
 import { nodePlatform } from "./platform.js";
 
-export type { Identity } from "../../image/identify.js";
+export type { Compression } from "../../image/compression.js";
+export type { Architecture, Bootable, CanBoot, CannotBoot, IdentifyOptions, Identity } from "../../image/identify.js";
+export type {
+  AssemblyProgress,
+  AssemblyWarning,
+  BuildProgress,
+  FetchProgress,
+  LongWorkStart,
+  Progress,
+} from "../../image/package-source.js";
+export type { FlowInfo, Refusal } from "../../net/statistics.js";
+export type { Health } from "../../services/integration/heartbeat.js";
+export type { TraceKind, TraceRecord } from "../../trace/trace.js";
 export {
+  type BytesListener,
+  type ChannelStatus,
   type Command,
   type CopyFrom,
   type CopyOptions,
@@ -17,26 +31,39 @@ export {
   type CopyTo,
   type CopyWarning,
   type DeviceStatus,
+  type DiskOptions,
   type DiskSpec,
+  type DiskStatus,
   type ExecOptions,
   type ExecResult,
   type GuestFiles,
   type GuestProcess,
   type GuestSocket,
+  type HeartbeatStatus,
   type Integration,
   type JoinableNetwork,
+  type LeaseStatus,
   type Lights,
+  type NatStatus,
   type NetworkDeviceStatus,
   type NetworkOptions,
+  type OutputListener,
   type ProcessExit,
   type ProcessorStats,
   type PublishedPort,
   type PublishSpec,
+  SERVICE_NAMES,
+  type SerialNumber,
   type ServiceName,
   type SharedNetworkStatus,
   type ShareOptions,
+  type ShareSpec,
   type ShutdownOptions,
+  type SpawnListeners,
   type SpawnOptions,
+  type TerminalSize,
+  type TimeSyncStatus,
+  VM_ERROR_CODES,
   Vm,
   type VmEnd,
   VmError,
