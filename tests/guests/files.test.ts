@@ -67,6 +67,26 @@ describe("copies of files", () => {
     assert.equal(hashOfFile(at("back")), hashOfFile(at("big")));
   });
 
+  it("have the length that a file has in the end, though it was another when they began", async () => {
+    const MIB = 1 << 20;
+    for (const length of [30 * MIB + 5, 50 * MIB]) {
+      writeFileSync(at("changes"), randomBytes(40 * MIB));
+      let changed = false;
+      await vm.copyIn(at("changes"), "/tmp/changes", {
+        ...MS,
+        onProgress: ({ bytes }) => {
+          if (changed || bytes === 0) return;
+          changed = true;
+          assert.ok(bytes < 20 * MIB, `${bytes} bytes have been read`);
+          truncateSync(at("changes"), length);
+        },
+      });
+      assert.ok(changed);
+      assert.equal((await sh(vm, "sha256sum </tmp/changes")).split(" ")[0], hashOfFile(at("changes")), String(length));
+    }
+    await sh(vm, "rm /tmp/changes");
+  });
+
   it("keep a tree: modes, times, links, holes, empty folders, odd names", async () => {
     const tree = at("tree");
     mkdirSync(join(tree, "sub/empty"), { recursive: true });
@@ -85,7 +105,7 @@ describe("copies of files", () => {
     assert.deepEqual([r.files, r.warnings], [10, []]);
     // each side lists its own, by its own tools
     const script = `cd TREE; stat -c '%n|%a|%Y|%h' a sub/b sub sub/empty sparse empty; stat -c %s sparse a; readlink dangling
-      [ a -ef sub/b ] && echo linked; cat sub/b; sha256sum <*code; set -- *; echo $#`;
+      [ a -ef sub/b ] && echo linked; cat sub/b; cat ./*code | sha256sum; set -- *; echo $#`;
     const here = execFileSync("sh", ["-c", script.replace("TREE", tree)], { encoding: "utf8" });
     assert.equal(await sh(vm, script.replace("TREE", "/tmp/tree")), here.trim().replace(/\r/g, ""));
     assert.ok(Number((await sh(vm, "du -k /tmp/tree/sparse")).split("\t")[0]) < 1024);
