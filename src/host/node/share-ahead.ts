@@ -10,8 +10,9 @@ const EACH_MS = 200;
 /** By then the guest has begun to list; and between two calls of a listing no more goes by. */
 const START_MS = 500;
 const QUIET_MS = 250;
-/** For one tree, altogether. */
-const ALL_MS = 3000;
+/** For one tree, without one folder listed that was waited for; and altogether. */
+const USELESS_MS = 3000;
+const ALL_MS = 15_000;
 /** Waiting calls; a connection takes no more than 64 whose answers are late, and the listing's must be among them. */
 const MAX_WAITING = 32;
 const CHECK_MS = 25;
@@ -24,7 +25,8 @@ interface Waiting {
 export class ListingAhead {
   readonly #top: Node;
   readonly #now: () => number;
-  readonly #until: number;
+  readonly #last: number;
+  #until: number;
   /** Without another call of the listing it is over then. */
   #quietAt: number;
   readonly #listed = new Set<Node>();
@@ -44,7 +46,8 @@ export class ListingAhead {
     this.#top = top;
     this.#now = now;
     const at = now();
-    this.#until = at + ALL_MS;
+    this.#last = at + ALL_MS;
+    this.#until = at + USELESS_MS;
     this.#quietAt = at + START_MS;
   }
   get isOver(): boolean {
@@ -70,7 +73,9 @@ export class ListingAhead {
   /** Behind the answer of one call that lists it: the guest's kernel holds the listing up for a name that it waits for. */
   hasListed(folder: Node, isWhole: boolean): void {
     if (this.#isOver || !this.covers(folder)) return;
-    this.#quietAt = this.#now() + QUIET_MS;
+    const now = this.#now();
+    this.#quietAt = now + QUIET_MS;
+    if (this.#waiting.has(folder)) this.#until = Math.min(now + USELESS_MS, this.#last);
     if (isWhole) this.#listed.add(folder);
     this.forget(folder);
   }
