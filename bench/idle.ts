@@ -1,6 +1,4 @@
-/**
- * What an idle guest costs, and what the process takes beside the guest's memory.
- */
+/** What an idle guest costs, and what the process takes beside the guest's memory. */
 import { spawn } from "node:child_process";
 import { join } from "node:path";
 import { layoutMemory } from "../src/cpu/layout.js";

@@ -4,8 +4,6 @@
  * virtio-net, its own user-mode network) after that, and the ratio. The servers are a process of their own, which is not counted.
  *
  * With --iperf3, Debian's iperf3 too, whose server is a process of its own as well. CPU time is that of the least round.
- *
- *   npm run bench -- network [--qemu] [--iperf3] [--json FILE]
  */
 import { fork } from "node:child_process";
 import { once } from "node:events";

@@ -1,8 +1,6 @@
 /**
  * Disk requests in the guest for each CPU second of the host: 4 KiB O_DIRECT reads, and reading in pieces of 1 MiB, through hv_storvsc
  * here and through virtio-blk in QEMU (TCG), with the same kernel, userland and disk file.
- *
- *   npm run bench -- storage [--json FILE] [--no-qemu]
  */
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";

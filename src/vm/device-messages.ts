@@ -293,7 +293,7 @@ export interface DeviceStatus {
   readonly vmbusVersion: string | undefined;
   /** Of the devices that are offered, open or not. */
   readonly channels: readonly ChannelStatus[];
-  /** Undefined where the service is not offered. `replies`: of the guest, so far. */
+  /** Undefined where the service is not offered. */
   readonly heartbeat: HeartbeatStatus | undefined;
   /** Undefined where the service is not offered. */
   readonly timeSync: TimeSyncStatus | undefined;

@@ -255,11 +255,11 @@ const alignment: readonly Case[] = [
   checked("crossing-mapped", "mov rax, [abs DATA3 - 4]", "400000"),
   checked("x87", "fld qword [abs DATA + 4]", "400000"),
   {
-    // the page has been read before, and a descriptor is read meanwhile
+    // the page has been read before, and a descriptor is read meanwhile; then it runs on for longer than a slice
     ...checked(
       "after-descriptor",
-      "mov rax, [abs DATA]\npushfq\nor dword [rsp], 0x40000\npopfq\nmov ecx, ss\nmov ds, ecx\nmov rax, [abs DATA + 4]",
-      "400015",
+      "mov rax, [abs DATA]\npushfq\nor dword [rsp], 0x40000\npopfq\nmov ecx, cs\nlar edx, ecx\nmov ecx, 100000\n.a: dec ecx\njnz .a\nmov rax, [abs DATA + 4]",
+      "40001f",
     ),
     rflags: 2,
   },

@@ -299,12 +299,8 @@ export abstract class RegionOperands extends EmittingSem {
     f.op("i32_wrap_i64");
     f.i32((TLB_ENTRIES - 1) * 16);
     f.op("i32_and");
-    f.tee(entry);
-    f.mem("i64_load", tlb, 3);
-    f.get(va);
-    f.op("i64_xor");
-    f.i64(4096 - bytes);
-    f.op("i64_gt_u");
+    f.set(entry);
+    this.#isOther(va, bytes, entry, tlb);
     if (c.leave < 0) throw new Error(`${this.form.name}: an access that is not planned`);
     f.unlikely();
     const asks = c.tight || c.careful;
@@ -313,14 +309,29 @@ export abstract class RegionOperands extends EmittingSem {
       this.#lookBeside(va, bytes, write, entry, host);
       f.else();
     } else f.brIf(c.leave);
-    f.get(va);
-    f.op("i32_wrap_i64");
-    f.get(entry);
-    f.mem("i32_load", tlb + 8, 2);
-    f.op("i32_add");
+    this.#hostBy(va, entry, tlb);
     if (asks) f.end();
     f.set(host);
     return host;
+  }
+  /** Leaves whether the entry is of another page, or the access goes beyond it. @param table address of its first entry */
+  #isOther(va: number, bytes: number, entry: number, table: number): void {
+    const { f } = this;
+    f.get(entry);
+    f.mem("i64_load", table, 3);
+    f.get(va);
+    f.op("i64_xor");
+    f.i64(4096 - bytes);
+    f.op("i64_gt_u");
+  }
+  /** Leaves the address in the memory. */
+  #hostBy(va: number, entry: number, table: number): void {
+    const { f } = this;
+    f.get(va);
+    f.op("i32_wrap_i64");
+    f.get(entry);
+    f.mem("i32_load", table + 8, 2);
+    f.op("i32_add");
   }
   /** Two pages that are used in turn may have one place in the TLB: one of them is among its victims. */
   #lookBeside(va: number, bytes: number, write: boolean, entry: number, host: number): void {
@@ -330,20 +341,12 @@ export abstract class RegionOperands extends EmittingSem {
     f.get(entry);
     f.i32((VICTIMS - 1) * 16);
     f.op("i32_and");
-    f.tee(entry);
-    f.mem("i64_load", victims, 3);
-    f.get(va);
-    f.op("i64_xor");
-    f.i64(4096 - bytes);
-    f.op("i64_le_u");
+    f.set(entry);
+    this.#isOther(va, bytes, entry, victims);
     f.if("i32");
-    f.get(va);
-    f.op("i32_wrap_i64");
-    f.get(entry);
-    f.mem("i32_load", victims + 8, 2);
-    f.op("i32_add");
-    f.else();
     this.#askForAddress(va, bytes, write, host);
+    f.else();
+    this.#hostBy(va, entry, victims);
     f.end();
   }
   /** What the TLB does not know is asked of the runtime, which may leave the region; `host` is used on the way. */

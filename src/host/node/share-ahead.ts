@@ -26,6 +26,7 @@ export class ListingAhead {
   readonly #top: Node;
   readonly #now: () => number;
   readonly #last: number;
+  /** Without a folder that was waited for it is over then; at #last in any case. */
   #until: number;
   /** Without another call of the listing it is over then. */
   #quietAt: number;
@@ -71,7 +72,7 @@ export class ListingAhead {
     });
   }
   /** Behind the answer of one call that lists it: the guest's kernel holds the listing up for a name that it waits for. */
-  hasListed(folder: Node, isWhole: boolean): void {
+  listed(folder: Node, isWhole: boolean): void {
     if (this.#isOver || !this.covers(folder)) return;
     const now = this.#now();
     this.#quietAt = now + QUIET_MS;

@@ -29,6 +29,7 @@ export class ShareScans {
   /** Where the last calls looked, the oldest first. */
   readonly #recent: Node[] = [];
   #ahead: ListingAhead | undefined;
+  /** Calls wait for no listing before. */
   #waitsFrom = Number.NEGATIVE_INFINITY;
   #inVainMs = IN_VAIN_MS;
 
@@ -66,10 +67,11 @@ export class ShareScans {
   /** A call lists it, with what it would say of each file. */
   lists(folder: Node): void {
     this.#lookups.delete(folder);
-    this.#ahead?.hasListed(folder, false);
+    this.#ahead?.listed(folder, false);
   }
+  /** The last of these calls: all of it has been listed. */
   hasListed(folder: Node): void {
-    this.#ahead?.hasListed(folder, true);
+    this.#ahead?.listed(folder, true);
   }
   forget(folder: Node): void {
     this.#ahead?.forget(folder);

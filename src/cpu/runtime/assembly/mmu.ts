@@ -192,7 +192,8 @@ function fill(slot: i32, va: u64, physical: u64): void {
 }
 /**
  * Victims: two pages that a program uses in turn may have the same place in the TLB (its stack and its data, as chance will have it);
- * the one that goes stays beside it, and comes back without a walk. All go whenever the TLB loses more than one page.
+ * the one that goes stays beside it, and comes back without a walk. All go whenever the TLB loses
+ * more than one page, or what may be written in one.
  */
 let victims: bool = true;
 @inline function victimOf(slot: i32): i32 {
@@ -207,13 +208,10 @@ function keepVictim(slot: i32, va: u64): void {
   store<u64>(victim, load<u64>(slot, 8), 8);
   victims = true;
 }
-@inline function dropVictim(victim: i32): void {
-  store<u64>(victim, ((victim >> 4) & (L.VICTIMS - 1)) == 1 ? BAD_TAG + 0x1000 : BAD_TAG);
-}
 export function dropVictims(): void {
   if (!victims) return;
   victims = false;
-  for (let victim = VP + L.Vp_tlbVictims; victim < VP + L.Vp_tlbVictims + 4 * L.VICTIMS * 16; victim += 16) dropVictim(victim);
+  for (let victim = VP + L.Vp_tlbVictims; victim < VP + L.Vp_tlbVictims + 4 * L.VICTIMS * 16; victim += 16) drop(victim);
 }
 /**
  * Puts the page back into its slot, and what is there in its stead. (The slot is in the log if the page is not global: it was there.)
@@ -224,7 +222,7 @@ function reinstate(slot: i32, va: u64): bool {
   const tag = load<u64>(victim);
   if (tag != (va & ~u64(0xfff))) return false;
   const addend = load<u32>(victim, 8), flags = load<u32>(victim, 12);
-  dropVictim(victim);
+  drop(victim);
   keepVictim(slot, va);
   store<u64>(slot, tag);
   store<u32>(slot, addend, 8);
@@ -249,9 +247,10 @@ export function forgetUserPages(): void {
   }
   userFills = 0;
 }
+/** Of the TLB, or among its victims. */
 @inline export function drop(slot: i32): void {
   // a tag that its own slot can never match
-  store<u64>(slot, ((slot >> 4) & (L.TLB_ENTRIES - 1)) == 1 ? BAD_TAG + 0x1000 : BAD_TAG);
+  store<u64>(slot, ((slot >> 4) & (L.VICTIMS - 1)) == 1 ? BAD_TAG + 0x1000 : BAD_TAG);
 }
 function dropAll(): void {
   dropVictims();
@@ -264,11 +263,11 @@ function dropAll(): void {
 /** @param all global pages too, and those of other address spaces */
 export function flushTlb(all: bool): void {
   count(L.Stat_tlbFlushes);
-  dropVictims();
   if (all) dropBanks();
   const n = get32(L.Vp_tlbLogLength);
   if (all || n > u32(L.TLB_LOG_ENTRIES)) dropAll();
   else {
+    dropVictims();
     for (let i: u32 = 0; i < n; i++) {
       const slot = load<i32>(VP + L.Vp_tlbLog + i32(i) * 4);
       if ((load<u32>(slot, 12) & L.TlbFlag_global) == 0) drop(slot);
@@ -317,7 +316,7 @@ export function invalidatePage(va: u64): void {
       const slot = slotOf(VP + set, va);
       if ((load<u64>(slot) >> 12) == (va >> 12)) drop(slot);
       const victim = victimOf(slot);
-      if ((load<u64>(victim) >> 12) == (va >> 12)) dropVictim(victim);
+      if ((load<u64>(victim) >> 12) == (va >> 12)) drop(victim);
     }
   }
   if (knowsCode(va)) flushExec();
